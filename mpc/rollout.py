@@ -1,0 +1,107 @@
+"""Imagine a future: states, itemised costs, total energy, and the costates that gradients are made of."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mpc.costs import itemise
+from mpc.problem import Problem
+
+PyTree = Any
+
+
+class Rollout(NamedTuple):
+    """One imagined future of H steps.
+
+    `states`: `[H+1, ...]`, the given state first. `costs`: every named term, stage terms `[H]` and terminal terms scalars.
+    `energy`: their sum, a scalar.
+    """
+
+    states: PyTree
+    costs: dict[str, jax.Array]
+    energy: jax.Array
+
+
+def rollout(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> Rollout:
+    """Imagine what a sequence of actions leads to.
+
+    Args:
+        problem: Dynamics and costs.
+        params: Their parameters.
+        state: Where to start.
+        actions: `[H, ...]` actions as the model sees them (`space.embed` of what is executed).
+
+    Returns:
+        States and costs, term by term.
+    """
+    stage = itemise(problem.cost, "stage")
+    state = jax.tree.map(jnp.asarray, state)
+
+    def advance(state: PyTree, step: tuple[jax.Array, jax.Array]):
+        action, t = step
+        return problem.dynamics(params, state, action), (state, stage(params, state, action, t))
+
+    last, (states, costs) = jax.lax.scan(advance, state, (actions, jnp.arange(len(actions))))
+    states = jax.tree.map(lambda s, end: jnp.concatenate([s, end[None]]), states, last)
+    if problem.terminal_cost is not None:
+        for name, value in itemise(problem.terminal_cost, "terminal")(params, last).items():
+            costs[name if name not in costs else f"terminal_{name}"] = value
+    return Rollout(states, costs, sum((jnp.sum(c) for c in costs.values()), start=jnp.zeros(())))
+
+
+def energy(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> jax.Array:
+    """The scalar `E(u) = Σ cost + terminal_cost` that planners minimise, without keeping anything else.
+
+    Args:
+        problem: Dynamics and costs.
+        params: Their parameters.
+        state: Where to start.
+        actions: `[H, ...]` actions as the model sees them.
+    """
+
+    def advance(carry: tuple[PyTree, jax.Array], step: tuple[jax.Array, jax.Array]):
+        state, so_far = carry
+        action, t = step
+        so_far = so_far + problem.cost(params, state, action, t)
+        return (problem.dynamics(params, state, action), so_far), None
+
+    state = jax.tree.map(jnp.asarray, state)
+    zero = jnp.zeros((), jnp.result_type(float))
+    (last, so_far), _ = jax.lax.scan(advance, (state, zero), (actions, jnp.arange(len(actions))))
+    return so_far if problem.terminal_cost is None else so_far + problem.terminal_cost(params, last)
+
+
+def costates(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> PyTree:
+    """How much each imagined state matters: `λ[t] = ∂E / ∂s[t]`, shape `[H+1, ...]`.
+
+    They satisfy the adjoint recursion `λ[t] = ∂cost/∂s[t] + (∂dynamics/∂s[t])ᵀ λ[t+1]`, `λ[H] = ∂terminal_cost/∂s[H]`
+    (Bryson & Ho 1969, ch. 2), which reverse-mode differentiation of the rollout runs through; here each state is nudged
+    by a zero to read it off.
+
+    Args:
+        problem: Dynamics and costs.
+        params: Their parameters.
+        state: Where to start.
+        actions: `[H, ...]` actions as the model sees them.
+    """
+    state = jax.tree.map(jnp.asarray, state)
+    nudges = jax.tree.map(lambda s: jnp.zeros((len(actions) + 1, *s.shape), s.dtype), state)
+
+    def add(state: PyTree, nudge: PyTree) -> PyTree:
+        return jax.tree.map(jnp.add, state, nudge)
+
+    def nudged(nudges: PyTree) -> jax.Array:
+        def advance(carry, step):
+            state, so_far = carry
+            action, t, nudge = step
+            so_far = so_far + problem.cost(params, state, action, t)
+            return (add(problem.dynamics(params, state, action), nudge), so_far), None
+
+        first = add(state, jax.tree.map(lambda n: n[0], nudges))
+        later = jax.tree.map(lambda n: n[1:], nudges)
+        zero = jnp.zeros((), jnp.result_type(float))
+        (last, so_far), _ = jax.lax.scan(advance, (first, zero), (actions, jnp.arange(len(actions)), later))
+        return so_far if problem.terminal_cost is None else so_far + problem.terminal_cost(params, last)
+
+    return jax.grad(nudged)(nudges)

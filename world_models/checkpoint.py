@@ -1,0 +1,391 @@
+"""Checkpoints that are whole or absent, and say why when they cannot be used.
+
+    run/checkpoint/                         what `save` and `load` are given
+        checkpoint-000007-step-400/         the last but one, kept in case
+        checkpoint-000008-step-450/         the newest: highest number, whatever its step
+            arrays/                         the leaves of the tree, written by Orbax
+            metadata.json                   what they are, who wrote them, the size and SHA-256 of every file
+        .checkpoint-000009-step-500.tmp     a write under way, or one that was killed: never read
+
+A checkpoint is written beside the others under another name, flushed to the disk, and then renamed, which is
+atomic: however and whenever the writer dies, what was there before still loads. One process at a time may
+save to a path.
+
+Leaves are stored as plain arrays, so that a checkpoint written on an accelerator loads on a laptop. `load`
+never unpickles anything. """
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FORMAT = "craik"
+FORMAT_VERSION = 1
+
+_PACKAGES = ("craik", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium")
+_FOLDER = re.compile(r"checkpoint-(\d+)-step-\d+")
+_TEMPORARY = ".checkpoint-*.tmp"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or used, and why."""
+
+
+def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: int, keep: int = 2) -> Path:
+    """Write a checkpoint, atomically, and delete the oldest beyond those to keep.
+
+    Args:
+        path: The folder of checkpoints; made when missing.
+        tree: Any pytree of arrays, PRNG keys and Python numbers.
+        metadata: Whatever else `load` should return; what JSON can hold.
+        step: How far training had come; part of the folder's name.
+        keep: How many checkpoints to leave, this one included.
+
+    Returns:
+        The folder of this checkpoint.
+
+    Raises:
+        CheckpointError: If a leaf or the metadata cannot be stored, or the path is a file.
+        OSError: If the disk is full or may not be written; earlier checkpoints are as they were.
+    """
+    if keep < 1:
+        raise CheckpointError(f"at least the checkpoint being written is kept; got keep={keep}")
+    root = Path(path).absolute()
+    if root.exists() and not root.is_dir():
+        raise CheckpointError(f"cannot save into {root}: it is a file, and checkpoints are folders")
+    stored = [_store(keys, leaf) for keys, leaf in _leaves(tree)]
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "step": step,
+        "versions": _versions(),
+        "metadata": metadata,
+        "leaves": [record for record, _ in stored],
+    }
+    _seal(header)  # a refusal comes before anything is touched
+    root.mkdir(parents=True, exist_ok=True)
+    for leftover in root.glob(_TEMPORARY):
+        shutil.rmtree(leftover)
+    earlier = _checkpoints(root)
+    number = _number(earlier[-1]) + 1 if earlier else 1
+    folder = root / f"checkpoint-{number:06d}-step-{step}"
+    _write(folder, header, [array for _, array in stored])
+    for old in _checkpoints(root)[:-keep]:
+        shutil.rmtree(old.rename(_temporary(old)))
+    return folder
+
+
+def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]]:
+    """Read a checkpoint back, after checking every byte of it.
+
+    Args:
+        path: The folder of checkpoints, of which the newest is read, or the folder of one checkpoint.
+        like: A tree of the same structure, shapes and dtypes, of arrays or `jax.ShapeDtypeStruct`; its values
+            don't matter. Without it, the leaves come in nested dictionaries, whose keys are the names of
+            fields and `"0"`, `"1"`, … for items of sequences.
+
+    Returns:
+        The tree and the metadata that were saved. JAX arrays, NumPy arrays, PRNG keys and Python numbers come
+        back as such.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, it is damaged, it was written in another format, or it
+            does not hold what `like` asks for.
+    """
+    folder = _newest(path)
+    header = _read_header(folder)
+    if like is not None:
+        _check_leaves(folder, header["leaves"], like)
+    _check_files(folder, header["files"])
+    arrays = _read_arrays(folder, header["leaves"])
+    pairs = zip(header["leaves"], arrays, strict=True)
+    named = {tuple(record["keys"]): _restore(record, array) for record, array in pairs}
+    return _nest(named) if like is None else _fill(named, like), header["metadata"]
+
+
+def describe(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what a checkpoint says of itself, without its arrays.
+
+    Args:
+        path: As for `load`.
+
+    Returns:
+        `step`, `metadata`, `versions` of the libraries that wrote it, and the `leaves` and `files` it
+        consists of.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, its description is damaged, or it was written in another
+            format.
+    """
+    return _read_header(_newest(path))
+
+
+# Finding
+
+
+def _checkpoints(root: Path) -> list[Path]:
+    """List the checkpoints in a folder, oldest first."""
+    found = (child for child in root.iterdir() if _FOLDER.fullmatch(child.name) and child.is_dir())
+    return sorted(found, key=_number)
+
+
+def _number(folder: Path) -> int:
+    return int(_FOLDER.fullmatch(folder.name)[1])  # type: ignore[index]  # all folders come from
+    `_checkpoints`
+
+
+def _newest(path: str | os.PathLike) -> Path:
+    root = Path(path).absolute()
+    if not root.exists():
+        raise CheckpointError(f"there is no checkpoint at {root}: nothing exists there")
+    if not root.is_dir():
+        raise CheckpointError(f"{root} is not a checkpoint: it is a file, and checkpoints are folders")
+    if (root / "metadata.json").exists() or _FOLDER.fullmatch(root.name):
+        return root
+    found = _checkpoints(root)
+    if not found:
+        raise CheckpointError(f"{root} is not a checkpoint: it holds no folder named checkpoint-NUMBER-step-STEP")
+    return found[-1]
+
+
+# Writing
+
+
+def _write(folder: Path, header: dict[str, Any], arrays: list[np.ndarray]) -> None:
+    """Write everything under a temporary name, flush it, and only then give it its own."""
+    temporary = _temporary(folder)
+    temporary.mkdir()
+    try:
+        _write_arrays(temporary, arrays)
+        files = {str(file.relative_to(temporary)): _fingerprint(file) for file in _files(temporary)}
+        (temporary / "metadata.json").write_text(_seal({**header, "files": files}), encoding="utf-8")
+        for place in (*_files(temporary), *_folders(temporary)):
+            _flush(place)
+        temporary.rename(folder)
+        _flush(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _temporary(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.rglob("*")) if file.is_file())
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [folder, *(child for child in folder.rglob("*") if child.is_dir())]
+
+
+def _flush(place: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"size": file.stat().st_size, "sha256": digest}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+# The header, which vouches for every file, itself included
+
+
+def _seal(header: dict[str, Any]) -> str:
+    """Turn a header into the text of `metadata.json`, with the digest of the rest inside."""
+    try:
+        digest = hashlib.sha256(_json(header).encode()).hexdigest()
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the metadata must be what JSON can hold: {error}") from error
+    return _json({**header, "sha256": digest})
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    file = folder / "metadata.json"
+    try:
+        text = file.read_text(encoding="utf-8")
+        header = json.loads(text)
+    except FileNotFoundError as error:
+        raise _damaged(folder, "metadata.json is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder, f"metadata.json is not JSON ({error})") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} is not a checkpoint of {FORMAT}: its metadata.json was written by something else")
+    _check_version(folder, header)
+    header.pop("sha256", None)
+    if _seal(header) != text:
+        raise _damaged(folder, "metadata.json is not as it was written")
+    return header
+
+
+def _check_version(folder: Path, header: dict[str, Any]) -> None:
+    version = header.get("format_version")
+    if version == FORMAT_VERSION:
+        return
+    older = isinstance(version, int) and version < FORMAT_VERSION
+    raise CheckpointError(
+        f"{folder} is in format {version}, {'older' if older else 'newer'} than format {FORMAT_VERSION}, which is what this"
+        f" version of {FORMAT} reads: load it with the version that wrote it ({header.get('versions')}), or train anew"
+    )
+
+
+def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+    for name, wanted in files.items():
+        file = folder / name
+        if not file.is_file():
+            raise _damaged(folder, f"{name} is missing")
+        found = _fingerprint(file)
+        if found["size"] != wanted["size"]:
+            raise _damaged(folder, f"{name} has {found['size']} bytes, {wanted['size']} were written")
+        if found != wanted:
+            raise _damaged(folder, f"the contents of {name} have changed since they were written")
+
+
+def _damaged(folder: Path, reason: str) -> CheckpointError:
+    """Say what is wrong, and what could be loaded instead."""
+    message = f"the checkpoint {folder} is damaged: {reason}"
+    if _FOLDER.fullmatch(folder.name):
+        earlier = [other for other in _checkpoints(folder.parent) if _number(other) < _number(folder)]
+        message += f"; an earlier one is {earlier[-1]}" if earlier else ""
+    return CheckpointError(message)
+
+
+# Leaves
+
+
+def _name(keys: Any) -> str:
+    return ".".join(keys) or "(the tree itself)"
+
+
+def _leaves(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """List the leaves of a tree under the names of the fields, keys and positions that lead to them."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in keys), leaf) for keys, leaf in leaves]
+
+
+def _kind(leaf: Any) -> str:
+    if type(leaf) in (bool, int, float):
+        return "python"
+    if not isinstance(leaf, jax.Array):
+        return "numpy"
+    return "key" if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else "jax"
+
+
+def _spec(leaf: Any) -> tuple[list[int], str]:
+    """Give the shape and dtype of an array, or the type of a Python number."""
+    return ([], f"Python {type(leaf).__name__}") if _kind(leaf) == "python" else (list(leaf.shape),
+    str(leaf.dtype))
+
+
+def _store(keys: tuple[str, ...], leaf: Any) -> tuple[dict[str, Any], np.ndarray]:
+    """Turn a leaf into a plain array, and a record of how to turn it back."""
+    kind = _kind(leaf)
+    array = np.asarray(jax.random.key_data(leaf) if kind == "key" else leaf)
+    if array.dtype.kind in "OSU":
+        raise CheckpointError(f"a checkpoint holds numbers, not {leaf!r}, at {_name(keys)}; text goes into the metadata")
+    record = {"keys": keys, "kind": kind, "spec": _spec(leaf), "stored": (array.shape, str(array.dtype))}
+    return {**record, "implementation": str(jax.random.key_impl(leaf))} if kind == "key" else record, array
+
+
+def _restore(record: dict[str, Any], array: np.ndarray) -> Any:
+    match record["kind"]:
+        case "key":
+            return jax.random.wrap_key_data(jnp.array(array), impl=record["implementation"])
+        case "jax":
+            return jnp.array(array)
+        case "python":
+            return array.item()
+        case _:
+            return array
+
+
+def _check_leaves(folder: Path, records: list[dict[str, Any]], like: Any) -> None:
+    """Refuse a checkpoint whose leaves are not those of `like`, naming the first that differs."""
+    found = {tuple(record["keys"]): record["spec"] for record in records}
+    wanted = {keys: list(_spec(leaf)) for keys, leaf in _leaves(like)}
+    for keys in (*wanted, *found):
+        if found.get(keys) != wanted.get(keys):
+            raise CheckpointError(
+                f"the checkpoint {folder} is of something else: {_name(keys)} is {_phrase(found.get(keys))} in it,"
+                f" and {_phrase(wanted.get(keys))} was wanted"
+            )
+
+
+def _phrase(spec: Any) -> str:
+    if spec is None:
+        return "absent"
+    return f"{spec[1]}{list(spec[0])}" if not spec[1].startswith("Python") else spec[1]
+
+
+def _fill(named: dict[tuple[str, ...], Any], like: Any) -> Any:
+    return jax.tree.unflatten(jax.tree.structure(like), [named[keys] for keys, _ in _leaves(like)])
+
+
+def _nest(named: dict[tuple[str, ...], Any]) -> Any:
+    """Put leaves into nested dictionaries, a level for each key."""
+    if () in named:
+        return named[()]
+    tree: dict[str, Any] = {}
+    for keys, leaf in named.items():
+        place = tree
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = leaf
+    return tree
+
+
+# Arrays, which Orbax reads and writes; it is slow to import, refuses empty arrays, and makes scalars of
+NumPy's
+
+
+def _write_arrays(folder: Path, arrays: list[np.ndarray]) -> None:
+    import orbax.checkpoint as ocp
+
+    contents = {str(index): array for index, array in enumerate(arrays) if array.size}
+    if contents:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(contents))
+
+
+def _read_arrays(folder: Path, records: list[dict[str, Any]]) -> list[np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    empty = [np.zeros(shape, jnp.dtype(dtype)) for shape, dtype in (record["stored"] for record in records)]
+    if not any(array.size for array in empty):
+        return empty
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            contents = checkpointer.restore(folder / "arrays")
+    except Exception as error:
+        raise _damaged(folder, f"its arrays cannot be read ({error})") from error
+    return [np.asarray(contents[str(index)]) if array.size else array for index, array in enumerate(empty)]

@@ -1,0 +1,324 @@
+"""Experience on the device: a ring of rows per environment, and windows of consecutive steps drawn from it.
+
+A row is one *observation*, with the action taken from it, the reward that action received, and whether it
+terminated the episode. An observation is stored once: what an action leads to is simply the next row. So that
+no transition is ever made up, each row says whether it `follows` the row before it; the first observation of
+an episode does not, and neither does the oldest row of a full ring, whose predecessor has been overwritten.
+The last observation of an episode has a row of its own, with a zero action that nobody took:
+
+    row           0      1      2      3   |   4      5    …
+    observation   s0     s1     s2     s3  |   s0'    s1'
+    action        a0     a1     a2     0   |   a0'    a1'
+    follows       no     yes    yes    yes |   no     yes        3 transitions, then 1
+
+Every environment has its own write head, since episodes end at different times. All functions are pure;
+`append` and `sample` are compiled, and `append` reuses the memory of the buffer it is given, which must not
+be used again.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from numpy.typing import ArrayLike
+
+_PROPOSALS = 8  # start rows proposed per window; episodes of one step, the worst case, leave 1 in 256 empty
+
+
+class Rows(NamedTuple):
+    """One row for each of E environments, in NumPy or JAX arrays."""
+
+    observations: Any
+    """`[E, ...]` what was observed."""
+    actions: Any
+    """`[E, ...]` the action taken from it; zero where the episode was over."""
+    rewards: Any
+    """`[E]` the reward of that action, 0 where there was none."""
+    terminated: Any
+    """`[E]` whether that action ended the episode by termination (not by truncation)."""
+    follows: Any
+    """`[E]` whether the action of the row written before led here."""
+
+
+class TrajectoryBuffer(NamedTuple):
+    """The rings of E environments with room for C rows each; see the module's picture."""
+
+    observations: Shaped[Array, "E C ..."]
+    actions: Shaped[Array, "E C ..."]
+    rewards: Float[Array, "E C"]
+    terminated: Bool[Array, "E C"]
+    follows: Bool[Array, "E C"]
+    head: Int[Array, " E"]
+    """Where the next row of each environment goes."""
+    filled: Int[Array, " E"]
+    """How many rows of each environment have been written, at most C."""
+
+
+class Window(NamedTuple):
+    """Consecutive steps for each of B windows of L steps."""
+
+    observations: Shaped[Array, "B L+1 ..."]
+    actions: Shaped[Array, "B L ..."]
+    rewards: Float[Array, "B L"]
+    terminated: Bool[Array, "B L"]
+    mask: Bool[Array, "B L"]
+    """Where it is set, `observations[k + 1]` was really reached from `observations[k]`, and so on back to the
+    first; it is set up to some step and never after."""
+
+
+def create(
+    capacity: int,
+    environments: int,
+    observation_shape: tuple[int, ...],
+    action_shape: tuple[int, ...],
+    *,
+    observation_dtype: DTypeLike = np.float32,
+    action_dtype: DTypeLike = np.float32,
+) -> TrajectoryBuffer:
+    """Make room for trajectories.
+
+    Args:
+        capacity: Rows kept for each environment, at least 2; the oldest are overwritten.
+        environments: Number of environments E.
+        observation_shape: Of one observation.
+        action_shape: Of one action.
+        observation_dtype: What observations are stored as; `uint8` keeps images four times smaller.
+        action_dtype: What actions are stored as.
+
+    Raises:
+        ValueError: If there would be no room for a transition.
+    """
+    if capacity < 2 or environments < 1:
+        raise ValueError(
+            "a buffer needs 2 rows for a transition and 1 environment;"
+            f" got capacity={capacity}, environments={environments}"
+        )
+    rings = (environments, capacity)
+    return TrajectoryBuffer(
+        observations=jnp.zeros(rings + observation_shape, observation_dtype),
+        actions=jnp.zeros(rings + action_shape, action_dtype),
+        rewards=jnp.zeros(rings, jnp.float32),
+        terminated=jnp.zeros(rings, bool),
+        follows=jnp.zeros(rings, bool),
+        head=jnp.zeros(environments, jnp.int32),
+        filled=jnp.zeros(environments, jnp.int32),
+    )
+
+
+@partial(jax.jit, donate_argnames="buffer")
+def append(buffer: TrajectoryBuffer, rows: Rows, write: Bool[Array | np.ndarray, " E"]) -> TrajectoryBuffer:
+    """Write one row per environment, where `write` is set, over the oldest one.
+
+    Args:
+        buffer: Given up: its memory becomes that of the result.
+        rows: What to write, a row for each of E environments.
+        write: `[E]`, which environments have a row to write.
+    """
+    environments, capacity = buffer.follows.shape
+    every = jnp.arange(environments)
+    after = (buffer.head + 1) % capacity
+    # Out of bounds is nowhere: rows that are not written are dropped.
+    slot, oldest = (jnp.where(write, place, capacity) for place in (buffer.head, after))
+
+    def put(ring: Array, values: Array) -> Array:
+        return ring.at[every, slot].set(values.astype(ring.dtype), mode="drop")
+
+    # The very first row has nothing to follow, and the row that is now the oldest has lost what it followed.
+    rows = rows._replace(follows=rows.follows & (buffer.filled > 0))
+    written = jax.tree.map(put, Rows(*buffer[:5]), rows)
+    follows = written.follows.at[every, oldest].set(False, mode="drop")
+    return TrajectoryBuffer(
+        *written[:4],
+        follows=follows,
+        head=jnp.where(write, after, buffer.head),
+        filled=jnp.minimum(buffer.filled + jnp.asarray(write), capacity),
+    )
+
+
+@partial(jax.jit, static_argnames=("batch", "length"))
+def sample(buffer: TrajectoryBuffer, key: PRNGKeyArray, batch: int, length: int) -> Window:
+    """Draw windows of consecutive steps, each starting at a transition chosen uniformly from all stored.
+
+    A few rows are proposed for every window and the first that starts a transition is taken, so that the work
+    does not grow with the buffer. Where none does (about `(1 / rows per episode)^8` of the windows; all of
+    them in an empty buffer) the window's mask is not set anywhere.
+
+    Args:
+        buffer: With E environments.
+        key: Consumed.
+        batch: Number of windows.
+        length: Steps in each.
+    """
+    capacity = buffer.follows.shape[1]
+    environment, start = _propose(buffer, key, (batch, _PROPOSALS))
+    moves = buffer.follows[environment, (start + 1) % capacity]
+    first = jnp.argmax(moves, axis=1)[:, None]
+    environment, start = (jnp.take_along_axis(rows, first, axis=1) for rows in (environment, start))
+    rows = (start + jnp.arange(length + 1)) % capacity
+    steps = (environment, rows[:, :-1])
+    return Window(
+        observations=buffer.observations[environment, rows],
+        actions=buffer.actions[steps],
+        rewards=buffer.rewards[steps],
+        terminated=buffer.terminated[steps],
+        mask=jnp.cumprod(buffer.follows[environment, rows[:, 1:]], axis=1, dtype=jnp.int32) > 0,
+    )
+
+
+def _propose(
+    buffer: TrajectoryBuffer, key: PRNGKeyArray, shape: tuple[int, ...]
+) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+    """Draw (environment, row) uniformly from the rows written so far."""
+    ends = jnp.cumsum(buffer.filled)
+    ticket = jax.random.randint(key, shape, 0, jnp.maximum(ends[-1], 1))
+    environment = jnp.minimum(jnp.searchsorted(ends, ticket, side="right"), ends.shape[0] - 1)
+    return environment, ticket - (ends - buffer.filled)[environment]
+
+
+@jax.jit
+def transitions(buffer: TrajectoryBuffer) -> Int[Array, ""]:
+    """Count the transitions that `sample` can start a window with."""
+    return jnp.sum(buffer.follows)
+
+
+@jax.jit
+def observation_moments(buffer: TrajectoryBuffer) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Give mean and standard deviation of each coordinate of the stored observations; 0 if there are none."""
+    observations = buffer.observations.astype(jnp.float32)
+    written = jnp.arange(buffer.follows.shape[1]) < buffer.filled[:, None]
+    written = written.reshape(written.shape + (1,) * (observations.ndim - 2))
+    count = jnp.maximum(jnp.sum(buffer.filled), 1)
+    mean = jnp.sum(observations, axis=(0, 1), where=written) / count
+    return mean, jnp.sqrt(jnp.sum((observations - mean) ** 2, axis=(0, 1), where=written) / count)
+
+
+class Recorder:
+    """Turn the stream of a Gymnasium vector environment into rows, whichever way it restarts episodes.
+
+    | autoreset mode | after an episode ends |
+    |---|---|
+    | `NextStep` | the next step ignores its action and returns the first observation: it is no transition |
+    | `SameStep` | the same step returns the first observation; the last one is in `infos["final_obs"]` |
+    | `Disabled` | the caller resets, `env.reset(options={"reset_mask": ended})`, and tells `reset` below |
+
+    Each call returns what to `append`, in order, as `(rows, write)` pairs:
+
+        for rows, write in recorder.step(actions, *env.step(actions)):
+            buffer = append(buffer, rows, write)
+
+    A new recorder never links its rows to those already in a buffer, so a run that was cut short may simply
+    go on.
+
+    Args:
+        autoreset_mode: `env.metadata["autoreset_mode"]`, a `gymnasium.vector.AutoresetMode` or its value.
+
+    Raises:
+        ValueError: If there is no such mode.
+
+    Source: https://gymnasium.farama.org/api/vector/#autoreset
+    """
+
+    def __init__(self, autoreset_mode: Any):
+        self.mode = getattr(autoreset_mode, "value", autoreset_mode)
+        if self.mode not in ("NextStep", "SameStep", "Disabled"):
+            raise ValueError(f"autoreset mode must be NextStep, SameStep or Disabled; got {autoreset_mode!r}")
+        self._current: np.ndarray | None = None  # [E, ...] the observations not yet in a row
+        self._follows = np.zeros(0, bool)  # [E] whether they follow the rows written last
+        self._ended = np.zeros(0, bool)  # [E] whether they are the last of their episode
+        self._no_actions = np.zeros(0)  # [E, ...] zeros, of the shape of the actions seen last
+
+    def reset(self, observations: ArrayLike, mask: ArrayLike | None = None) -> list[tuple[Rows, np.ndarray]]:
+        """Begin new episodes, and close those that were under way.
+
+        Args:
+            observations: `[E, ...]`, from `env.reset`.
+            mask: `[E]`, the environments that were reset; all of them when None.
+        """
+        observations = np.array(observations)
+        mask = np.ones(len(observations), bool) if mask is None else np.array(mask, bool)
+        if self._current is None:
+            self._current, self._follows, self._ended = observations, np.zeros_like(mask), np.zeros_like(mask)
+            return []
+        writes = self._last_rows(self._current, mask)
+        self._current = np.where(_along(mask, observations), observations, self._current)
+        self._follows, self._ended = self._follows & ~mask, self._ended & ~mask
+        return writes
+
+    def step(
+        self,
+        actions: ArrayLike,
+        observations: ArrayLike,
+        rewards: ArrayLike,
+        terminated: ArrayLike,
+        truncated: ArrayLike,
+        infos: Mapping[str, Any],
+    ) -> list[tuple[Rows, np.ndarray]]:
+        """Record one step of the vector environment.
+
+        Args:
+            actions: `[E, ...]`, as given to `env.step` (or as the world model is to see them).
+            observations: `[E, ...]`, and all that follows, as returned by it.
+            rewards: `[E]`.
+            terminated: `[E]`.
+            truncated: `[E]`.
+            infos: Looked into for `final_obs` when the mode is `SameStep`.
+
+        Raises:
+            ValueError: If nothing was reset yet, an ended episode was stepped on where the caller resets, or
+                `final_obs` is missing.
+        """
+        current = self._ready()
+        actions, taken = np.asarray(actions), ~self._ended
+        self._no_actions = np.zeros_like(actions)
+        rows = Rows(
+            observations=current,
+            actions=np.where(_along(taken, actions), actions, self._no_actions),
+            rewards=np.where(taken, rewards, 0.0).astype(np.float32),
+            terminated=np.asarray(terminated, bool) & taken,
+            follows=self._follows,
+        )
+        writes = [(rows, np.ones_like(taken))]
+        ended = (np.asarray(terminated, bool) | np.asarray(truncated, bool)) & taken
+        self._current, self._follows, self._ended = np.array(observations), taken, ended
+        if self.mode == "SameStep" and ended.any():
+            writes += self._last_rows(_final_observations(infos, ended, self._current), ended)
+            self._follows, self._ended = ~ended, np.zeros_like(ended)
+        return writes
+
+    def _ready(self) -> np.ndarray:
+        """Return the observations the next actions are taken from."""
+        if self._current is None:
+            raise ValueError("step was recorded before reset: from which observation were its actions taken?")
+        if self.mode == "Disabled" and self._ended.any():
+            raise ValueError(f"environments {np.flatnonzero(self._ended)} ended and were not reset")
+        return self._current
+
+    def _last_rows(self, observations: np.ndarray, mask: np.ndarray) -> list[tuple[Rows, np.ndarray]]:
+        """Write the last observation of episodes, which no action was taken from, if anything led to it."""
+        mask = mask & self._follows
+        if not mask.any():
+            return []
+        zeros = np.zeros(len(mask), np.float32)
+        return [(Rows(observations, self._no_actions, zeros, zeros.astype(bool), self._follows), mask)]
+
+
+def _along(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Give a mask `[E]` the dimensions of `[E, ...]`, so that it selects whole rows."""
+    return mask.reshape(mask.shape + (1,) * (values.ndim - 1))
+
+
+def _final_observations(infos: Mapping[str, Any], ended: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Gather the last observations of ended episodes from `infos`; the other rows are arbitrary."""
+    finals = infos.get("final_obs")
+    missing = ended & ~np.asarray(infos.get("_final_obs", ended), bool)
+    if finals is None or missing.any():
+        raise ValueError("autoreset mode is SameStep, but infos['final_obs'] lacks the last observations")
+    gathered = like.copy()
+    for index in np.flatnonzero(ended):
+        gathered[index] = finals[index]
+    return gathered
