@@ -46,7 +46,11 @@ def _inward(bound: np.ndarray, dtype: np.dtype, towards: float) -> np.ndarray:
     """Round a float64 bound to `dtype` without ever leaving the box it bounds."""
     rounded = bound.astype(dtype)
     outside = rounded < bound if towards > 0 else rounded > bound
-    return np.where(outside, np.nextafter(rounded, dtype.type(towards)), rounded)
+    rounded = np.where(outside, np.nextafter(rounded, dtype.type(towards)), rounded)
+    # XLA flushes subnormal numbers to zero, which may lie outside: the next number it can hold is the smallest normal one
+    tiny = np.copysign(np.finfo(dtype).tiny, towards)
+    subnormal = (rounded != 0) & (np.abs(rounded) < np.abs(tiny))
+    return np.where(subnormal, np.where(np.sign(rounded) == np.sign(towards), tiny, 0.0), rounded).astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +135,7 @@ class Box:
         centre, half = self._affine()
         action = self._clip(jnp.asarray(action, float))
         variables = (action - centre.astype(action.dtype)) / np.where(half > 0, half, 1.0).astype(action.dtype)
-        return variables.reshape(variables.shape[: variables.ndim - len(self.shape)] + (self.size,))
+        return variables.reshape((*variables.shape[: variables.ndim - len(self.shape)], self.size))
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,9 +68,7 @@ def variance(
     return jnp.mean(jnp.maximum(0.0, floor - spread))
 
 
-def covariance(
-    embeddings: Float[Array, "batch dim"], weights: Float[Array, " batch"] | None = None
-) -> Float[Array, ""]:
+def covariance(embeddings: Float[Array, "batch dim"], weights: Float[Array, " batch"] | None = None) -> Float[Array, ""]:
     """Penalise dimensions that vary together.
 
         c(z) = (1 / dim) Σ over i ≠ j of  Cov(z)[i, j]²

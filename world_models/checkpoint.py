@@ -11,16 +11,18 @@ A checkpoint is written beside the others under another name, flushed to the dis
 atomic: however and whenever the writer dies, what was there before still loads. One process at a time may
 save to a path.
 
-Leaves are stored as plain arrays, so that a checkpoint written on an accelerator loads on a laptop. `load`
-never unpickles anything. """
+Leaves are stored as plain arrays, so that a checkpoint written on an accelerator loads on a laptop.
+"""
 
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +141,7 @@ def _checkpoints(root: Path) -> list[Path]:
 
 
 def _number(folder: Path) -> int:
-    return int(_FOLDER.fullmatch(folder.name)[1])  # type: ignore[index]  # all folders come from
-    `_checkpoints`
+    return int(folder.name.split("-")[1])
 
 
 def _newest(path: str | os.PathLike) -> Path:
@@ -149,12 +150,10 @@ def _newest(path: str | os.PathLike) -> Path:
         raise CheckpointError(f"there is no checkpoint at {root}: nothing exists there")
     if not root.is_dir():
         raise CheckpointError(f"{root} is not a checkpoint: it is a file, and checkpoints are folders")
-    if (root / "metadata.json").exists() or _FOLDER.fullmatch(root.name):
-        return root
-    found = _checkpoints(root)
-    if not found:
-        raise CheckpointError(f"{root} is not a checkpoint: it holds no folder named checkpoint-NUMBER-step-STEP")
-    return found[-1]
+    found = [root] if _FOLDER.fullmatch(root.name) else _checkpoints(root)
+    if not found and not (root / "metadata.json").exists():  # a checkpoint may have been copied under another name
+        raise CheckpointError(f"{root} is not a checkpoint, and holds no folder checkpoint-NUMBER-step-STEP")
+    return found[-1] if found else root
 
 
 # Writing
@@ -166,7 +165,7 @@ def _write(folder: Path, header: dict[str, Any], arrays: list[np.ndarray]) -> No
     temporary.mkdir()
     try:
         _write_arrays(temporary, arrays)
-        files = {str(file.relative_to(temporary)): _fingerprint(file) for file in _files(temporary)}
+        files = {file.relative_to(temporary).as_posix(): _fingerprint(file) for file in _files(temporary)}
         (temporary / "metadata.json").write_text(_seal({**header, "files": files}), encoding="utf-8")
         for place in (*_files(temporary), *_folders(temporary)):
             _flush(place)
@@ -252,10 +251,11 @@ def _check_version(folder: Path, header: dict[str, Any]) -> None:
     version = header.get("format_version")
     if version == FORMAT_VERSION:
         return
-    older = isinstance(version, int) and version < FORMAT_VERSION
+    age = "an older" if isinstance(version, int) and version < FORMAT_VERSION else "a newer"
+    writer = (header.get("versions") or {}).get(FORMAT, "unknown")
     raise CheckpointError(
-        f"{folder} is in format {version}, {'older' if older else 'newer'} than format {FORMAT_VERSION}, which is what this"
-        f" version of {FORMAT} reads: load it with the version that wrote it ({header.get('versions')}), or train anew"
+        f"{folder} is in {age} format, {version}, and this version of {FORMAT} reads format {FORMAT_VERSION}:"
+        f" load it with {FORMAT} {writer}, which wrote it, or train anew"
     )
 
 
@@ -303,8 +303,7 @@ def _kind(leaf: Any) -> str:
 
 def _spec(leaf: Any) -> tuple[list[int], str]:
     """Give the shape and dtype of an array, or the type of a Python number."""
-    return ([], f"Python {type(leaf).__name__}") if _kind(leaf) == "python" else (list(leaf.shape),
-    str(leaf.dtype))
+    return ([], f"Python {type(leaf).__name__}") if _kind(leaf) == "python" else (list(leaf.shape), str(leaf.dtype))
 
 
 def _store(keys: tuple[str, ...], leaf: Any) -> tuple[dict[str, Any], np.ndarray]:
@@ -336,8 +335,8 @@ def _check_leaves(folder: Path, records: list[dict[str, Any]], like: Any) -> Non
     for keys in (*wanted, *found):
         if found.get(keys) != wanted.get(keys):
             raise CheckpointError(
-                f"the checkpoint {folder} is of something else: {_name(keys)} is {_phrase(found.get(keys))} in it,"
-                f" and {_phrase(wanted.get(keys))} was wanted"
+                f"the checkpoint {folder} is of something else: {_name(keys)} is"
+                f" {_phrase(found.get(keys))} in it, and {_phrase(wanted.get(keys))} was wanted"
             )
 
 
@@ -364,28 +363,40 @@ def _nest(named: dict[tuple[str, ...], Any]) -> Any:
     return tree
 
 
-# Arrays, which Orbax reads and writes; it is slow to import, refuses empty arrays, and makes scalars of
-NumPy's
+# Arrays, which Orbax reads and writes; it is slow to import, and refuses arrays of no elements
+
+
+@contextmanager
+def _orbax() -> Iterator[Any]:
+    """Lend a checkpointer that keeps its running commentary to itself."""
+    import orbax.checkpoint as ocp
+
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.setLevel(level)
 
 
 def _write_arrays(folder: Path, arrays: list[np.ndarray]) -> None:
-    import orbax.checkpoint as ocp
-
     contents = {str(index): array for index, array in enumerate(arrays) if array.size}
     if contents:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            checkpointer.save(folder / "arrays", args=ocp.args.PyTreeSave(contents))
+        with _orbax() as checkpointer:
+            checkpointer.save(folder / "arrays", contents)
 
 
 def _read_arrays(folder: Path, records: list[dict[str, Any]]) -> list[np.ndarray]:
-    import orbax.checkpoint as ocp
-
-    empty = [np.zeros(shape, jnp.dtype(dtype)) for shape, dtype in (record["stored"] for record in records)]
-    if not any(array.size for array in empty):
-        return empty
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            contents = checkpointer.restore(folder / "arrays")
-    except Exception as error:
-        raise _damaged(folder, f"its arrays cannot be read ({error})") from error
-    return [np.asarray(contents[str(index)]) if array.size else array for index, array in enumerate(empty)]
+    arrays = [np.zeros(shape, jnp.dtype(dtype)) for shape, dtype in (record["stored"] for record in records)]
+    filled = [index for index, array in enumerate(arrays) if array.size]
+    if filled:
+        try:
+            with _orbax() as checkpointer:
+                contents = checkpointer.restore(folder / "arrays")
+        except Exception as error:
+            raise _damaged(folder, f"its arrays cannot be read ({error})") from error
+        for index in filled:
+            arrays[index] = np.asarray(contents[str(index)])
+    return arrays

@@ -95,8 +95,7 @@ def create(
     """
     if capacity < 2 or environments < 1:
         raise ValueError(
-            "a buffer needs 2 rows for a transition and 1 environment;"
-            f" got capacity={capacity}, environments={environments}"
+            f"a buffer needs 2 rows for a transition and 1 environment; got capacity={capacity}, environments={environments}"
         )
     rings = (environments, capacity)
     return TrajectoryBuffer(

@@ -13,9 +13,7 @@ from jaxtyping import Array, Float
 from world_models.anticollapse import centre
 
 
-def effective_rank(
-    embeddings: Float[Array, "batch dim"], weights: Float[Array, " batch"] | None = None
-) -> Float[Array, ""]:
+def effective_rank(embeddings: Float[Array, "batch dim"], weights: Float[Array, " batch"] | None = None) -> Float[Array, ""]:
     """Count the dimensions in use, as the exponential of the entropy of the singular values.
 
         p[k] = σ[k] / Σ σ,        rank = exp(-Σ p[k] log p[k])
@@ -70,8 +68,7 @@ def linear_probe_r2(
     fitted = round(embeddings.shape[0] * (1.0 - held_out))
     if fitted < 2 or embeddings.shape[0] - fitted < 2:
         raise ValueError(
-            "a probe needs two rows to fit and two to score;"
-            f" got {embeddings.shape[0]} rows, held_out={held_out}"
+            f"a probe needs two rows to fit and two to score; got {embeddings.shape[0]} rows, held_out={held_out}"
         )
     inputs, outputs = _standardise(embeddings, fitted), _standardise(targets, fitted)
     x, y = inputs[:fitted], outputs[:fitted]

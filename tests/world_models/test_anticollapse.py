@@ -24,9 +24,7 @@ def _reference(z: np.ndarray, floor: float) -> tuple[float, float]:
 def test_the_terms_are_those_of_the_paper(floor: float):
     z = _embeddings()
     hinge, off_diagonal = _reference(z, floor)
-    loss, terms = anticollapse.variance_covariance(
-        jnp.asarray(z), variance_weight=7.0, covariance_weight=0.5, floor=floor
-    )
+    loss, terms = anticollapse.variance_covariance(jnp.asarray(z), variance_weight=7.0, covariance_weight=0.5, floor=floor)
     np.testing.assert_allclose(terms["variance"], hinge, rtol=1e-4)
     np.testing.assert_allclose(terms["covariance"], off_diagonal, rtol=1e-4)
     np.testing.assert_allclose(loss, 7.0 * hinge + 0.5 * off_diagonal, rtol=1e-4)

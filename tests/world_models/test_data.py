@@ -70,9 +70,7 @@ def append_all(buffer: data.TrajectoryBuffer, writes: list) -> data.TrajectoryBu
     return buffer
 
 
-def play(
-    mode: AutoresetMode, steps: int, resets: tuple[int, ...] = (), capacity: int = 200
-) -> tuple[Counter, Any]:
+def play(mode: AutoresetMode, steps: int, resets: tuple[int, ...] = (), capacity: int = 200) -> tuple[Counter, Any]:
     """Play and record random actions; everything is reset before the steps in `resets`, also mid-episode."""
     truth: list[tuple] = []
     lengths = [[3, 1, 4], [2], [1], [50]]
@@ -129,11 +127,10 @@ def test_only_the_newest_rows_survive_a_full_ring_and_nothing_joins_the_seam():
     assert sorted(t[0][2] for t in endless) == [34.0, 35.0, 36.0, 37.0, 38.0, 39.0]
 
 
-@given(
-    st.lists(
-        st.tuples(*[st.lists(st.booleans(), min_size=ENVIRONMENTS, max_size=ENVIRONMENTS)] * 2), max_size=25
-    )
-)
+FLAGS = st.lists(st.booleans(), min_size=ENVIRONMENTS, max_size=ENVIRONMENTS)
+
+
+@given(st.lists(st.tuples(FLAGS, FLAGS), max_size=25))
 @settings(max_examples=100, deadline=None)
 def test_the_ring_equals_a_list_per_environment(history: list[tuple[list[bool], list[bool]]]):
     buffer = data.create(CAPACITY, ENVIRONMENTS, (1,), ())

@@ -1,0 +1,1 @@
+"""Planners: one algorithm, one file, one signature."""

@@ -1,0 +1,162 @@
+"""The gradient planner against known optima, finite differences, loops and bad models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mpc
+
+
+def pendulum() -> mpc.Problem:
+    """The swing-up reference problem whose best known optimum is 170.04488."""
+
+    def dynamics(params, state, action):
+        speed = state[1] + 0.05 * (15.0 * jnp.sin(state[0]) + 3.0 * action[0])
+        return jnp.stack([state[0] + 0.05 * speed, speed])
+
+    def cost(params, state, action, t):
+        return 2.0 * (1.0 - jnp.cos(state[0])) + 0.1 * state[1] ** 2 + 0.001 * action[0] ** 2
+
+    def terminal(params, state):
+        return 20.0 * (1.0 - jnp.cos(state[0])) + state[1] ** 2
+
+    return mpc.Problem(dynamics, cost, terminal, horizon=50, action_space=mpc.Box([-2.0], [2.0]))
+
+
+def test_pendulum_reaches_its_best_known_optimum():
+    planner = mpc.gradient(pendulum(), starts=4)
+    plan = mpc.solve(planner, None, jnp.array([jnp.pi, 0.0]), jax.random.key(0), iterations=300)
+    theta, omega, total = np.pi, 0.0, 0.0
+    for u in np.asarray(plan.actions, np.float64)[:, 0]:
+        total += 2 * (1 - np.cos(theta)) + 0.1 * omega**2 + 0.001 * u**2
+        omega = omega + 0.05 * (15 * np.sin(theta) + 3 * u)
+        theta = theta + 0.05 * omega
+    total += 20 * (1 - np.cos(theta)) + omega**2
+    assert total == pytest.approx(170.04488, abs=1e-3)
+    assert float(plan.cost) == pytest.approx(total, rel=1e-5)
+    assert float(sum(jnp.sum(c) for c in plan.costs.values())) == pytest.approx(float(plan.cost), rel=1e-6)
+
+
+def test_linear_quadratic_optimum_by_riccati():
+    a, b, horizon = np.array([[1.0, 0.1], [0.0, 1.0]]), np.array([[0.0], [0.1]]), 20
+    cost_to_go = np.eye(2)
+    gains = []
+    for _ in range(horizon):
+        gain = np.linalg.solve(0.1 * np.eye(1) + b.T @ cost_to_go @ b, b.T @ cost_to_go @ a)
+        cost_to_go = np.eye(2) + a.T @ cost_to_go @ (a - b @ gain)
+        gains.append(gain)
+    start = np.array([1.0, -0.5])
+    problem = mpc.Problem(
+        lambda p, s, u: jnp.asarray(a, s.dtype) @ s + jnp.asarray(b, s.dtype) @ u,
+        lambda p, s, u, t: s @ s + 0.1 * u @ u,
+        lambda p, s: s @ s,
+        horizon=horizon,
+        action_space=mpc.Box([-10.0], [10.0]),
+    )
+    planner = mpc.gradient(problem, optimizer=optax.adam(0.01), starts=2)
+    plan = mpc.solve(planner, None, jnp.asarray(start, float), jax.random.key(1), iterations=1500)
+    assert float(plan.cost) == pytest.approx(start @ cost_to_go @ start, rel=1e-4)
+    np.testing.assert_allclose(plan.actions[0], -gains[-1] @ start, atol=2e-2)
+
+
+def test_costates_are_the_energys_derivatives():
+    problem, state = pendulum(), jnp.array([2.0, 0.5])
+    actions = 0.5 * jnp.ones((50, 1))
+    adjoint = mpc.costates(problem, None, state, actions)
+    slope = jax.grad(lambda s: mpc.energy(problem, None, s, actions))(state)
+    np.testing.assert_allclose(adjoint[0], slope, rtol=1e-4)
+    last = mpc.rollout(problem, None, state, actions).states[-1]
+    np.testing.assert_allclose(adjoint[-1], [20 * np.sin(last[0]), 2 * last[1]], rtol=1e-4)
+
+
+def test_vmapped_solves_equal_single_ones():
+    planner = mpc.gradient(pendulum(), starts=2)
+    states = jnp.array([[jnp.pi, 0.0], [1.0, -1.0], [0.1, 0.2]])
+    keys = jax.random.split(jax.random.key(2), 3)
+    together = jax.vmap(lambda s, k: mpc.solve(planner, None, s, k, iterations=20).cost)(states, keys)
+    alone = [mpc.solve(planner, None, s, k, iterations=20).cost for s, k in zip(states, keys, strict=True)]
+    np.testing.assert_allclose(together, alone, rtol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(low=st.floats(-1e3, 1e3), width=st.floats(0, 1e3), seed=st.integers(0, 2**30))
+def test_box_actions_never_leave_their_bounds(low, width, seed):
+    space = mpc.Box([low], [low + width])
+    variables = 3 * jax.random.normal(jax.random.key(seed), (64, 1))
+    actions = np.asarray(space.decide(space.project(variables)), np.float64)
+    float32_gap = np.spacing(np.float32(max(abs(low), abs(low + width))))
+    if width > max(4 * float32_gap, 1e-30):
+        assert (actions >= low).all() and (actions <= low + width).all()
+        again = space.decide(space.encode(jnp.asarray(actions, jnp.float32)))
+        np.testing.assert_allclose(again, actions, atol=4 * float32_gap)
+
+
+def test_discrete_plans_pick_the_best_alternative():
+    problem = mpc.Problem(
+        lambda p, s, a: s + a @ jnp.array([-1.0, 0.0, 1.0]),
+        lambda p, s, a, t: s**2,
+        lambda p, s: 10 * s**2,
+        horizon=6,
+        action_space=mpc.Discrete(3),
+    )
+    plan = mpc.solve(mpc.gradient(problem, starts=32), None, jnp.asarray(4.0), jax.random.key(0), iterations=60)
+    assert plan.actions.tolist()[:4] == [0, 0, 0, 0]
+    assert float(plan.cost) == 16 + 9 + 4 + 1
+
+
+def test_a_model_that_breaks_gives_a_status_and_bounded_actions():
+    problem = mpc.Problem(
+        lambda p, s, a: s * jnp.nan,
+        lambda p, s, a, t: jnp.sum(s),
+        horizon=5,
+        action_space=mpc.Box([-1.0], [1.0]),
+    )
+    plan = mpc.solve(mpc.gradient(problem, starts=3), None, jnp.ones(2), jax.random.key(0), iterations=3)
+    assert plan.status == mpc.Status.NOT_FINITE
+    assert np.isfinite(plan.actions).all() and (np.abs(plan.actions) <= 1).all()
+
+
+def test_tolerance_stops_early_and_says_so():
+    problem = mpc.Problem(
+        lambda p, s, a: a, lambda p, s, a, t: jnp.sum((a - 0.5) ** 2), horizon=3, action_space=mpc.Box([-1.0], [1.0])
+    )
+    planner = mpc.gradient(problem, optimizer=optax.sgd(0.4), starts=1)
+    plan = mpc.solve(planner, None, jnp.zeros(1), jax.random.key(0), iterations=100, tolerance=1e-4)
+    assert plan.status == mpc.Status.CONVERGED and plan.info["iterations"] < 20
+    np.testing.assert_allclose(plan.actions, 0.5, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "cost", "message"),
+    [
+        (lambda p, s, a: s, lambda p, s, a, t: s, "scalar"),
+        (lambda p, s, a: s[:1], lambda p, s, a, t: jnp.sum(s), "keep the state's shapes"),
+        (lambda p, s, a: (s, s), lambda p, s, a, t: jnp.sum(s), "built like"),
+    ],
+)
+def test_functions_that_do_not_fit_are_refused(dynamics, cost, message):
+    problem = mpc.Problem(dynamics, cost, horizon=3, action_space=mpc.Box([-1.0], [1.0]))
+    with pytest.raises(ValueError, match=message):
+        mpc.solve(mpc.gradient(problem, starts=1), None, jnp.ones(2), jax.random.key(0), iterations=1)
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="reversed"):
+        mpc.Box([1.0], [-1.0])
+    with pytest.raises(ValueError, match="horizon"):
+        mpc.Problem(lambda *_: 0, lambda *_: 0, horizon=0, action_space=mpc.Box([-1.0], [1.0]))
+    with pytest.raises(ValueError, match="starts"):
+        mpc.gradient(pendulum(), starts=0)
+    with pytest.raises(ValueError, match="at least one term"):
+        mpc.costs.total()
+
+
+def test_weights_given_as_parameters_override_the_defaults():
+    cost = mpc.costs.total(goal=(1.0, lambda p, s, a, t: jnp.sum(s)), effort=(0.1, lambda p, s, a, t: jnp.sum(a)))
+    params = {"cost": {"weights": {"effort": 2.0}}}
+    assert float(cost(params, jnp.ones(2), jnp.ones(1), 0)) == 4.0
+    assert float(cost(None, jnp.ones(2), jnp.ones(1), 0)) == pytest.approx(2.1)
