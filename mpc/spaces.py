@@ -28,12 +28,20 @@ Array = jax.Array
 
 
 class Space(Protocol):
-    """What a planner asks of an action space; see the module's table."""
+    """What a planner asks of an action space; see the module's table.
 
-    size: int
-    shape: tuple[int, ...]
-    exact: bool
-    bounded: bool
+    `size`: planner variables per step. `shape`: of one executed action. `exact`: the model sees just what is executed.
+    `bounded`: every coordinate has two finite bounds.
+    """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def exact(self) -> bool: ...
+    @property
+    def bounded(self) -> bool: ...
 
     def project(self, variables: Array) -> Array: ...
     def relax(self, variables: Array) -> Array: ...
@@ -128,12 +136,12 @@ class Box:
 
     def embed(self, action: Array) -> Array:
         """The model sees the action itself."""
-        return self._clip(jnp.asarray(action, float))
+        return self._clip(jnp.asarray(action).astype(float))
 
     def encode(self, action: Array) -> Array:
         """Actions `[..., *shape]` to variables `[..., size]`."""
         centre, half = self._affine()
-        action = self._clip(jnp.asarray(action, float))
+        action = self._clip(jnp.asarray(action).astype(float))
         variables = (action - centre.astype(action.dtype)) / np.where(half > 0, half, 1.0).astype(action.dtype)
         return variables.reshape((*variables.shape[: variables.ndim - len(self.shape)], self.size))
 
@@ -160,9 +168,9 @@ class MultiDiscrete:
         choices = tuple(int(n) for n in np.ravel(np.asarray(choices)))
         if not choices or min(choices) < 1:
             raise ValueError(f"every choice needs at least one alternative; got choices={choices}")
-        start = np.broadcast_to(np.asarray(start, int), (len(choices),))
+        first = np.broadcast_to(np.asarray(start, int), (len(choices),))
         object.__setattr__(self, "choices", choices)
-        object.__setattr__(self, "start", tuple(int(s) for s in start))
+        object.__setattr__(self, "start", tuple(int(s) for s in first))
 
     exact = False
     bounded = True

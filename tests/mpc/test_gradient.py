@@ -148,7 +148,7 @@ def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="reversed"):
         mpc.Box([1.0], [-1.0])
     with pytest.raises(ValueError, match="horizon"):
-        mpc.Problem(lambda *_: 0, lambda *_: 0, horizon=0, action_space=mpc.Box([-1.0], [1.0]))
+        mpc.Problem(lambda p, s, a: s, lambda p, s, a, t: jnp.sum(s), horizon=0, action_space=mpc.Box([-1.0], [1.0]))
     with pytest.raises(ValueError, match="starts"):
         mpc.gradient(pendulum(), starts=0)
     with pytest.raises(ValueError, match="at least one term"):
