@@ -128,7 +128,7 @@ class Box:
         """`[..., size]` variables to `[..., *shape]` actions, differentiably and within the bounds."""
         centre, half = self._affine()
         variables = variables.reshape(variables.shape[:-1] + self.shape)
-        return self._clip(centre.astype(variables.dtype) + half.astype(variables.dtype) * variables)
+        return self._clip(variables * half.astype(variables.dtype) + centre.astype(variables.dtype))
 
     def decide(self, variables: Array) -> Array:
         """The action executed; the same as `relax`."""

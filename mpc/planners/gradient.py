@@ -93,8 +93,9 @@ def gradient(
         better = finite & (costs < memory.best_costs)
         best = jnp.where(better[:, None, None], memory.variables, memory.best)
         best_costs = jnp.where(better, costs, memory.best_costs)
+        updates: Any  # optax types them as a tree; here they are one array
         updates, moments = jax.vmap(optimizer.update)(slopes, memory.optimizer, memory.variables)
-        moved = space.project(jnp.add(memory.variables, updates))
+        moved = space.project(memory.variables + updates)
         moved = jnp.where(jnp.isfinite(moved), moved, memory.variables)
         # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
         residual = jnp.abs(space.project(memory.variables - slopes) - memory.variables).max(axis=(1, 2))
