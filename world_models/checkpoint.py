@@ -373,7 +373,7 @@ def _orbax() -> Iterator[Any]:
 
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # errors are raised as well
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             yield checkpointer
@@ -383,9 +383,13 @@ def _orbax() -> Iterator[Any]:
 
 def _write_arrays(folder: Path, arrays: list[np.ndarray]) -> None:
     contents = {str(index): array for index, array in enumerate(arrays) if array.size}
-    if contents:
+    if not contents:
+        return
+    try:
         with _orbax() as checkpointer:
             checkpointer.save(folder / "arrays", contents)
+    except ValueError as error:  # of TensorStore, which wraps those of the file system
+        raise OSError(f"the arrays could not be written to {folder}: {error}") from error
 
 
 def _read_arrays(folder: Path, records: list[dict[str, Any]]) -> list[np.ndarray]:

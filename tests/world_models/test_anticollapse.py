@@ -45,8 +45,9 @@ def test_padding_counts_for_nothing_even_when_it_is_not_a_number():
     def loss(rows: jax.Array, weights: jax.Array | None = None) -> jax.Array:
         return anticollapse.variance_covariance(rows, weights, floor=3.0)[0]
 
-    value, slope = jax.value_and_grad(loss)(padded, weights.astype(jnp.float32))
-    wanted, wanted_slope = jax.value_and_grad(loss)(padded[:13])
+    loss_and_slope = jax.jit(jax.value_and_grad(loss))
+    value, slope = loss_and_slope(padded, weights.astype(jnp.float32))
+    wanted, wanted_slope = loss_and_slope(padded[:13])
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     np.testing.assert_allclose(slope[:13], wanted_slope, rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(slope[13:], 0.0)
@@ -55,6 +56,7 @@ def test_padding_counts_for_nothing_even_when_it_is_not_a_number():
 def test_the_slope_is_the_finite_difference():
     z, direction = jnp.asarray(_embeddings()), jnp.asarray(_embeddings(1) - 3.0)
 
+    @jax.jit
     def along(step: float) -> jax.Array:
         return anticollapse.variance_covariance(z + step * direction, floor=3.0)[0]
 
@@ -65,13 +67,13 @@ def test_the_slope_is_the_finite_difference():
 @pytest.mark.parametrize("rows", [1, 2, 30])
 def test_a_collapsed_batch_is_penalised_with_a_finite_slope(rows: int):
     z = jnp.full((rows, 4), 0.3)
-    loss, slope = jax.value_and_grad(lambda z: anticollapse.variance_covariance(z)[0])(z)
+    loss, slope = jax.jit(jax.value_and_grad(lambda z: anticollapse.variance_covariance(z)[0]))(z)
     np.testing.assert_allclose(loss, 25.0 * (1.0 - 1e-2), rtol=1e-5)
     assert jnp.isfinite(slope).all()
 
 
 def test_an_empty_batch_has_a_finite_slope():
-    slope = jax.grad(lambda z: anticollapse.variance_covariance(z, jnp.zeros(6))[0])(jnp.ones((6, 3)))
+    slope = jax.jit(jax.grad(lambda z: anticollapse.variance_covariance(z, jnp.zeros(6))[0]))(jnp.ones((6, 3)))
     np.testing.assert_array_equal(slope, 0.0)
 
 

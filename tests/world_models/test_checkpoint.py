@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_without_a_tree_leaves_come_under_their_names(written: Path):
 def test_the_smallest_trees_come_back(tmp_path: Path, tree: Any):
     checkpoint.save(tmp_path, tree, {}, step=0)
     _equal(checkpoint.load(tmp_path, tree)[0], tree)
-    _equal(checkpoint.load(tmp_path)[0], tree if isinstance(tree, dict) else tree or {})
+    _equal(checkpoint.load(tmp_path)[0], {} if isinstance(tree, list) else tree)
 
 
 def test_the_newest_is_loaded_and_the_oldest_are_deleted(tmp_path: Path):
@@ -136,7 +137,7 @@ def test_damage_to_any_file_is_found_and_named(copy: Path, damage: Callable):
     assert len(_files(folder)) > 5
     for file in _files(folder):
         content = file.read_bytes()
-        for _ in range(40):
+        for _ in range(20):
             file.write_bytes(damage(content, random))
             with pytest.raises(CheckpointError, match=r"is damaged: .*|is not a checkpoint|format") as refusal:
                 checkpoint.load(copy, _tree())
@@ -239,6 +240,18 @@ def test_a_write_that_fails_leaves_what_was_there(
         checkpoint.save(copy, _tree(500), {}, step=500)
     assert _files(copy) == before
     _equal(checkpoint.load(copy, _tree())[0], _tree(450))
+
+
+def test_a_full_disk_leaves_what_was_there(copy: Path, capfd: pytest.CaptureFixture):
+    before, limits = _files(copy), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            checkpoint.save(copy, {"x": np.random.default_rng(0).random((300, 300))}, {}, step=500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert _files(copy) == before
+    assert capfd.readouterr() == ("", "")
 
 
 _WRITER = """
