@@ -1,7 +1,9 @@
 """craik's core: infer action sequences by minimising the energy of imagined futures."""
 
 from mpc import costs, hoisting, spaces
+from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
+from mpc.planners.cem import cem
 from mpc.planners.gradient import gradient
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
@@ -11,6 +13,7 @@ loops_hoisted: str = hoisting.hoist_loops()
 
 __all__ = [
     "Box",
+    "Controller",
     "Discrete",
     "MultiBinary",
     "MultiDiscrete",
@@ -19,6 +22,7 @@ __all__ = [
     "Problem",
     "Rollout",
     "Status",
+    "cem",
     "costates",
     "costs",
     "energy",

@@ -8,7 +8,6 @@ backend, read once when it starts, so it is set when `mpc` is imported, beside w
 import os
 import warnings
 
-
 OPTION = "xla_cpu_small_while_loop_byte_threshold"
 SWITCH = "CRAIK_HOIST_LOOPS"
 

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mpc.problem import Problem
+from mpc.rollout import costates, rollout
 
 PyTree = Any
 
@@ -51,6 +53,32 @@ class Planner(NamedTuple):
     plan: Callable[[PyTree, PyTree, Any], Plan]
     shift: Callable[[Any], Any]
     problem: Problem
+
+
+def smoothing(horizon: int, memory: float = 0.8) -> np.ndarray:
+    """The matrix `[H, H]` that turns white noise n into `w[t] = ρ w[t-1] + sqrt(1 - ρ²) n[t]`, for ρ = `memory`."""
+    lag = np.arange(horizon)[:, None] - np.arange(horizon)[None]
+    return np.where(lag >= 0, np.sqrt(1 - memory**2) * memory ** np.maximum(lag, 0), 0.0)
+
+
+def conclude(
+    problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, ok: jax.Array, info: dict[str, Any]
+) -> Plan:
+    """Imagine what the chosen actions `[H, ...]` lead to, and make a plan of it.
+
+    Args:
+        problem: The problem that was searched.
+        params: Its parameters.
+        state: Where to start.
+        actions: As executed, in bounds.
+        ok: Whether the search found any finite cost.
+        info: What the planner wants to show; the costates `λ[t]`, `[H+1, ...]`, are added.
+    """
+    shown = problem.action_space.embed(actions)
+    future = rollout(problem, params, state, shown)
+    status = jnp.where(ok & jnp.isfinite(future.energy), Status.ITERATIONS, Status.NOT_FINITE)
+    info = info | {"costates": costates(problem, params, state, shown)}
+    return Plan(actions, future.states, future.energy, future.costs, status, info)
 
 
 @partial(jax.jit, static_argnames=("planner", "iterations", "tolerance"))

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from mpc.planners.base import Plan, Planner, Status
+from mpc.planners.base import Plan, Planner, conclude, smoothing
 from mpc.problem import Problem
-from mpc.rollout import costates, energy, rollout
+from mpc.rollout import energy
 
 
 class GradientMemory(NamedTuple):
@@ -30,12 +29,6 @@ class GradientMemory(NamedTuple):
     cost: jax.Array
     optimality: jax.Array
     key: jax.Array
-
-
-def smoothing(horizon: int, memory: float = 0.8) -> np.ndarray:
-    """The matrix `[H, H]` that turns white noise n into `w[t] = ρ w[t-1] + sqrt(1 - ρ²) n[t]`, for ρ = `memory`."""
-    lag = np.arange(horizon)[:, None] - np.arange(horizon)[None]
-    return np.where(lag >= 0, np.sqrt(1 - memory**2) * memory ** np.maximum(lag, 0), 0.0)
 
 
 def gradient(
@@ -110,13 +103,8 @@ def gradient(
             executed = jax.vmap(lambda a: energy(problem, params, state, space.embed(a)))(decided)
             costs = jnp.where(jnp.isfinite(executed) & jnp.isfinite(costs), executed, jnp.inf)
         chosen = jnp.argmin(costs)
-        actions, shown = decided[chosen], space.embed(decided[chosen])
-        future = rollout(problem, params, state, shown)
-        ok = jnp.isfinite(costs[chosen]) & jnp.isfinite(future.energy)
-        status = jnp.where(ok, Status.ITERATIONS, Status.NOT_FINITE)
-        adjoints = costates(problem, params, state, shown)
-        info = {"start_costs": costs, "optimality": memory.optimality, "costates": adjoints}
-        return Plan(actions, future.states, future.energy, future.costs, status, info)
+        info = {"start_costs": costs, "optimality": memory.optimality}
+        return conclude(problem, params, state, decided[chosen], jnp.isfinite(costs[chosen]), info)
 
     def shift(memory: GradientMemory) -> GradientMemory:
         key, draw = jax.random.split(memory.key)
