@@ -1,5 +1,7 @@
 """craik's core: infer action sequences by minimising the energy of imagined futures."""
 
+import importlib
+
 from mpc import costs, hoisting, spaces
 from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
@@ -12,6 +14,7 @@ from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 loops_hoisted: str = hoisting.hoist_loops()
 
 __all__ = [
+    "Agent",
     "Box",
     "Controller",
     "Discrete",
@@ -31,3 +34,10 @@ __all__ = [
     "solve",
     "spaces",
 ]
+
+
+def __getattr__(name: str):
+    """`mpc.Agent` brings the world models along; the core alone does without Flax and Gymnasium."""
+    if name == "Agent":
+        return importlib.import_module("mpc.agent").Agent
+    raise AttributeError(f"module 'mpc' has no attribute {name!r}")

@@ -1,0 +1,399 @@
+"""The agent: learns a world model from its own experience and plans in it by gradient."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import mpc
+from mpc import controller as loops
+from mpc.agent import gym_spaces
+from mpc.agent.settings import Settings
+from world_models import checkpoint, data, jepa, trainer
+from world_models.base import WorldModel
+
+PyTree = Any
+Cost = Callable[..., jax.Array]
+
+
+class Progress(NamedTuple):
+    """What a callback is told after every step of the environments."""
+
+    timesteps: int
+    episode_returns: list[float]
+    """Returns of the episodes that ended in this step."""
+    metrics: dict[str, float]
+    """Of the training that followed this step; empty when there was none."""
+
+
+def reward_cost() -> tuple[mpc.costs.Total, mpc.costs.Total]:
+    """Stage and terminal cost of imagined futures: the reward missed, and the doubt about it.
+
+    By-products of a step are read off the state it leads to, so that `Σ_{t=0}^{H-1} cost + terminal` counts each once.
+    """
+
+    def reward(params: PyTree, state: PyTree, *_: Any) -> jax.Array:
+        return -state.reward
+
+    def doubt(params: PyTree, state: PyTree, *_: Any) -> jax.Array:
+        return params["cost"]["doubt"] * state.doubt
+
+    total = mpc.costs.total(reward=(1.0, reward), doubt=(1.0, doubt))
+    return total, total
+
+
+class Agent:
+    """Learns a latent world model of an environment and plans in it, in the conventions of stable-baselines3.
+
+    Args:
+        env: A Gymnasium environment, its id, or a vector environment; None for an agent that only predicts.
+        settings: How to explore, learn and plan.
+        seed: Of everything random, the environment's first reset included.
+        cost: A known differentiable stage cost `(params, imagined, action, t) -> scalar` to plan for instead of the learnt
+            reward; doubt is added to it.
+        observation_space: Of one observation, where there is no `env`.
+        action_space: Of one action, where there is no `env`.
+
+    Raises:
+        ValueError: If a space is not supported, with what to wrap the environment in.
+
+    Example:
+        >>> agent = mpc.Agent("Pendulum-v1", seed=0)  # doctest: +SKIP
+        >>> agent.learn(400)  # doctest: +SKIP
+        >>> action, state = agent.predict(observation)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        env: str | gymnasium.Env | gymnasium.vector.VectorEnv | None,
+        *,
+        settings: Settings | None = None,
+        seed: int = 0,
+        cost: Cost | None = None,
+        observation_space: gymnasium.Space | None = None,
+        action_space: gymnasium.Space | None = None,
+    ):
+        self.settings = settings = Settings() if settings is None else settings
+        self.env = None if env is None else gym_spaces.vectorise(env)
+        if self.env is not None:
+            observation_space, action_space = self.env.single_observation_space, self.env.single_action_space
+        if observation_space is None or action_space is None:
+            raise ValueError("an agent needs an env, or else an observation_space and an action_space")
+        self.observation_space, self.action_space, self.seed, self.cost = observation_space, action_space, seed, cost
+        self.space = gym_spaces.planner_space(action_space)
+        size = gym_spaces.observation_size(observation_space)
+        shown = self.space.size
+        self.model = jepa(size, shown, hidden=settings.hidden, members=settings.members, discount=settings.discount)
+        self._trainer = trainer(self.model, batch=settings.batch, length=settings.window, updates=settings.updates)
+        environments = 1 if self.env is None else self.env.num_envs
+        rows = max(settings.capacity // environments, 2)
+        self.buffer = data.create(rows, environments, (size,), (shown,))
+        training_key, self._key = jax.random.split(jax.random.key(seed))
+        self.training = self._trainer.init(training_key)
+        self.num_timesteps = 0
+        self.trained = False
+        self.planner = planner(self.model, self.space, settings, cost)
+        self._compile()
+
+    def _compile(self) -> None:
+        s, plan, model = self.settings, self.planner, self.model
+
+        def first(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
+            state = model.encode(params["model"], observation)
+            return loops.improve(plan, params, state, loops.begin(plan, params, state, key), s.first_iterations)
+
+        def next_(params: PyTree, observation: jax.Array, loop: loops.Loop):
+            state = model.encode(params["model"], observation)
+            loop, made, action = loops.decide(plan, params, state, loop, s.iterations)
+            return loop, made.status, action
+
+        self._first = jax.jit(jax.vmap(first, in_axes=(None, 0, 0)))
+        self._next = jax.jit(jax.vmap(next_, in_axes=(None, 0, 0)))
+        self._choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_where, mask), a, b))
+        self._perturb = jax.jit(self._noisy)
+        self._embed = jax.jit(jax.vmap(lambda a: as_seen(self.space, self.space.embed(a))))
+
+    @property
+    def params(self) -> PyTree:
+        """Everything planning depends on: the model's weights, and the cost's."""
+        return {"model": self.training.params, "cost": {"doubt": np.float32(self.settings.doubt)}}
+
+    def _noisy(self, actions: jax.Array, key: jax.Array) -> jax.Array:
+        variables = jax.vmap(self.space.encode)(actions)
+        noise = self.settings.noise * jax.random.normal(key, variables.shape)
+        return jax.vmap(self.space.decide)(self.space.project(variables + noise))
+
+    def _draw(self, count: int) -> jax.Array:
+        self._key, *keys = jax.random.split(self._key, count + 1)
+        return jnp.stack(keys)
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, Any]:
+        """Decide on actions for one observation or a batch of them.
+
+        Args:
+            observation: One observation, or a batch with a leading axis. One that is not finite gets the next action of the
+                last plan that could be trusted.
+            state: What the last call returned beside the actions: the plans to begin with. None plans from scratch.
+            episode_start: `[B]`, where to plan from scratch because an episode begins.
+            deterministic: Without exploration noise.
+
+        Returns:
+            Actions of the action space, and the state to give to the next call.
+
+        Raises:
+            ValueError: If the observation has the wrong shape.
+        """
+        batched = gym_spaces.is_batched(self.observation_space, observation)
+        rows = gym_spaces.flatten(self.observation_space, observation, batched)
+        params = self.params
+        starts = np.ones(len(rows), bool) if state is None else np.asarray(episode_start, bool).reshape(-1)
+        if state is None or (episode_start is not None and starts.any()):
+            # keys that depend on the seed alone: the same call gives the same actions
+            fresh = self._first(params, rows, jax.random.split(jax.random.key(self.seed), len(rows)))
+            state = fresh if state is None else self._choose(starts, fresh, state)
+        state, _, actions = self._next(params, rows, state)
+        if not deterministic:
+            actions = self._perturb(actions, self._draw(1)[0])
+        actions = np.asarray(actions).astype(self.action_space.dtype)  # type: ignore[arg-type]
+        return (actions if batched else actions[0]), state
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Callable[["Agent", Progress], bool | None] | None = None,
+        progress_bar: bool = True,
+        checkpoint_path: str | os.PathLike | None = None,
+    ) -> "Agent":
+        """Act, remember and learn for a number of environment steps, random ones included.
+
+        Args:
+            total_timesteps: Steps to take in this call, over all environments.
+            callback: Called with the agent and a `Progress` after every step; returning False ends learning.
+            progress_bar: Whether to show one.
+            checkpoint_path: Where to save when done, or when interrupted by Ctrl-C or SIGTERM (raised again afterwards).
+
+        Returns:
+            The agent.
+
+        Raises:
+            ValueError: If the agent has no environment, or total_timesteps is negative.
+        """
+        if self.env is None:
+            raise ValueError("this agent has no environment to learn from: give one to Agent or to Agent.load")
+        if total_timesteps < 0:
+            raise ValueError(f"total_timesteps must be at least 0; got {total_timesteps}")
+        with _terminable(), _bar(total_timesteps, progress_bar) as advance:
+            try:
+                for progress in self._steps(total_timesteps):
+                    advance(self.env.num_envs)
+                    if callback is not None and callback(self, progress) is False:
+                        break
+            finally:
+                if checkpoint_path is not None:
+                    self.save(checkpoint_path)
+        return self
+
+    def _steps(self, total: int) -> Iterator[Progress]:
+        assert self.env is not None
+        env, end = self.env, self.num_timesteps + total
+        recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
+        seed = self.seed + self.num_timesteps
+        raw, _ = env.reset(seed=seed)
+        env.action_space.seed(seed)
+        observations = gym_spaces.flatten(self.observation_space, raw, batched=True)
+        self._append(recorder.reset(observations))
+        state, started = None, np.ones(env.num_envs, bool)
+        returns, over = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
+        while self.num_timesteps < end:
+            if self.num_timesteps < self.settings.random_steps:
+                actions = env.action_space.sample()
+            else:
+                if not self.trained:
+                    self._train(self.settings.first_trainings)
+                actions, state = self.predict(raw, state, started)
+            raw, rewards, terminated, truncated, infos = env.step(actions)
+            observations = gym_spaces.flatten(self.observation_space, raw, batched=True)
+            if "final_obs" in infos:
+                infos = infos | {"final_obs": self._final(infos)}
+            shown = np.asarray(self._embed(actions))
+            self._append(recorder.step(shown, observations, rewards, terminated, truncated, infos))
+            returns += np.where(over, 0.0, rewards)
+            real, done = int((~over).sum()), (terminated | truncated) & ~over
+            before, self.num_timesteps = self.num_timesteps, self.num_timesteps + real
+            finished = returns[done].tolist()
+            returns[done] = 0.0
+            started = done if recorder.mode != "NextStep" else over
+            over = done if recorder.mode == "NextStep" else np.zeros_like(done)
+            if recorder.mode == "Disabled" and done.any():
+                raw, _ = env.reset(options={"reset_mask": done})
+                self._append(recorder.reset(gym_spaces.flatten(self.observation_space, raw, batched=True), done))
+            metrics = {}
+            due = before // self.settings.train_every < self.num_timesteps // self.settings.train_every
+            if due and self.num_timesteps >= self.settings.random_steps:
+                metrics = self._train(1 if self.trained else self.settings.first_trainings)
+            yield Progress(self.num_timesteps, finished, metrics)
+
+    def _final(self, infos: dict[str, Any]) -> np.ndarray:
+        there = infos["_final_obs"]
+        rows = np.zeros((len(there), self.buffer.observations.shape[-1]), np.float32)
+        for index in np.flatnonzero(there):
+            rows[index] = gym_spaces.flatten(self.observation_space, infos["final_obs"][index], batched=False)
+        return rows
+
+    def _append(self, writes: list[tuple[data.Rows, np.ndarray]]) -> None:
+        for rows, write in writes:
+            self.buffer = data.append(self.buffer, rows, write)
+
+    def _train(self, times: int) -> dict[str, float]:
+        metrics: dict[str, jax.Array] = {}
+        for _ in range(times):
+            self.training, metrics = self._trainer.fit(self.training, self.buffer)
+        self.trained = True
+        return {name: float(value) for name, value in metrics.items()}
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write a checkpoint from which `load` predicts, and learns on, as this agent would.
+
+        Args:
+            path: The folder of checkpoints.
+        """
+        tree = {"training": self.training, "buffer": self.buffer, "key": self._key}
+        return checkpoint.save(path, tree, self._signature() | {"state": self._counters()}, step=self.num_timesteps)
+
+    def _counters(self) -> dict[str, Any]:
+        return {"timesteps": self.num_timesteps, "trained": self.trained, "seed": self.seed}
+
+    def _signature(self) -> dict[str, Any]:
+        spec = None if self.env is None else getattr(self.env, "spec", None) or getattr(self.env.unwrapped, "spec", None)
+        return {
+            "env": None if spec is None else spec.id,
+            "observation_space": gym_spaces.describe(self.observation_space),
+            "action_space": gym_spaces.describe(self.action_space),
+            "environments": self.buffer.follows.shape[0],
+            "settings": self.settings.asdict(),
+        }
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        env: str | gymnasium.Env | gymnasium.vector.VectorEnv | None = None,
+        *,
+        cost: Cost | None = None,
+    ) -> "Agent":
+        """Read a checkpoint written by `save`.
+
+        Args:
+            path: The folder of checkpoints, or one of them.
+            env: To learn on in; None for an agent that only predicts.
+            cost: The known cost, if the agent was made with one.
+
+        Raises:
+            CheckpointError: If the checkpoint is foreign, damaged, of another format, or of another environment.
+        """
+        kept = checkpoint.describe(path)["metadata"]
+        if not {"observation_space", "action_space", "settings", "state", "environments"} <= set(kept):
+            raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not of an agent")
+        spaces = {name: gym_spaces.rebuild(kept[name]) for name in ("observation_space", "action_space")}
+        vector = None if env is None else gym_spaces.vectorise(env)
+        if vector is not None:
+            for name, got in (
+                ("observation_space", vector.single_observation_space),
+                ("action_space", vector.single_action_space),
+            ):
+                if gym_spaces.describe(got) != kept[name]:
+                    raise checkpoint.CheckpointError(
+                        f"{path} is of another environment: it was learnt with {name} {spaces[name]}, this one has {got}"
+                    )
+            if vector.num_envs != kept["environments"]:
+                raise checkpoint.CheckpointError(
+                    f"{path} was learnt in {kept['environments']} environments at once; this vector has {vector.num_envs}"
+                )
+        agent = cls(vector, settings=Settings(**kept["settings"]), seed=kept["state"]["seed"], cost=cost, **spaces)
+        agent.buffer = data.create(
+            agent.buffer.follows.shape[1] if vector else max(agent.settings.capacity // kept["environments"], 2),
+            kept["environments"],
+            agent.buffer.observations.shape[2:],
+            agent.buffer.actions.shape[2:],
+        )
+        like = {"training": agent.training, "buffer": agent.buffer, "key": agent._key}
+        tree, _ = checkpoint.load(path, like)
+        agent.training, agent.buffer, agent._key = (tree[name] for name in ("training", "buffer", "key"))
+        agent.num_timesteps, agent.trained = kept["state"]["timesteps"], kept["state"]["trained"]
+        return agent
+
+
+def as_seen(space: Any, action: jax.Array) -> jax.Array:
+    """An action as networks like it, `[size]`: continuous ones scaled to `[-1, 1]`, choices as points on a simplex."""
+    return space.encode(action) if space.exact else action
+
+
+def planner(model: WorldModel, space: Any, settings: Settings, cost: Cost | None = None) -> mpc.Planner:
+    """The gradient planner through a world model, for the learnt reward or a known cost.
+
+    Args:
+        model: Predicts.
+        space: Of actions.
+        settings: Horizon, starts, step size.
+        cost: Known stage cost, or None for the learnt reward.
+    """
+    stage, terminal = reward_cost()
+    if cost is not None:
+        doubt = stage.weighted["doubt"]
+        stage, terminal = mpc.costs.total(cost=(1.0, cost), doubt=doubt), mpc.costs.total(doubt=doubt)
+
+    def dynamics(params: PyTree, state: PyTree, action: jax.Array) -> PyTree:
+        return model.predict(params["model"], state, as_seen(space, action))
+
+    problem = mpc.Problem(dynamics, stage, terminal, horizon=settings.horizon, action_space=space)
+    optimizer = optax.adam(settings.step_size)
+    return mpc.gradient(problem, optimizer=optimizer, starts=settings.starts, spread=settings.spread)
+
+
+def _where(mask: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM as an exception, so that a checkpoint is written on the way out; only the main thread may ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    if not shown:
+        yield lambda _: None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(transient=True) as bar:
+        task = bar.add_task("learning", total=total)
+        yield lambda steps: bar.update(task, advance=steps)

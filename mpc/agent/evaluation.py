@@ -1,0 +1,33 @@
+"""Score an agent: whole episodes, one per seed, all of them at once."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+
+def evaluate(agent: Any, env: str, seeds: range | list[int], *, deterministic: bool = True) -> np.ndarray:
+    """Returns of one episode per seed, `[episodes]`, each in an environment of its own.
+
+    Args:
+        agent: Anything with stable-baselines3's `predict`.
+        env: Id of a Gymnasium environment.
+        seeds: `env.reset(seed=s)` for each.
+        deterministic: Without exploration noise.
+    """
+    envs = [gymnasium.make(env) for _ in seeds]
+    observations = [e.reset(seed=int(s))[0] for e, s in zip(envs, seeds, strict=True)]
+    space = envs[0].observation_space
+    returns, running = np.zeros(len(envs)), np.ones(len(envs), bool)
+    state: Any = None
+    while running.any():
+        stacked = concatenate(space, observations, create_empty_array(space, len(envs)))
+        actions, state = agent.predict(stacked, state=state, deterministic=deterministic)
+        for i in np.flatnonzero(running):
+            observations[i], reward, terminated, truncated, _ = envs[i].step(actions[i])
+            returns[i] += float(reward)
+            running[i] = not (terminated or truncated)
+    for e in envs:
+        e.close()
+    return returns

@@ -1,0 +1,159 @@
+"""Gymnasium spaces on one side, flat observations and planner spaces on the other."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces as gym
+
+import mpc
+
+LARGEST = 4096  # numbers in a vector observation; more is an image, which wants another encoder
+
+
+def planner_space(space: gym.Space) -> mpc.Box | mpc.MultiDiscrete:
+    """The planner's space for a Gymnasium action space.
+
+    Raises:
+        ValueError: If actions are neither continuous nor a fixed number of choices, or a continuous one is unbounded.
+    """
+    if isinstance(space, gym.Box):
+        if not np.issubdtype(space.dtype, np.floating):  # type: ignore[arg-type]
+            raise ValueError(f"action space {space} counts in whole numbers: give it as MultiDiscrete")
+        box = mpc.Box(space.low, space.high)
+        if not box.bounded:
+            raise ValueError(f"action space {space} is unbounded: wrap the environment in gymnasium.wrappers.RescaleAction")
+        return box
+    if isinstance(space, gym.Discrete):
+        return mpc.Discrete(int(space.n), int(space.start))
+    if isinstance(space, gym.MultiDiscrete) and space.nvec.ndim == 1:
+        return mpc.MultiDiscrete(space.nvec.tolist(), space.start.tolist())
+    if isinstance(space, gym.MultiBinary) and len(space.shape) == 1:
+        return mpc.MultiBinary(int(space.shape[0]))
+    raise ValueError(
+        f"action space {_kind(space)} is not supported: wrap the environment in gymnasium.wrappers.TransformAction so that "
+        "it takes Box, Discrete, or one-dimensional MultiDiscrete or MultiBinary actions"
+    )
+
+
+def observation_size(space: gym.Space) -> int:
+    """How many numbers an observation flattens to.
+
+    Raises:
+        ValueError: If it has no fixed number of them, or so many that it must be an image.
+    """
+    unsupported = _unsupported(space)
+    if unsupported is not None:
+        raise ValueError(
+            f"observation space {_kind(unsupported)} is not supported: wrap the environment in "
+            "gymnasium.wrappers.TransformObservation so that it returns Box or Dict observations"
+        )
+    size = gym.flatdim(space)
+    if not 1 <= size <= LARGEST:
+        raise ValueError(
+            f"observation space {space} flattens to {size} numbers, and vector observations have 1 to {LARGEST}: wrap the "
+            "environment in gymnasium.wrappers.TransformObservation so that it returns fewer features"
+        )
+    return size
+
+
+def flatten(space: gym.Space, observations: Any, batched: bool) -> np.ndarray:
+    """Observations as float32 vectors `[B, O]`, in the order of `gymnasium.spaces.flatten`.
+
+    Args:
+        space: Of one observation.
+        observations: One observation, or a batch of them with a leading axis in every part.
+        batched: Which of the two.
+    """
+    if not batched:
+        return np.asarray(gym.flatten(space, observations), np.float32).reshape(1, -1)
+    if isinstance(space, gym.Dict):
+        parts = [flatten(part, observations[name], batched=True) for name, part in space.spaces.items()]
+        return np.concatenate(parts, axis=1)
+    if isinstance(space, gym.Box | gym.MultiBinary):
+        return np.asarray(observations, np.float32).reshape(len(observations), -1)
+    return np.stack([np.asarray(gym.flatten(space, o), np.float32).ravel() for o in observations])
+
+
+def is_batched(space: gym.Space, observations: Any) -> bool:
+    """Whether observations carry a leading batch axis.
+
+    Raises:
+        ValueError: If their shape is neither that of the space nor that with one more axis.
+    """
+    if isinstance(space, gym.Dict):
+        if not isinstance(observations, dict) or set(observations) != set(space.spaces):
+            raise ValueError(f"observation must be a dict with the keys {sorted(space.spaces)}; got {_keys(observations)}")
+        name, part = next(iter(space.spaces.items()))
+        return is_batched(part, observations[name])
+    shape = np.shape(observations)
+    if shape == space.shape:
+        return False
+    if shape[1:] == space.shape and len(shape) == len(space.shape or ()) + 1:
+        return True
+    raise ValueError(f"observation must have shape {space.shape}, or with a batch axis in front; got {shape}")
+
+
+def describe(space: gym.Space) -> dict[str, Any]:
+    """A space as JSON, for checkpoints."""
+    kind = type(space).__name__
+    if isinstance(space, gym.Box):
+        low, high = (np.asarray(b, np.float64).ravel().astype(str).tolist() for b in (space.low, space.high))
+        return {"kind": kind, "shape": list(space.shape), "low": low, "high": high, "dtype": str(space.dtype)}
+    if isinstance(space, gym.Discrete):
+        return {"kind": kind, "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gym.MultiDiscrete):
+        return {"kind": kind, "n": space.nvec.tolist(), "start": space.start.tolist()}
+    if isinstance(space, gym.MultiBinary):
+        return {"kind": kind, "n": list(space.shape)}
+    if isinstance(space, gym.Dict):
+        return {"kind": kind, "spaces": {name: describe(part) for name, part in space.spaces.items()}}
+    raise ValueError(f"space {_kind(space)} cannot be stored")
+
+
+def rebuild(description: dict[str, Any]) -> gym.Space:
+    """The inverse of `describe`."""
+    kind = description["kind"]
+    if kind == "Box":
+        low, high = (np.asarray(description[k], np.float64).reshape(description["shape"]) for k in ("low", "high"))
+        dtype = np.dtype(description["dtype"])
+        return gym.Box(low.astype(dtype), high.astype(dtype), dtype=dtype.type)
+    if kind == "Discrete":
+        return gym.Discrete(description["n"], start=description["start"])
+    if kind == "MultiDiscrete":
+        return gym.MultiDiscrete(description["n"], start=description["start"])
+    if kind == "MultiBinary":
+        return gym.MultiBinary(description["n"])
+    return gym.Dict({name: rebuild(part) for name, part in description["spaces"].items()})
+
+
+def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
+    """Any environment as a vector environment; one that is already stays as it is, autoreset mode and all.
+
+    Raises:
+        ValueError: If it is none of the three.
+    """
+    if isinstance(env, str):
+        env = gymnasium.make(env)
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        return env
+    if isinstance(env, gymnasium.Env):
+        one = env
+        mode = gymnasium.vector.AutoresetMode.SAME_STEP
+        return gymnasium.vector.SyncVectorEnv([lambda: one], autoreset_mode=mode)
+    raise ValueError(f"env must be a Gymnasium environment, its id, or a vector environment; got {type(env).__name__}")
+
+
+def _unsupported(space: gym.Space) -> gym.Space | None:
+    if isinstance(space, gym.Dict):
+        return next((bad for part in space.spaces.values() if (bad := _unsupported(part)) is not None), None)
+    fine = gym.Box | gym.Discrete | gym.MultiDiscrete | gym.MultiBinary
+    return None if isinstance(space, fine) else space
+
+
+def _kind(space: gym.Space) -> str:
+    return f"{type(space).__name__} ({space})"
+
+
+def _keys(observations: Any) -> str:
+    return str(sorted(observations)) if isinstance(observations, dict) else type(observations).__name__

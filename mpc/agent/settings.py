@@ -1,0 +1,65 @@
+"""The one default configuration; sizes come from the environment's spaces, nothing from its name."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an agent explores, learns and plans; the defaults are meant for every environment.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    random_steps: int = 200
+    """Steps taken at random before the first model is learnt."""
+    train_every: int = 10
+    """Environment steps between two trainings."""
+    updates: int = 200
+    """Gradient steps of a training; more fit the data tighter and take longer."""
+    first_trainings: int = 10
+    """Trainings in a row on the random steps."""
+    batch: int = 64
+    """Windows per ensemble member and gradient step."""
+    window: int = 4
+    """Steps over which predictions are chained in training."""
+    hidden: int = 64
+    """Units of every hidden layer."""
+    members: int = 5
+    """Size of the ensemble."""
+    discount: float = 0.99
+    """Of imagined rewards, per step."""
+    horizon: int = 40
+    """Steps imagined ahead."""
+    starts: int = 8
+    """Starts of the gradient planner."""
+    iterations: int = 5
+    """Gradient steps per decision, from the last decision's plan."""
+    first_iterations: int = 20
+    """Gradient steps of an episode's first decision, which has no plan to begin with."""
+    step_size: float = 0.2
+    """Of Adam, in planner variables, which span [-1, 1]."""
+    spread: float = 0.5
+    """Of the noise that fresh starts are drawn from, in planner variables."""
+    doubt: float = 0.1
+    """Cost of the ensemble's disagreement; higher values keep closer to what has been seen."""
+    noise: float = 0.1
+    """Of the exploration noise of `predict(deterministic=False)`, in planner variables."""
+    capacity: int = 100_000
+    """Steps remembered, over all environments."""
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            low = 0 if name in ("doubt", "noise", "spread", "first_iterations") else 1
+            if name in ("discount", "step_size"):
+                if not 0 < value <= 1:
+                    raise ValueError(f"{name} must lie in (0, 1]; got {value}")
+            elif not value >= low or (self.__annotations__[name] is int and not isinstance(value, int)):
+                raise ValueError(
+                    f"{name} must be at least {low} and of type {self.__annotations__[name].__name__}; got {value}"
+                )
+
+    def asdict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)

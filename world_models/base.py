@@ -1,0 +1,54 @@
+"""What a world model is to everyone else: a few verbs over parameters."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, Float
+
+from world_models.data import Window
+
+PyTree = Any
+
+
+class Imagined(NamedTuple):
+    """The state a planner rolls forward: where the model believes to be, and what the last step brought.
+
+    The by-products ride in the state so that a step evaluates every network once, and costs merely read them off.
+    """
+
+    latent: Float[Array, " latent"]
+    reward: Float[Array, ""]
+    """Reward of the step that led here, in standard deviations of the rewards seen, discounted."""
+    alive: Float[Array, ""]
+    """Probability that the episode has not terminated, times the discount so far."""
+    doubt: Float[Array, ""]
+    """How far the ensemble's members disagreed about that step, in the units of latents and rewards, discounted."""
+
+
+class WorldModel(NamedTuple):
+    """A world model as a value: pure functions over one pytree of parameters.
+
+    `init(key) -> params`. `encode(params, observation) -> Imagined`. `predict(params, imagined, action) -> Imagined`, the
+    action as `space.embed` shows it. `normalise(params, moments) -> params`: scales of the data at hand.
+    `loss(params, windows) -> (scalar, metrics)` over windows with a leading axis of M members, `[M, B, L, ...]`; only
+    `params["network"]` is learnt, by `optimizer`.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    encode: Callable[[PyTree, jax.Array], Imagined]
+    predict: Callable[[PyTree, Imagined, jax.Array], Imagined]
+    normalise: Callable[[PyTree, "Moments"], PyTree]
+    loss: Callable[[PyTree, Window], tuple[jax.Array, dict[str, jax.Array]]]
+    optimizer: optax.GradientTransformation
+    members: int
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of what was seen: observations `[O]`, rewards scalars."""
+
+    observation_mean: Float[Array, " observation"]
+    observation_std: Float[Array, " observation"]
+    reward_mean: Float[Array, ""]
+    reward_std: Float[Array, ""]

@@ -1,0 +1,45 @@
+"""The networks world models are made of."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+class MLP(nnx.Module):
+    """A multi-layer perceptron, or an ensemble of them evaluated as one batch of matrix products.
+
+    `x ← silu(x W + b)` layer by layer, the last one linear. With `members` every weight has a leading axis M and
+    inputs and outputs are `[M, B, size]`, so that the ensemble costs one (batched) matrix product a layer.
+
+    Args:
+        sizes: Units of every layer, inputs first and outputs last.
+        members: Number of independently drawn networks, or None for one without the axis.
+        last_scale: Factor on the last layer's initial weights; 0 makes the network begin as a constant 0.
+        rngs: Source of the initial weights: truncated normal, variance 1 / inputs (LeCun et al. 1998).
+
+    Raises:
+        ValueError: If there are fewer than two sizes.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], *, members: int | None = None, last_scale: float = 1.0, rngs: nnx.Rngs):
+        if len(sizes) < 2:
+            raise ValueError(f"an MLP needs the sizes of its inputs and outputs, at least; got {sizes}")
+        leading = () if members is None else (members,)
+        kernels, biases = [], []
+        for index, (inputs, outputs) in enumerate(pairwise(sizes)):
+            scale = inputs**-0.5 * (last_scale if index == len(sizes) - 2 else 1.0)
+            kernel = scale * jax.random.truncated_normal(rngs.params(), -2.0, 2.0, (*leading, inputs, outputs))
+            kernels.append(nnx.Param(kernel))
+            biases.append(nnx.Param(jnp.zeros((*leading, 1, outputs) if leading else (outputs,))))
+        self.kernels, self.biases = nnx.List(kernels), nnx.List(biases)
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """Apply the network to `[..., inputs]`, or to `[M, B, inputs]` for an ensemble."""
+        last = len(self.kernels) - 1
+        for index, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+            x = x @ kernel[...] + bias[...]
+            x = x if index == last else nnx.silu(x)
+        return x
