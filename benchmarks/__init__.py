@@ -1,0 +1,1 @@
+"""What this engine can do, measured: each module is one command, and what it measured lies in `results/`."""

@@ -1,0 +1,154 @@
+"""How fast the agent learns, with one default configuration for every environment.
+
+    python -m benchmarks.learning                                  # the suite: Pendulum, InvertedPendulum, CartPole
+    python -m benchmarks.learning --env Pendulum-v1 --seeds 5 --at 400 1000
+
+Every seed learns in a process of its own, and is scored on fixed episodes without exploration noise. Beside each score
+stand that of random actions on the same episodes and the wall time.
+"""
+
+import csv
+import json
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tyro
+
+from benchmarks.statistics import bootstrap_interval
+
+RESULTS = Path(__file__).parent / "results"
+SUITE = {"Pendulum-v1": ((400, 1000), 5), "InvertedPendulum-v5": ((500, 1000), 3), "CartPole-v1": ((1000, 2000), 3)}
+
+
+@dataclass
+class Options:
+    """What to run."""
+
+    env: str | None = None
+    """One environment id; the whole suite when left out."""
+    seeds: int = 5
+    """Seeds 0 … n-1."""
+    at: tuple[int, ...] = (400, 1000)
+    """Environment steps at which to score."""
+    episodes: int = 20
+    """Episodes per score, with the seeds 0 … n-1."""
+    workers: int = 2
+    """Seeds learnt at the same time."""
+    out: Path = RESULTS
+    """Where the figures go."""
+    child: int | None = None
+    """Internal: the one seed this process learns."""
+
+
+def learn(env: str, seed: int, at: tuple[int, ...], episodes: int) -> list[dict[str, Any]]:
+    """Learn with one seed; a row per score."""
+    from mpc.agent import Agent, evaluate
+
+    agent, rows, learning = Agent(env, seed=seed), [], 0.0
+    for steps in at:
+        begun = time.perf_counter()
+        agent.learn(steps - agent.num_timesteps, progress_bar=False)
+        learning += time.perf_counter() - begun
+        returns = evaluate(agent, env, range(episodes))
+        rows.append(
+            {
+                "env": env,
+                "seed": seed,
+                "asked": steps,
+                "steps": agent.num_timesteps,
+                "mean": round(float(returns.mean()), 3),
+                "worst": round(float(returns.min()), 3),
+                "learning_seconds": round(learning, 1),
+                "returns": [round(float(r), 3) for r in returns],
+            }
+        )
+    return rows
+
+
+def random_floor(env: str, episodes: int) -> float:
+    """Mean return of random actions on the same episodes."""
+    made, returns = gymnasium.make(env), []
+    for seed in range(episodes):
+        made.reset(seed=seed)
+        made.action_space.seed(seed)
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = made.step(made.action_space.sample())
+            total, over = total + float(reward), terminated or truncated
+        returns.append(total)
+    made.close()
+    return float(np.mean(returns))
+
+
+def child(options: Options, env: str, at: tuple[int, ...], seed: int) -> list[dict[str, Any]]:
+    """Learn with one seed in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.learning", "--env", env, "--child", str(seed)]
+    command += ["--episodes", str(options.episodes), "--at", *map(str, at)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{env} seed {seed} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
+        return [{"env": env, "seed": seed, "asked": at[-1], "mean": float("nan"), "failed": True, "returns": []}]
+    rows = json.loads(done.stdout.splitlines()[-1])
+    for row in rows:
+        print(f"{env:>22} seed {seed} after {row['steps']:>5} steps: {row['mean']:8.1f}", flush=True)
+    return rows
+
+
+def measure(options: Options, env: str, at: tuple[int, ...], seeds: int) -> None:
+    """Learn with every seed and write `learning-<env>.csv` and `.json`."""
+    with ThreadPoolExecutor(options.workers) as pool:
+        rows = [row for some in pool.map(lambda s: child(options, env, at, s), range(seeds)) for row in some]
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = options.out / f"learning-{env}"
+    with open(f"{stem}.csv", "w", newline="") as file:
+        names = ["env", "seed", "steps", "mean", "worst", "learning_seconds", "failed"]
+        writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    floor = random_floor(env, options.episodes)
+    summary = []
+    for steps in at:
+        means = [row["mean"] for row in rows if row["asked"] == steps and not row.get("failed")]
+        interval = bootstrap_interval(means) if means else (float("nan"), float("nan"))
+        summary.append({"steps": steps, "mean": float(np.mean(means)), "interval_95": interval, "seeds": len(means)})
+    packages = {name: version(name) for name in ("craik", "jax", "flax", "optax", "gymnasium", "numpy")}
+    header = {
+        "command": f"python -m benchmarks.learning --env {env} --seeds {seeds} --at {' '.join(map(str, at))}",
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "episodes": options.episodes,
+        "random_floor": floor,
+        "summary": summary,
+        "rows": rows,
+    }
+    Path(f"{stem}.json").write_text(json.dumps(header, indent=1) + "\n")
+    for line in summary:
+        low, high = line["interval_95"]
+        print(f"{env}: {line['mean']:.1f} [{low:.1f}, {high:.1f}] after {line['steps']} steps; random {floor:.1f}")
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    options = tyro.cli(Options, description=__doc__)
+    if options.child is not None:
+        assert options.env is not None
+        print(json.dumps(learn(options.env, options.child, options.at, options.episodes)))
+    elif options.env is not None:
+        measure(options, options.env, options.at, options.seeds)
+    else:
+        for env, (at, seeds) in SUITE.items():
+            measure(options, env, at, seeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""The agent in small: conventions, bad input, persistence; and that it learns."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import mpc
+from mpc.agent import Agent, Settings, evaluate
+from world_models.checkpoint import CheckpointError
+
+SMALL = Settings(
+    random_steps=20, updates=5, first_trainings=1, hidden=8, members=2, horizon=5, starts=2, iterations=2, capacity=500
+)
+
+
+class Toy(gymnasium.Env):
+    """A counter that ends after `length` steps; spaces are given."""
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, length: int = 7):
+        self.observation_space, self.action_space, self.length = observation_space, action_space, length
+
+    def reset(self, *, seed=None, options=None):
+        """Begin."""
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.count = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        """Count."""
+        assert self.action_space.contains(action), action
+        self.count += 1
+        return self.observation_space.sample(), 1.0, self.count >= self.length, False, {}
+
+
+@pytest.fixture(scope="module")
+def pendulum() -> Agent:
+    """A small agent that has learnt for a moment."""
+    return Agent("Pendulum-v1", settings=SMALL, seed=3).learn(30, progress_bar=False)
+
+
+OBSERVATIONS = [
+    spaces.Box(-1, 1, (3,)),
+    spaces.Box(-1, 1, (2, 2), np.float64),
+    spaces.Discrete(4),
+    spaces.MultiBinary(3),
+    spaces.Dict({"b": spaces.Box(-1, 1, (2,)), "a": spaces.Discrete(2), "c": spaces.Dict({"d": spaces.Box(0, 1, (1,))})}),
+]
+ACTIONS = [
+    spaces.Box(np.array([-2.0, 0.5], np.float32), np.array([1.0, 0.75], np.float32)),
+    spaces.Box(-1, 1, (2, 2)),
+    spaces.Discrete(3, start=2),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiBinary(2),
+]
+PAIRS = [(o, ACTIONS[0]) for o in OBSERVATIONS] + [(OBSERVATIONS[0], a) for a in ACTIONS[1:]]
+
+
+@pytest.mark.parametrize(("observation", "action"), PAIRS, ids=lambda s: str(s)[:30])
+def test_every_space_is_learnt_in_and_acted_in(observation, action):
+    settings = Settings(**(SMALL.asdict() | {"random_steps": 10}))
+    agent = Agent(Toy(observation, action), settings=settings).learn(15, progress_bar=False)
+    assert agent.num_timesteps == 15 and agent.trained
+    chosen, _ = agent.predict(observation.sample(), deterministic=False)
+    assert action.contains(chosen) or action.contains(int(chosen))
+
+
+@pytest.mark.parametrize("mode", list(gymnasium.vector.AutoresetMode), ids=str)
+def test_all_autoreset_modes_remember_the_same_number_of_real_transitions(mode):
+    observation, action = OBSERVATIONS[0], ACTIONS[0]
+    lengths = (3, 5)
+    env = gymnasium.vector.SyncVectorEnv([lambda n=n: Toy(observation, action, n) for n in lengths], autoreset_mode=mode)
+    seen: list[float] = []
+    agent = Agent(env, settings=SMALL).learn(40, progress_bar=False, callback=lambda _, p: seen.extend(p.episode_returns))
+    assert set(seen) == {3.0, 5.0}
+    follows = int(agent.buffer.follows.sum())
+    assert agent.num_timesteps - env.num_envs <= follows <= agent.num_timesteps
+
+
+def test_batches_equal_single_observations(pendulum):
+    observations = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, -2.0]], np.float32)
+    together, state = pendulum.predict(observations)
+    assert together.shape == (2, 1) and together.dtype == np.float32
+    again, _ = pendulum.predict(observations)
+    np.testing.assert_array_equal(together, again)
+    alone, _ = pendulum.predict(observations[0])
+    assert alone.shape == (1,)
+    warm, _ = pendulum.predict(observations, state=state)
+    fresh, _ = pendulum.predict(observations, state=state, episode_start=np.array([True, False]))
+    np.testing.assert_allclose(fresh[0], together[0], atol=1e-5)
+    np.testing.assert_allclose(fresh[1], warm[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_observation_that_is_not_finite_gets_the_last_plans_action(pendulum, bad):
+    good = np.array([1.0, 0.0, 0.5], np.float32)
+    _, state = pendulum.predict(good)
+    expected = np.asarray(state.backup[0, 0])
+    action, state = pendulum.predict(np.full(3, bad, np.float32), state=state)
+    np.testing.assert_array_equal(action, expected)
+    first, _ = pendulum.predict(np.full(3, bad, np.float32))
+    assert np.isfinite(first).all() and (np.abs(first) <= 2).all()
+
+
+def test_wrong_shapes_are_refused(pendulum):
+    with pytest.raises(ValueError, match=r"shape \(3,\).*got \(4,\)"):
+        pendulum.predict(np.zeros(4))
+
+
+def test_saved_and_loaded_agents_act_and_learn_alike(pendulum, tmp_path):
+    pendulum.save(tmp_path / "run")
+    loaded = Agent.load(tmp_path / "run", "Pendulum-v1")
+    observation = np.array([0.3, 0.9, 1.0], np.float32)
+    np.testing.assert_array_equal(loaded.predict(observation)[0], pendulum.predict(observation)[0])
+    jax.tree.map(np.testing.assert_array_equal, loaded.training.params, pendulum.training.params)
+    twin = Agent.load(tmp_path / "run", "Pendulum-v1")
+    for agent in (loaded, twin):
+        agent.learn(15, progress_bar=False)
+    assert loaded.num_timesteps == 45
+    jax.tree.map(np.testing.assert_array_equal, loaded.training.params, twin.training.params)
+
+
+def test_checkpoints_of_other_environments_are_refused(pendulum, tmp_path):
+    pendulum.save(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"another environment.*observation_space"):
+        Agent.load(tmp_path / "run", "CartPole-v1")
+    with pytest.raises(CheckpointError, match="environments at once"):
+        Agent.load(tmp_path / "run", gymnasium.make_vec("Pendulum-v1", 3))
+    (tmp_path / "foreign").mkdir()
+    with pytest.raises(CheckpointError):
+        Agent.load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "named"),
+    [
+        (spaces.Tuple([spaces.Discrete(2)]), ACTIONS[0], "Tuple"),
+        (spaces.Text(5), ACTIONS[0], "Text"),
+        (spaces.Graph(ACTIONS[0], None), ACTIONS[0], "Graph"),
+        (spaces.Dict({"x": spaces.Text(5)}), ACTIONS[0], "Text"),
+        (spaces.Box(0, 255, (84, 84, 3), np.uint8), ACTIONS[0], "21168"),
+        (OBSERVATIONS[0], spaces.Tuple([spaces.Discrete(2)]), "Tuple"),
+        (OBSERVATIONS[0], spaces.Box(-np.inf, np.inf, (1,)), "RescaleAction"),
+        (OBSERVATIONS[0], spaces.Box(0, 3, (1,), np.int64), "MultiDiscrete"),
+    ],
+)
+def test_unsupported_spaces_are_named_with_a_way_out(observation, action, named):
+    with pytest.raises(ValueError, match=named):
+        Agent(Toy(observation, action), settings=SMALL)
+
+
+def test_a_known_cost_replaces_the_learnt_reward():
+    agent = Agent("Pendulum-v1", settings=SMALL, cost=lambda p, s, a, t: 3.0 * (a[0] - 1.0) ** 2)
+    agent = agent.learn(25, progress_bar=False)
+    settings = Settings(**(SMALL.asdict() | {"iterations": 60, "starts": 4, "doubt": 0.0}))
+    planner = mpc.agent.agent.planner(agent.model, agent.space, settings, agent.cost)  # type: ignore[attr-defined]
+    params = agent.params | {"cost": {"doubt": np.float32(0.0)}}
+    state = agent.model.encode(params["model"], jax.numpy.zeros(3))
+    plan = mpc.solve(planner, params, state, jax.random.key(0), iterations=60)
+    np.testing.assert_allclose(plan.actions, 1.0, atol=0.05)
+
+
+@pytest.mark.parametrize("wrong", [{"horizon": 0}, {"discount": 1.5}, {"members": 2.5}, {"step_size": 0.0}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Settings(**wrong)
+
+
+def test_a_callback_ends_learning():
+    agent = Agent("Pendulum-v1", settings=SMALL)
+    agent.learn(100, progress_bar=False, callback=lambda a, p: p.timesteps < 7)
+    assert agent.num_timesteps == 7
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_interrupted_learning_leaves_a_checkpoint_to_go_on_from(tmp_path, how):
+    program = (
+        "from tests.agent.test_agent import *\n"
+        f"Agent('Pendulum-v1', settings=SMALL).learn(10**6, progress_bar=False, checkpoint_path=r'{tmp_path}/run',\n"
+        "    callback=lambda a, p: print(p.timesteps, flush=True))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 25:
+            break
+    os.kill(process.pid, how)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    agent = Agent.load(tmp_path / "run", "Pendulum-v1")
+    before = agent.num_timesteps
+    assert before >= 25 and agent.learn(5, progress_bar=False).num_timesteps == before + 5
+
+
+def test_pendulum_is_swung_up_after_400_steps():
+    """The first learning bar in small: one seed instead of five, ten episodes instead of twenty."""
+    begun = time.perf_counter()
+    agent = Agent("Pendulum-v1", seed=0).learn(400, progress_bar=False)
+    returns = evaluate(agent, "Pendulum-v1", range(10))
+    print(f"{returns.mean():.1f} in {time.perf_counter() - begun:.0f} s")
+    assert returns.mean() >= -160.0
