@@ -3,16 +3,28 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n 2
 BIN := .venv/bin
 
-.PHONY: help test lint clean
+.PHONY: demo bench help test lint clean
+demo: .venv/core
+	$(BIN)/craik demo
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks.learning
+
 help:
+	@echo "make demo   set up, learn to swing a pendulum up, show it"
+	@echo "make bench  set up, then the learning benchmark (long)"
 	@echo "make test   set up, lint, run the tests"
 	@echo "make lint   set up, then ruff, pyright, import-linter"
 
-.venv/dev: pyproject.toml constraints.txt
+.venv/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "craik needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
+	@touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/python -m pip install --quiet --editable '.[dev,mujoco]' --constraint constraints.txt
 	@touch $@
 
 lint: .venv/dev

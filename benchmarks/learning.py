@@ -19,11 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import tyro
 
 from benchmarks.statistics import bootstrap_interval
+from mpc.agent import Agent, evaluate
+from mpc.agent.evaluation import random_returns
 
 RESULTS = Path(__file__).parent / "results"
 SUITE = {"Pendulum-v1": ((400, 1000), 5), "InvertedPendulum-v5": ((500, 1000), 3), "CartPole-v1": ((1000, 2000), 3)}
@@ -51,8 +52,6 @@ class Options:
 
 def learn(env: str, seed: int, at: tuple[int, ...], episodes: int) -> list[dict[str, Any]]:
     """Learn with one seed; a row per score."""
-    from mpc.agent import Agent, evaluate
-
     agent, rows, learning = Agent(env, seed=seed), [], 0.0
     for steps in at:
         begun = time.perf_counter()
@@ -72,21 +71,6 @@ def learn(env: str, seed: int, at: tuple[int, ...], episodes: int) -> list[dict[
             }
         )
     return rows
-
-
-def random_floor(env: str, episodes: int) -> float:
-    """Mean return of random actions on the same episodes."""
-    made, returns = gymnasium.make(env), []
-    for seed in range(episodes):
-        made.reset(seed=seed)
-        made.action_space.seed(seed)
-        total, over = 0.0, False
-        while not over:
-            _, reward, terminated, truncated, _ = made.step(made.action_space.sample())
-            total, over = total + float(reward), terminated or truncated
-        returns.append(total)
-    made.close()
-    return float(np.mean(returns))
 
 
 def child(options: Options, env: str, at: tuple[int, ...], seed: int) -> list[dict[str, Any]]:
@@ -114,7 +98,7 @@ def measure(options: Options, env: str, at: tuple[int, ...], seeds: int) -> None
         writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(rows)
-    floor = random_floor(env, options.episodes)
+    floor = float(random_returns(env, range(options.episodes)).mean())
     summary = []
     for steps in at:
         means = [row["mean"] for row in rows if row["asked"] == steps and not row.get("failed")]

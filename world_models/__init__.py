@@ -1,7 +1,10 @@
 """World models: perception, prediction, the data they learn from, and how they learn."""
 
+from world_models.analytic import analytic
 from world_models.base import Imagined, Moments, WorldModel
 from world_models.jepa import jepa
 from world_models.training import Trainer, Training, trainer
 
-__all__ = ["Imagined", "Moments", "Trainer", "Training", "WorldModel", "jepa", "trainer"]
+DISTRIBUTION = "craik"  # tells this package from another one of the same name
+
+__all__ = ["Imagined", "Moments", "Trainer", "Training", "WorldModel", "analytic", "jepa", "trainer"]

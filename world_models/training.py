@@ -18,6 +18,9 @@ class Training(NamedTuple):
     """Where training stands: everything a checkpoint needs to go on as if never interrupted."""
 
     params: PyTree
+    """What to plan with: `params["network"]` is a running average of the weights being learnt."""
+    network: PyTree
+    """The weights being learnt."""
     optimizer: PyTree
     key: PRNGKeyArray
     updates: Int[Array, ""]
@@ -52,6 +55,7 @@ def trainer(
     batch: int = 64,
     length: int = 4,
     updates: int = 200,
+    averaging: float = 0.995,
 ) -> Trainer:
     """Make the training of a world model.
 
@@ -64,18 +68,23 @@ def trainer(
         batch: Windows per member and step.
         length: Steps per window, over which predictions are chained.
         updates: Gradient steps per `fit`.
+        averaging: Share of the running average kept at each step (Polyak & Juditsky 1992); higher values smooth out more of
+            the noise of minibatches, which plans would otherwise chase, and follow new data later.
 
     Raises:
-        ValueError: If a number is less than 1.
+        ValueError: If a number is less than 1, or averaging lies outside `[0, 1)`.
     """
     if min(batch, length, updates) < 1:
         raise ValueError(f"batch, length and updates must be at least 1; got {batch}, {length}, {updates}")
+    if not 0 <= averaging < 1:
+        raise ValueError(f"averaging must lie in [0, 1); got {averaging}")
     optimizer = model.optimizer if optimizer is None else optimizer
 
     def init(key: PRNGKeyArray) -> Training:
         key, draw = jax.random.split(key)
         params = model.init(draw)
-        return Training(params, optimizer.init(params["network"]), key, jnp.zeros((), jnp.int32))
+        network = jax.tree.map(jnp.copy, params["network"])  # `fit` gives up the memory of both
+        return Training(params, network, optimizer.init(network), key, jnp.zeros((), jnp.int32))
 
     def windows(buffer: data.TrajectoryBuffer, key: PRNGKeyArray) -> data.Window:
         drawn = data.sample(buffer, key, model.members * batch, length)
@@ -85,18 +94,20 @@ def trainer(
         params = model.normalise(training.params, moments(buffer))
         fixed = {name: part for name, part in params.items() if name != "network"}
 
-        def update(carry: tuple[PyTree, PyTree], key: PRNGKeyArray):
-            network, state = carry
+        def update(carry: tuple[PyTree, PyTree, PyTree], key: PRNGKeyArray):
+            average, network, state = carry
             slopes, metrics = jax.grad(lambda n: model.loss(fixed | {"network": n}, windows(buffer, key)), has_aux=True)(
                 network
             )
             steps, state = optimizer.update(slopes, state, network)
-            return (optax.apply_updates(network, steps), state), metrics
+            network = optax.apply_updates(network, steps)
+            return (optax.incremental_update(network, average, 1 - averaging), network, state), metrics
 
         key, draw = jax.random.split(training.key)
-        carry, metrics = jax.lax.scan(update, (params["network"], training.optimizer), jax.random.split(draw, updates))
-        params = fixed | {"network": carry[0]}
+        begun = (params["network"], training.network, training.optimizer)
+        (average, network, state), metrics = jax.lax.scan(update, begun, jax.random.split(draw, updates))
+        params = fixed | {"network": average}
         metrics = jax.tree.map(lambda m: m[-max(updates // 4, 1) :].mean(), metrics)  # the last quarter: where it stands
-        return Training(params, carry[1], key, training.updates + updates), metrics
+        return Training(params, network, state, key, training.updates + updates), metrics
 
     return Trainer(jax.jit(init), jax.jit(fit, donate_argnums=0))

@@ -18,9 +18,11 @@ import optax
 import mpc
 from mpc import controller as loops
 from mpc.agent import gym_spaces
+from mpc.agent.imagination import Probe, imagine, probe
 from mpc.agent.settings import Settings
 from world_models import checkpoint, data, jepa, trainer
-from world_models.base import WorldModel
+from world_models.base import Imagined, WorldModel
+from world_models.diagnostics import effective_rank
 
 PyTree = Any
 Cost = Callable[..., jax.Array]
@@ -61,6 +63,7 @@ class Agent:
         seed: Of everything random, the environment's first reset included.
         cost: A known differentiable stage cost `(params, imagined, action, t) -> scalar` to plan for instead of the learnt
             reward; doubt is added to it.
+        model: A world model to use instead of the default JEPA, for example `world_models.analytic` physics.
         observation_space: Of one observation, where there is no `env`.
         action_space: Of one action, where there is no `env`.
 
@@ -80,6 +83,7 @@ class Agent:
         settings: Settings | None = None,
         seed: int = 0,
         cost: Cost | None = None,
+        model: WorldModel | None = None,
         observation_space: gymnasium.Space | None = None,
         action_space: gymnasium.Space | None = None,
     ):
@@ -93,7 +97,9 @@ class Agent:
         self.space = gym_spaces.planner_space(action_space)
         size = gym_spaces.observation_size(observation_space)
         shown = self.space.size
-        self.model = jepa(size, shown, hidden=settings.hidden, members=settings.members, discount=settings.discount)
+        if model is None:
+            model = jepa(size, shown, hidden=settings.hidden, members=settings.members, discount=settings.discount)
+        self.model = model
         self._trainer = trainer(self.model, batch=settings.batch, length=settings.window, updates=settings.updates)
         environments = 1 if self.env is None else self.env.num_envs
         rows = max(settings.capacity // environments, 2)
@@ -102,6 +108,7 @@ class Agent:
         self.training = self._trainer.init(training_key)
         self.num_timesteps = 0
         self.trained = False
+        self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
         self.planner = planner(self.model, self.space, settings, cost)
         self._compile()
 
@@ -117,6 +124,15 @@ class Agent:
             loop, made, action = loops.decide(plan, params, state, loop, s.iterations)
             return loop, made.status, action
 
+        def imagined(params: PyTree, observation: jax.Array, actions: jax.Array):
+            start = model.encode(params["model"], observation)
+            return jax.vmap(lambda a: imagine(model, params["model"], start, a))(actions)
+
+        def rank(params: PyTree, observations: jax.Array) -> jax.Array:
+            return effective_rank(jax.vmap(lambda o: model.encode(params, o).latent)(observations))
+
+        self._rank = jax.jit(rank)
+        self._imagined = jax.jit(imagined)
         self._first = jax.jit(jax.vmap(first, in_axes=(None, 0, 0)))
         self._next = jax.jit(jax.vmap(next_, in_axes=(None, 0, 0)))
         self._choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_where, mask), a, b))
@@ -172,6 +188,40 @@ class Agent:
             actions = self._perturb(actions, self._draw(1)[0])
         actions = np.asarray(actions).astype(self.action_space.dtype)  # type: ignore[arg-type]
         return (actions if batched else actions[0]), state
+
+    def futures(self, observation: Any, state: Any) -> Imagined:
+        """What every start of the plan under way would lead to from one observation, `[S, H+1, ...]`.
+
+        Args:
+            observation: One observation, or a batch of one.
+            state: As `predict` returned it for the step before.
+        """
+        batched = gym_spaces.is_batched(self.observation_space, observation)
+        row = gym_spaces.flatten(self.observation_space, observation, batched)[0]
+        plans = self.space.relax(state.planner.variables[0])
+        return self._imagined(self.params, row, as_seen(self.space, plans))
+
+    def imagine(self, observation: np.ndarray, actions: np.ndarray) -> Imagined:
+        """What a sequence of actions of the environment would lead to from one observation, `[H+1, ...]`.
+
+        Args:
+            observation: `[O]`, flat.
+            actions: `[H, ...]` as the environment takes them.
+        """
+        every = self._imagined(self.params, jnp.asarray(observation), self._embed(actions)[None])
+        return jax.tree.map(lambda x: x[0], every)
+
+    def probe(self) -> Probe:
+        """Fit what reads latents back as observations, to everything remembered."""
+        seen = self.buffer.observations[0, : max(int(self.buffer.filled[0]), 1)]
+        latents = jax.vmap(lambda o: self.model.encode(self.params["model"], o).latent)(seen)
+        return probe(np.asarray(latents), np.asarray(seen))
+
+    def effective_rank(self, newest: int = 512) -> float:
+        """How many dimensions the latents of the newest observations really use; 1 is a collapse."""
+        filled = max(int(self.buffer.filled[0]), 1)
+        rows = (int(self.buffer.head[0]) - 1 - np.arange(newest) % filled) % self.buffer.follows.shape[1]
+        return float(self._rank(self.params["model"], self.buffer.observations[0, rows]))
 
     def learn(
         self,
@@ -280,9 +330,8 @@ class Agent:
         return {"timesteps": self.num_timesteps, "trained": self.trained, "seed": self.seed}
 
     def _signature(self) -> dict[str, Any]:
-        spec = None if self.env is None else getattr(self.env, "spec", None) or getattr(self.env.unwrapped, "spec", None)
         return {
-            "env": None if spec is None else spec.id,
+            "env": self.env_id,
             "observation_space": gym_spaces.describe(self.observation_space),
             "action_space": gym_spaces.describe(self.action_space),
             "environments": self.buffer.follows.shape[0],
@@ -310,7 +359,7 @@ class Agent:
         kept = checkpoint.describe(path)["metadata"]
         if not {"observation_space", "action_space", "settings", "state", "environments"} <= set(kept):
             raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not of an agent")
-        spaces = {name: gym_spaces.rebuild(kept[name]) for name in ("observation_space", "action_space")}
+        spaces: dict[str, Any] = {n: gym_spaces.rebuild(kept[n]) for n in ("observation_space", "action_space")}
         vector = None if env is None else gym_spaces.vectorise(env)
         if vector is not None:
             for name, got in (
@@ -335,6 +384,7 @@ class Agent:
         like = {"training": agent.training, "buffer": agent.buffer, "key": agent._key}
         tree, _ = checkpoint.load(path, like)
         agent.training, agent.buffer, agent._key = (tree[name] for name in ("training", "buffer", "key"))
+        agent.env_id = agent.env_id or kept["env"]
         agent.num_timesteps, agent.trained = kept["state"]["timesteps"], kept["state"]["trained"]
         return agent
 

@@ -31,3 +31,23 @@ def evaluate(agent: Any, env: str, seeds: range | list[int], *, deterministic: b
     for e in envs:
         e.close()
     return returns
+
+
+def random_returns(env: str, seeds: range | list[int]) -> np.ndarray:
+    """Returns of random actions on the same episodes, `[episodes]`: the floor of every score.
+
+    Args:
+        env: Id of a Gymnasium environment.
+        seeds: `env.reset(seed=s)` for each, and of the actions.
+    """
+    made, returns = gymnasium.make(env), []
+    for seed in seeds:
+        made.reset(seed=int(seed))
+        made.action_space.seed(int(seed))
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = made.step(made.action_space.sample())
+            total, over = total + float(reward), terminated or truncated
+        returns.append(total)
+    made.close()
+    return np.array(returns)

@@ -144,6 +144,13 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv) -> gymnasiu
     raise ValueError(f"env must be a Gymnasium environment, its id, or a vector environment; got {type(env).__name__}")
 
 
+def identify(env: gymnasium.vector.VectorEnv) -> str | None:
+    """The id an environment is registered under, if it says."""
+    first = getattr(env, "envs", [env])[0]
+    spec = getattr(first, "spec", None)
+    return None if spec is None else spec.id
+
+
 def _unsupported(space: gym.Space) -> gym.Space | None:
     if isinstance(space, gym.Dict):
         return next((bad for part in space.spaces.values() if (bad := _unsupported(part)) is not None), None)

@@ -1,0 +1,258 @@
+"""The command line: `craik demo`, `craik learn`, `craik plan`, `craik doctor`."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium
+import numpy as np
+import tyro
+
+import mpc
+from mpc.agent import pictures
+from mpc.agent.agent import Agent
+from mpc.agent.doctor import examine, ours
+from mpc.agent.evaluation import evaluate, random_returns
+from mpc.agent.runs import Run
+from world_models import analytic
+from world_models.checkpoint import CheckpointError
+
+
+@dataclass
+class Common:
+    """What every command understands."""
+
+    seed: int = 0
+    """Of everything random."""
+    quiet: bool = False
+    """No progress bars and no report; only errors."""
+    json: bool = False
+    """The report as one JSON object on standard output."""
+
+
+@dataclass
+class Demo(Common):
+    """Learn to swing a pendulum up, from nothing, and show it.
+
+    Example: craik demo --steps 400
+    """
+
+    steps: int = 400
+    """Environment steps to learn from, random ones included."""
+    out: Path = Path("runs/demo")
+    """The run's folder."""
+    episodes: int = 20
+    """Episodes per score."""
+
+
+@dataclass
+class Learn(Common):
+    """Learn a world model of an environment and plan in it.
+
+    Examples: craik learn CartPole-v1 --steps 2000;  craik learn CartPole-v1 --steps 2000 --resume
+    """
+
+    env: tyro.conf.Positional[str] = "Pendulum-v1"
+    """Id of a Gymnasium environment."""
+    steps: int = 1000
+    """Environment steps to take in this run."""
+    out: Path | None = None
+    """The run's folder; runs/ENV-SEED unless told."""
+    resume: bool = False
+    """Go on from the checkpoint in the run's folder."""
+    episodes: int = 20
+    """Episodes per score; 0 for none."""
+
+
+@dataclass
+class Plan(Common):
+    """Plan with what was learnt: score a checkpoint, and film it.
+
+    Example: craik plan runs/demo --episodes 5 --video
+    """
+
+    checkpoint: tyro.conf.Positional[Path] = Path("runs/demo")
+    """A run's folder, or its checkpoint folder."""
+    env: str | None = None
+    """Id of the environment; the one learnt in unless told."""
+    episodes: int = 20
+    """Episodes to score, with the seeds SEED, SEED+1, …"""
+    video: bool = False
+    """Also write video.mp4 and futures.png beside the checkpoint."""
+
+
+@dataclass
+class Doctor(Common):
+    """Say what is installed, where it was found, and on what it runs.
+
+    Example: craik doctor --json
+    """
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Learn, tyro.conf.subcommand("learn")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def say(options: Common) -> Callable[[str], None]:
+    """Print for people, unless told to be quiet or to speak to machines."""
+    return (lambda _: None) if options.quiet or options.json else lambda text: print(text, flush=True)
+
+
+def learn_into(agent: Agent, env: str, steps: int, folder: Path, options: Common) -> list[float]:
+    """Learn with everything written down; returns of the episodes along the way."""
+    config = {"env": env, "seed": options.seed, "steps": steps, "settings": agent.settings.asdict(), "argv": sys.argv[1:]}
+    with Run(folder, config) as run:
+        bar = not (options.quiet or options.json) and sys.stderr.isatty()
+        agent.learn(steps, callback=run, progress_bar=bar, checkpoint_path=folder / "checkpoint")
+    return run.returns
+
+
+def show(agent: Agent, env: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Write futures.png and video.mp4 of one episode."""
+    made = gymnasium.make(env, render_mode="rgb_array")
+    probe = agent.probe()
+    episode = pictures.record(agent, made, seed, probe)
+    made.close()
+    errors = pictures.futures_picture(agent, episode, probe, folder / "futures.png")
+    pictures.film(episode, folder / "video.mp4", fps=made.metadata.get("render_fps", 20))
+    return {"return": float(episode.rewards.sum()), "prediction_error": errors}
+
+
+def decision_times(agent: Agent, env: str, seed: int, decisions: int = 200) -> dict[str, float]:
+    """Milliseconds per decision, one environment, compiled: p50, p95, p99; and the first call with its compilation."""
+    made = gymnasium.make(env)
+    raw, _ = made.reset(seed=seed)
+    begun = time.perf_counter()
+    action, state = agent.predict(raw)
+    first, times = time.perf_counter() - begun, []
+    for _ in range(decisions):
+        raw, _, terminated, truncated, _ = made.step(action)
+        if terminated or truncated:
+            raw, _ = made.reset()
+        begun = time.perf_counter()
+        action, state = agent.predict(raw, state=state)
+        times.append(time.perf_counter() - begun)
+    made.close()
+    marks = {f"p{q}": round(1e3 * float(np.percentile(times, q)), 2) for q in (50, 95, 99)}
+    return {"first": round(1e3 * first, 1)} | marks
+
+
+def demo(options: Demo) -> dict[str, Any]:
+    """Learn, score beside the floor and the truth, film."""
+    begun, env, tell = time.perf_counter(), "Pendulum-v1", say(options)
+    pendulum, seeds = ours("envs").pendulum, range(options.episodes)
+    tell(f"Learning a world model of {env} from {options.steps} steps ...")
+    agent = Agent(env, seed=options.seed)
+    returns = learn_into(agent, env, options.steps, options.out, options)
+    tell(f"  returns of the episodes learnt from: {', '.join(f'{r:.0f}' for r in returns)}")
+    scores = {"random actions": random_returns(env, seeds)}
+    tell("Planning by gradient in what was learnt ...")
+    scores[f"learnt model, {agent.num_timesteps} steps"] = evaluate(agent, env, seeds)
+    truth = analytic(pendulum.dynamics, pendulum.reward, pendulum.state_of, pendulum.PARAMS, scale=pendulum.MAX_TORQUE)
+    tell("Planning by gradient in the true dynamics ...")
+    scores["true dynamics"] = evaluate(Agent(env, seed=options.seed, model=truth), env, seeds)
+    table = {name: {"mean": round(float(r.mean()), 1), "worst": round(float(r.min()), 1)} for name, r in scores.items()}
+    tell(f"\n  {'planned with':<28}{'mean return':>12}{'worst':>10}   ({options.episodes} episodes, the same for all)")
+    for name, row in table.items():
+        tell(f"  {name:<28}{row['mean']:>12.1f}{row['worst']:>10.1f}")
+    milliseconds = decision_times(agent, env, options.seed)
+    shown = show(agent, env, options.out, options.seed)
+    seconds = round(time.perf_counter() - begun, 1)
+    tell(f"\n  a decision takes {milliseconds['p50']} ms (p99 {milliseconds['p99']} ms); all of this took {seconds:.0f} s")
+    tell(f"  look at {options.out}/futures.png and {options.out}/video.mp4; plan again with: craik plan {options.out}")
+    report = {"env": env, "seed": options.seed, "steps": agent.num_timesteps, "scores": table} | shown
+    report |= {"decision_ms": milliseconds, "seconds": seconds, "folder": str(options.out)}
+    (options.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def learn(options: Learn) -> dict[str, Any]:
+    """Learn in any environment, or go on learning."""
+    tell = say(options)
+    folder = options.out or Path("runs") / f"{options.env.replace('/', '-')}-{options.seed}"
+    if options.resume:
+        agent = Agent.load(folder / "checkpoint", options.env)
+    elif (folder / "checkpoint").exists():
+        raise ValueError(f"{folder} holds a run already: add --resume to go on with it, or give another --out")
+    else:
+        agent = Agent(options.env, seed=options.seed)
+    tell(f"Learning in {options.env} for {options.steps} steps; writing to {folder} ...")
+    returns = learn_into(agent, options.env, options.steps, folder, options)
+    report: dict[str, Any] = {"env": options.env, "steps": agent.num_timesteps, "folder": str(folder), "returns": returns}
+    if options.episodes:
+        report["scores"] = score(agent, options.env, options.seed, options.episodes, tell)
+    report |= show(agent, options.env, folder, options.seed)
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    tell(f"  look at {folder}/futures.png and {folder}/video.mp4")
+    return report
+
+
+def score(agent: Agent, env: str, seed: int, episodes: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Mean return of the planner and of random actions, on the same episodes."""
+    seeds = range(seed, seed + episodes)
+    planned, random = evaluate(agent, env, seeds), random_returns(env, seeds)
+    tell(f"  mean return of {episodes} episodes: {planned.mean():.1f}; random actions {random.mean():.1f}")
+    return {"mean": float(planned.mean()), "returns": planned.tolist(), "random": float(random.mean())}
+
+
+def plan(options: Plan) -> dict[str, Any]:
+    """Score a checkpoint."""
+    inner = options.checkpoint / "checkpoint"
+    path = inner if inner.is_dir() else options.checkpoint
+    agent = Agent.load(path)
+    env = options.env or agent.env_id
+    if env is None:
+        raise ValueError("the checkpoint does not say which environment it is of: give --env ID")
+    if options.env is not None:
+        agent = Agent.load(path, options.env)
+    report: dict[str, Any] = {"env": env, "checkpoint": str(path), "steps": agent.num_timesteps}
+    report["scores"] = score(agent, env, options.seed, options.episodes, say(options))
+    if options.video:
+        report |= show(agent, env, options.checkpoint, options.seed)
+        say(options)(f"  look at {options.checkpoint}/futures.png and {options.checkpoint}/video.mp4")
+    return report
+
+
+def doctor(options: Doctor) -> dict[str, Any]:
+    """Look around."""
+    found, tell = examine(), say(options)
+    for name, value in found.items():
+        if isinstance(value, dict):
+            tell(f"{name}:")
+            for part, text in value.items():
+                tell(f"  {part:<20} {text}")
+        else:
+            tell(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments; those of the process when None.
+
+    Returns:
+        0 when it went well, 1 when `doctor` found a problem, 2 for bad input, 130 when interrupted.
+    """
+    options: Any = tyro.cli(Command, prog="craik", description=mpc.__doc__, args=argv)  # type: ignore[arg-type]
+    commands: dict[type, Callable[[Any], dict[str, Any]]] = {Demo: demo, Learn: learn, Plan: plan, Doctor: doctor}
+    try:
+        report = commands[type(options)](options)
+    except (CheckpointError, ValueError, ImportError, gymnasium.error.Error) as error:
+        print(f"craik: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("craik: interrupted; what was learnt is in the run's checkpoint", file=sys.stderr)
+        return 130
+    if options.json:
+        print(json.dumps(report))
+    return 1 if report.get("problems") else 0

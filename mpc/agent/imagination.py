@@ -1,0 +1,57 @@
+"""What an agent imagines, made visible: latents read back as observations, and imagined futures beside real ones."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from world_models.base import Imagined, WorldModel
+
+PyTree = Any
+
+
+def imagine(model: WorldModel, params: PyTree, start: Imagined, actions: jax.Array) -> Imagined:
+    """Roll a world model forward.
+
+    Args:
+        model: Predicts.
+        params: Its parameters.
+        start: As `model.encode` gives it.
+        actions: `[H, A]` as networks see them.
+
+    Returns:
+        `[H+1, ...]`, the start first.
+    """
+
+    def advance(state: Imagined, action: jax.Array):
+        state = model.predict(params, state, action)
+        return state, state
+
+    _, later = jax.lax.scan(advance, start, actions)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, later)
+
+
+class Probe(NamedTuple):
+    """A linear map from latents back to observations, for eyes only: nothing is planned or learnt with it."""
+
+    matrix: np.ndarray
+    """`[D+1, O]`, the constant last."""
+
+    def __call__(self, latents: Any) -> np.ndarray:
+        """Latents `[..., D]` to observations `[..., O]`."""
+        latents = np.asarray(latents, np.float64)
+        return latents @ self.matrix[:-1] + self.matrix[-1]
+
+
+def probe(latents: np.ndarray, observations: np.ndarray, ridge: float = 1e-6) -> Probe:
+    """Fit a probe by ridge regression.
+
+    Args:
+        latents: `[N, D]`.
+        observations: `[N, O]`.
+        ridge: Of the squared weights; keeps unused latent dimensions out.
+    """
+    inputs = np.concatenate([latents, np.ones((len(latents), 1))], axis=1).astype(np.float64)
+    gram = inputs.T @ inputs / len(inputs) + ridge * np.eye(inputs.shape[1])
+    return Probe(np.linalg.solve(gram, inputs.T @ observations / len(inputs)))

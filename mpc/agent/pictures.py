@@ -1,0 +1,157 @@
+"""What a person looks at after a run: imagined futures beside real ones, as a picture and as a film."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import imageio.v2 as imageio
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mpc.agent import gym_spaces
+from mpc.agent.imagination import Probe
+
+REAL, IMAGINED, BASELINE = "#1b1b1b", "#d1495b", "#8d99ae"
+SHOWN = 4  # observation coordinates that a picture has room for
+
+
+class Episode(NamedTuple):
+    """One episode with all that was seen and imagined; T steps, S starts, horizon H.
+
+    `observations` `[T+1, O]`, `actions` `[T, ...]`, `rewards` `[T]`; `frames`: T+1 images or none; `futures`: T arrays
+    `[S, H+1, O]`, what the plans of each step were expected to lead to.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    frames: list[np.ndarray]
+    futures: list[np.ndarray]
+
+
+def record(agent: Any, env: gymnasium.Env, seed: int, probe: Probe) -> Episode:
+    """Act for one episode and keep everything.
+
+    Args:
+        agent: Plans.
+        env: One environment; drawn if it was made with `render_mode="rgb_array"`.
+        seed: Of its reset.
+        probe: Reads imagined latents as observations.
+    """
+    raw, _ = env.reset(seed=seed)
+    draw = env.render_mode == "rgb_array"
+    observations, actions, rewards, frames, futures = [raw], [], [], [], []
+    state, over = None, False
+    while not over:
+        if draw:
+            frames.append(np.asarray(env.render()))
+        action, state = agent.predict(raw, state=state)
+        raw, reward, terminated, truncated, _ = env.step(action)
+        futures.append(probe(agent.futures(raw, state).latent))
+        observations.append(raw)
+        actions.append(action)
+        rewards.append(float(reward))
+        over = terminated or truncated
+    flat = np.concatenate([gym_spaces.flatten(agent.observation_space, o, batched=False) for o in observations])
+    return Episode(flat, np.stack(actions), np.array(rewards), frames, futures)
+
+
+def futures_picture(agent: Any, episode: Episode, probe: Probe, path: Path) -> dict[str, list[float]]:
+    """Draw imagined against real futures, and how the error grows with every step imagined ahead.
+
+    From states along the episode the model imagines what the actions that were really taken lead to; nothing real is seen
+    after the first observation.
+
+    Args:
+        agent: Whose model imagines.
+        episode: What really happened.
+        probe: Reads latents as observations.
+        path: Of the PNG file.
+
+    Returns:
+        Root mean square errors per step ahead, in standard deviations of the episode: `{"imagined": …, "unchanged": …}`,
+        the second those of expecting everything to stay as it is.
+    """
+    steps, horizon = len(episode.actions), min(agent.settings.horizon, len(episode.actions))
+    begins = np.unique(np.linspace(0, steps - horizon, 25).astype(int))
+    imagined = np.stack(
+        [probe(agent.imagine(episode.observations[b], episode.actions[b : b + horizon]).latent) for b in begins]
+    )
+    real = np.stack([episode.observations[b : b + horizon + 1] for b in begins])
+    scale = np.maximum(episode.observations.std(axis=0), 1e-6)
+    errors = {
+        "imagined": np.sqrt(np.square((imagined - real) / scale).mean(axis=(0, 2))),
+        "unchanged": np.sqrt(np.square((real[:, :1] - real) / scale).mean(axis=(0, 2))),
+    }
+    shown = min(episode.observations.shape[1], SHOWN)
+    figure = Figure(figsize=(9, 1.9 * shown + 2.6), layout="constrained")
+    axes = [figure.add_subplot(shown + 1, 1, i + 1) for i in range(shown + 1)]
+    for i in range(shown):
+        axes[i].plot(episode.observations[:, i], color=REAL, label="real")
+        for k, b in enumerate(begins[:: max(len(begins) // 6, 1)]):
+            path_ = imagined[list(begins).index(b), :, i]
+            axes[i].plot(b + np.arange(horizon + 1), path_, color=IMAGINED, label="imagined" if k == 0 else None)
+            axes[i].plot(b, path_[0], "o", color=IMAGINED, markersize=4)
+        axes[i].set_ylabel(f"observation {i}")
+    axes[0].legend(loc="upper right")
+    axes[shown - 1].set_xlabel("environment step")
+    axes[shown].plot(errors["imagined"], color=IMAGINED, label="imagined")
+    axes[shown].plot(errors["unchanged"], color=BASELINE, label="expecting no change")
+    axes[shown].set(xlabel="steps imagined ahead", ylabel="RMS error / std")
+    axes[shown].set_ylim(0, None)
+    axes[shown].legend(loc="upper left")
+    figure.suptitle(f"Imagined and real futures; return {episode.rewards.sum():.1f}")
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)
+    return {name: [round(float(e), 5) for e in values] for name, values in errors.items()}
+
+
+def film(episode: Episode, path: Path, fps: int = 20) -> None:
+    """Write a film: the environment, and beside it the future that every start of the planner expects.
+
+    Args:
+        episode: With frames.
+        path: Of the MP4 file.
+        fps: Frames per second.
+
+    Raises:
+        ValueError: If the episode was recorded without frames.
+    """
+    if not episode.frames:
+        raise ValueError("a film needs frames: make the environment with render_mode='rgb_array'")
+    shown = min(episode.observations.shape[1], SHOWN)
+    size = (480, 480)
+    figure = Figure(figsize=(size[0] / 80, size[1] / 80), dpi=80, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(shown, 1, i + 1) for i in range(shown)]
+    horizon, window = episode.futures[0].shape[1], 40
+    low, high = episode.observations.min(axis=0), episode.observations.max(axis=0)
+    real, fans = [], []
+    for i, axis in enumerate(axes):
+        margin = 0.3 * (high[i] - low[i]) + 1e-3
+        axis.set(xlim=(-window, horizon), ylim=(low[i] - margin, high[i] + margin), ylabel=f"observation {i}")
+        axis.axvline(0, color=BASELINE, linewidth=1)
+        fans.append([axis.plot([], [], color=IMAGINED, alpha=0.7)[0] for _ in range(len(episode.futures[0]))])
+        real.append(axis.plot([], [], color=REAL)[0])
+    axes[0].set_title("what was (black), what is imagined (red)", fontsize=10)
+    axes[-1].set_xlabel("steps from now")
+    writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=8, codec="libx264")
+    with writer:
+        for t, frame in enumerate(episode.frames):
+            past = episode.observations[max(t - window, 0) : t + 1]
+            for i in range(shown):
+                real[i].set_data(np.arange(1 - len(past), 1), past[:, i])
+                for line, future in zip(fans[i], episode.futures[max(t - 1, 0)], strict=True):
+                    line.set_data(np.arange(len(future)), future[:, i])
+            canvas.draw()
+            panel = np.asarray(canvas.buffer_rgba())[..., :3]
+            writer.append_data(np.concatenate([_fit(frame, panel.shape[0]), panel], axis=1))
+
+
+def _fit(frame: np.ndarray, height: int) -> np.ndarray:
+    """Scale an image to a height by nearest neighbours, keeping its shape; widths stay multiples of 8 for the codec."""
+    width = max(round(frame.shape[1] * height / frame.shape[0] / 8) * 8, 8)
+    rows = np.arange(height) * frame.shape[0] // height
+    columns = np.arange(width) * frame.shape[1] // width
+    return frame[rows][:, columns, :3]

@@ -1,0 +1,54 @@
+"""Known physics as a world model, to plan with the truth what others plan with what they learnt."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from world_models.base import Imagined, Moments, WorldModel
+from world_models.data import Window
+
+PyTree = Any
+
+
+def analytic(
+    dynamics: Callable[[PyTree, jax.Array, jax.Array], jax.Array],
+    reward: Callable[[PyTree, jax.Array, jax.Array], jax.Array],
+    state_of: Callable[[jax.Array], jax.Array],
+    params: PyTree,
+    *,
+    scale: float = 1.0,
+    discount: float = 0.99,
+) -> WorldModel:
+    """Wrap pure physics in a world model's verbs; it has nothing to learn and doubts nothing.
+
+    Args:
+        dynamics: `(params, state, action) -> next state`.
+        reward: `(params, state, action) -> scalar`, of the step from that state.
+        state_of: `observation -> state`.
+        params: Physical parameters.
+        scale: Size of an action whose every coordinate is 1 to the planner, for actions arrive scaled to `[-1, 1]`.
+        discount: Per step, in what is imagined.
+    """
+
+    def init(key: jax.Array) -> PyTree:
+        return {"network": {}, "physics": params}
+
+    def encode(params: PyTree, observation: jax.Array) -> Imagined:
+        one = jnp.ones(())
+        return Imagined(state_of(observation), 0 * one, one, 0 * one)
+
+    def predict(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
+        gained = reward(params["physics"], state.latent, scale * action)
+        following = dynamics(params["physics"], state.latent, scale * action)
+        return Imagined(following, state.alive * gained, state.alive * discount, jnp.zeros(()))
+
+    def normalise(params: PyTree, moments: Moments) -> PyTree:
+        return params
+
+    def loss(params: PyTree, windows: Window) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return jnp.zeros(()), {}
+
+    return WorldModel(init, encode, predict, normalise, loss, optax.identity(), 1)
