@@ -3,6 +3,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n 2
 BIN := .venv/bin
 
+.DEFAULT_GOAL := help
 .PHONY: demo bench help test lint clean
 demo: .venv/core
 	$(BIN)/craik demo

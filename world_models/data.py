@@ -211,7 +211,8 @@ class Recorder:
             buffer = append(buffer, rows, write)
 
     A new recorder never links its rows to those already in a buffer, so a run that was cut short may simply
-    go on.
+    go on. An observation or a reward that is not finite is stored as zeros that no transition touches: a broken
+    sensor must not teach anything.
 
     Args:
         autoreset_mode: `env.metadata["autoreset_mode"]`, a `gymnasium.vector.AutoresetMode` or its value.
@@ -274,19 +275,20 @@ class Recorder:
         current = self._ready()
         actions, taken = np.asarray(actions), ~self._ended
         self._no_actions = np.zeros_like(actions)
+        seen, paid = _finite(current), np.isfinite(rewards)
         rows = Rows(
-            observations=current,
+            observations=np.where(_along(seen, current), current, 0),
             actions=np.where(_along(taken, actions), actions, self._no_actions),
-            rewards=np.where(taken, rewards, 0.0).astype(np.float32),
+            rewards=np.where(taken & paid, rewards, 0.0).astype(np.float32),
             terminated=np.asarray(terminated, bool) & taken,
-            follows=self._follows,
+            follows=self._follows & seen,
         )
         writes = [(rows, np.ones_like(taken))]
         ended = (np.asarray(terminated, bool) | np.asarray(truncated, bool)) & taken
-        self._current, self._follows, self._ended = np.array(observations), taken, ended
+        self._current, self._follows, self._ended = np.array(observations), taken & seen & paid, ended
         if self.mode == "SameStep" and ended.any():
             writes += self._last_rows(_final_observations(infos, ended, self._current), ended)
-            self._follows, self._ended = ~ended, np.zeros_like(ended)
+            self._follows, self._ended = self._follows & ~ended, np.zeros_like(ended)
         return writes
 
     def _ready(self) -> np.ndarray:
@@ -299,11 +301,16 @@ class Recorder:
 
     def _last_rows(self, observations: np.ndarray, mask: np.ndarray) -> list[tuple[Rows, np.ndarray]]:
         """Write the last observation of episodes, which no action was taken from, if anything led to it."""
-        mask = mask & self._follows
+        mask = mask & self._follows & _finite(observations)
         if not mask.any():
             return []
         zeros = np.zeros(len(mask), np.float32)
         return [(Rows(observations, self._no_actions, zeros, zeros.astype(bool), self._follows), mask)]
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """`[E]` where a whole row of `[E, ...]` is finite."""
+    return np.isfinite(values).reshape(len(values), -1).all(axis=1)
 
 
 def _along(mask: np.ndarray, values: np.ndarray) -> np.ndarray:

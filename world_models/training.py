@@ -45,7 +45,9 @@ def moments(buffer: data.TrajectoryBuffer) -> Moments:
     count = jnp.maximum(follows.sum(), 1)
     reward_mean = jnp.sum(buffer.rewards, where=follows) / count
     reward_std = jnp.sqrt(jnp.sum((buffer.rewards - reward_mean) ** 2, where=follows) / count)
-    return Moments(mean, jnp.maximum(std, 1e-3), reward_mean, jnp.maximum(reward_std, 0.1))
+    # a reward that hardly varies is measured by its size, or else it would drown every other cost
+    floor = jnp.maximum(0.5 * jnp.abs(reward_mean), 1e-3)
+    return Moments(mean, jnp.maximum(std, 1e-3), reward_mean, jnp.maximum(reward_std, floor))
 
 
 def trainer(

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,10 +115,13 @@ class Agent:
 
     def _compile(self) -> None:
         s, plan, model = self.settings, self.planner, self.model
+        wide = planner(model, self.space, replace(s, starts=s.first_starts), self.cost)
 
         def first(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
+            # an episode's first decision searches widely for the basin that later ones stay in
             state = model.encode(params["model"], observation)
-            return loops.improve(plan, params, state, loops.begin(plan, params, state, key), s.first_iterations)
+            found = mpc.solve(wide, params, state, key, s.first_iterations)
+            return loops.begin(plan, params, state, key, found.actions)
 
         def next_(params: PyTree, observation: jax.Array, loop: loops.Loop):
             state = model.encode(params["model"], observation)

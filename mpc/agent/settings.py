@@ -32,13 +32,15 @@ class Settings:
     """Of imagined rewards, per step."""
     horizon: int = 40
     """Steps imagined ahead."""
-    starts: int = 4
+    starts: int = 8
     """Starts of the gradient planner."""
-    iterations: int = 10
+    iterations: int = 6
     """Gradient steps per decision, from the last decision's plan."""
-    first_iterations: int = 20
-    """Gradient steps of an episode's first decision, which has no plan to begin with."""
-    step_size: float = 0.1
+    first_starts: int = 32
+    """Starts of an episode's first decision, which has no plan to begin with."""
+    first_iterations: int = 30
+    """Gradient steps of an episode's first decision."""
+    step_size: float = 0.15
     """Of Adam, in planner variables, which span [-1, 1]."""
     spread: float = 0.5
     """Of the noise that fresh starts are drawn from, in planner variables."""

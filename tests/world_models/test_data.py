@@ -238,3 +238,14 @@ def test_a_recorder_refuses_a_stream_that_it_cannot_read():
 def test_a_buffer_without_room_for_a_transition_is_refused(capacity: int, environments: int):
     with pytest.raises(ValueError, match="2 rows"):
         data.create(capacity, environments, (1,), (1,))
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_broken_sensor_teaches_nothing(broken: float):
+    recorder, buffer = data.Recorder("NextStep"), data.create(10, 1, (), ())
+    recorder.reset(np.zeros(1))
+    observed, paid = [1.0, broken, 3.0, 4.0, 5.0, 6.0], [0.0, 0.0, 0.0, 0.0, broken, 0.0]
+    for o, r in zip(observed, paid, strict=True):
+        buffer = append_all(buffer, recorder.step([1.0], [o], [r], [False], [False], {}))
+    assert sorted((t[0][0], t[4][0]) for t in stored(buffer)) == [(0, 1), (3, 4)]
+    assert np.isfinite(buffer.observations).all() and np.isfinite(buffer.rewards).all()
