@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from benchmarks.statistics import bootstrap_interval
 from mpc.agent import Agent, evaluate
@@ -87,8 +89,25 @@ def child(options: Options, env: str, at: tuple[int, ...], seed: int) -> list[di
     return rows
 
 
+def draw(path: Path, env: str, rows: list[dict[str, Any]], summary: list[dict[str, Any]], floor: float) -> None:
+    """Draw every seed's score, their means with intervals, and the random floor."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.add_subplot()
+    for seed in sorted({row["seed"] for row in rows}):
+        points = [(row["steps"], row["mean"]) for row in rows if row["seed"] == seed and not row.get("failed")]
+        axis.plot(*zip(*points, strict=True), "o-", color="#8d99ae", alpha=0.7) if points else None
+    steps, means = [line["steps"] for line in summary], np.array([line["mean"] for line in summary])
+    low, high = np.array([line["interval_95"] for line in summary]).T
+    axis.errorbar(steps, means, (means - low, high - means), fmt="s", color="#d1495b", capsize=4, label="mean, 95% interval")
+    axis.axhline(floor, color="#1b1b1b", linestyle=":", label="random actions")
+    axis.set(xlabel="environment steps, random ones included", ylabel="mean return", title=f"{env}: every seed")
+    axis.legend()
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)
+
+
 def measure(options: Options, env: str, at: tuple[int, ...], seeds: int) -> None:
-    """Learn with every seed and write `learning-<env>.csv` and `.json`."""
+    """Learn with every seed and write `learning-<env>.csv`, `.json` and `.png`."""
     with ThreadPoolExecutor(options.workers) as pool:
         rows = [row for some in pool.map(lambda s: child(options, env, at, s), range(seeds)) for row in some]
     options.out.mkdir(parents=True, exist_ok=True)
@@ -116,6 +135,7 @@ def measure(options: Options, env: str, at: tuple[int, ...], seeds: int) -> None
         "rows": rows,
     }
     Path(f"{stem}.json").write_text(json.dumps(header, indent=1) + "\n")
+    draw(Path(f"{stem}.png"), env, rows, summary, floor)
     for line in summary:
         low, high = line["interval_95"]
         print(f"{env}: {line['mean']:.1f} [{low:.1f}, {high:.1f}] after {line['steps']} steps; random {floor:.1f}")

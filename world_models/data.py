@@ -310,7 +310,7 @@ class Recorder:
 
 def _finite(values: np.ndarray) -> np.ndarray:
     """`[E]` where a whole row of `[E, ...]` is finite."""
-    return np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
 
 
 def _along(mask: np.ndarray, values: np.ndarray) -> np.ndarray:

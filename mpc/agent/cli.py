@@ -1,6 +1,7 @@
 """The command line: `craik demo`, `craik learn`, `craik plan`, `craik doctor`."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -243,6 +244,10 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 when it went well, 1 when `doctor` found a problem, 2 for bad input, 130 when interrupted.
     """
+    # pictures are drawn off screen, and pygame must not greet on the standard output that --json promises to machines
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     options: Any = tyro.cli(Command, prog="craik", description=mpc.__doc__, args=argv)  # type: ignore[arg-type]
     commands: dict[type, Callable[[Any], dict[str, Any]]] = {Demo: demo, Learn: learn, Plan: plan, Doctor: doctor}
     try:

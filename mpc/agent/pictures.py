@@ -1,5 +1,6 @@
 """What a person looks at after a run: imagined futures beside real ones, as a picture and as a film."""
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,7 +138,9 @@ def film(episode: Episode, path: Path, fps: int = 20) -> None:
     axes[0].set_title("what was (black), what is imagined (red)", fontsize=10)
     axes[-1].set_xlabel("steps from now")
     writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=8, codec="libx264")
-    with writer:
+    with warnings.catch_warnings(), writer:
+        # ffmpeg is a program of its own: what JAX fears of a forked interpreter ends when it is started
+        warnings.filterwarnings("ignore", message=".*fork.*", category=RuntimeWarning)
         for t, frame in enumerate(episode.frames):
             past = episode.observations[max(t - window, 0) : t + 1]
             for i in range(shown):

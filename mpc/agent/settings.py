@@ -16,7 +16,7 @@ class Settings:
     """Steps taken at random before the first model is learnt."""
     train_every: int = 10
     """Environment steps between two trainings."""
-    updates: int = 200
+    updates: int = 400
     """Gradient steps of a training; more fit the data tighter and take longer."""
     first_trainings: int = 10
     """Trainings in a row on the random steps."""
@@ -44,7 +44,7 @@ class Settings:
     """Of Adam, in planner variables, which span [-1, 1]."""
     spread: float = 0.5
     """Of the noise that fresh starts are drawn from, in planner variables."""
-    doubt: float = 0.1
+    doubt: float = 0.3
     """Cost of the ensemble's disagreement; higher values keep closer to what has been seen."""
     noise: float = 0.1
     """Of the exploration noise of `predict(deterministic=False)`, in planner variables."""
