@@ -90,7 +90,7 @@ def child(options: Options, env: str, at: tuple[int, ...], seed: int) -> list[di
 
 
 def draw(path: Path, env: str, rows: list[dict[str, Any]], summary: list[dict[str, Any]], floor: float) -> None:
-    """Draw every seed's score, their means with intervals, and the random floor."""
+    """Draw every seed's score, their means with intervals, and name the random floor."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.add_subplot()
     for seed in sorted({row["seed"] for row in rows}):
@@ -99,8 +99,11 @@ def draw(path: Path, env: str, rows: list[dict[str, Any]], summary: list[dict[st
     steps, means = [line["steps"] for line in summary], np.array([line["mean"] for line in summary])
     low, high = np.array([line["interval_95"] for line in summary]).T
     axis.errorbar(steps, means, (means - low, high - means), fmt="s", color="#d1495b", capsize=4, label="mean, 95% interval")
-    axis.axhline(floor, color="#1b1b1b", linestyle=":", label="random actions")
-    axis.set(xlabel="environment steps, random ones included", ylabel="mean return", title=f"{env}: every seed")
+    axis.set(
+        xlabel="environment steps, random ones included",
+        ylabel="mean return",
+        title=f"{env}: every seed (random actions: {floor:.0f})",
+    )
     axis.legend()
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)
