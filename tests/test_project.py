@@ -6,9 +6,10 @@ import sys
 
 
 def python(program: str, folder=None) -> subprocess.CompletedProcess[str]:
-    """Run a program in a fresh interpreter whose first search path is the folder."""
-    env = os.environ | ({"PYTHONPATH": str(folder)} if folder else {})
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=False, timeout=120)
+    """Run a program in a fresh interpreter, started in a folder, which is then searched for packages first."""
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=folder, check=False, timeout=120
+    )
 
 
 def test_the_core_brings_neither_flax_nor_gymnasium_along():
