@@ -15,18 +15,17 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.statistics import bootstrap_interval
 from mpc.agent import Agent, evaluate
 from mpc.agent.evaluation import random_returns
+from world_models.checkpoint import versions
 
 RESULTS = Path(__file__).parent / "results"
 SUITE = {"Pendulum-v1": ((400, 1000), 5), "InvertedPendulum-v5": ((500, 1000), 3), "CartPole-v1": ((1000, 2000), 3)}
@@ -95,7 +94,8 @@ def draw(path: Path, env: str, rows: list[dict[str, Any]], summary: list[dict[st
     axis = figure.add_subplot()
     for seed in sorted({row["seed"] for row in rows}):
         points = [(row["steps"], row["mean"]) for row in rows if row["seed"] == seed and not row.get("failed")]
-        axis.plot(*zip(*points, strict=True), "o-", color="#8d99ae", alpha=0.7) if points else None
+        if points:
+            axis.plot(*zip(*points, strict=True), "o-", color="#8d99ae", alpha=0.7)
     steps, means = [line["steps"] for line in summary], np.array([line["mean"] for line in summary])
     low, high = np.array([line["interval_95"] for line in summary]).T
     axis.errorbar(steps, means, (means - low, high - means), fmt="s", color="#d1495b", capsize=4, label="mean, 95% interval")
@@ -105,7 +105,6 @@ def draw(path: Path, env: str, rows: list[dict[str, Any]], summary: list[dict[st
         title=f"{env}: every seed (random actions: {floor:.0f})",
     )
     axis.legend()
-    FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)
 
 
@@ -126,12 +125,11 @@ def measure(options: Options, env: str, at: tuple[int, ...], seeds: int) -> None
         means = [row["mean"] for row in rows if row["asked"] == steps and not row.get("failed")]
         interval = bootstrap_interval(means) if means else (float("nan"), float("nan"))
         summary.append({"steps": steps, "mean": float(np.mean(means)), "interval_95": interval, "seeds": len(means)})
-    packages = {name: version(name) for name in ("craik", "jax", "flax", "optax", "gymnasium", "numpy")}
     header = {
         "command": f"python -m benchmarks.learning --env {env} --seeds {seeds} --at {' '.join(map(str, at))}",
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": versions(("craik", "jax", "flax", "optax", "gymnasium", "numpy")),
         "episodes": options.episodes,
         "random_floor": floor,
         "summary": summary,

@@ -2,6 +2,4 @@
 
 from envs import pendulum
 
-DISTRIBUTION = "craik"  # tells this package from another one called envs
-
-__all__ = ["DISTRIBUTION", "pendulum"]
+__all__ = ["pendulum"]

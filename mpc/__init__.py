@@ -13,8 +13,6 @@ from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 loops_hoisted: str = hoisting.hoist_loops()
 
-DISTRIBUTION = "craik"  # tells this package from another one of the same name
-
 __all__ = [
     "Agent",
     "Box",

@@ -5,6 +5,4 @@ from world_models.base import Imagined, Moments, WorldModel
 from world_models.jepa import jepa
 from world_models.training import Trainer, Training, trainer
 
-DISTRIBUTION = "craik"  # tells this package from another one of the same name
-
 __all__ = ["Imagined", "Moments", "Trainer", "Training", "WorldModel", "analytic", "jepa", "trainer"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from world_models.base import Imagined, Moments, WorldModel
+from world_models.base import Imagined, Moments, WorldModel, perceived
 from world_models.data import Window
 
 PyTree = Any
@@ -37,8 +37,7 @@ def analytic(
         return {"network": {}, "physics": params}
 
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
-        one = jnp.ones(())
-        return Imagined(state_of(observation), 0 * one, one, 0 * one)
+        return perceived(state_of(observation))
 
     def predict(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
         gained = reward(params["physics"], state.latent, scale * action)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
@@ -25,6 +26,12 @@ class Imagined(NamedTuple):
     """Probability that the episode has not terminated, times the discount so far."""
     doubt: Float[Array, ""]
     """How far the ensemble's members disagreed about that step, in the units of latents and rewards, discounted."""
+
+
+def perceived(latent: jax.Array) -> Imagined:
+    """The state planning begins from: nothing has been gained or doubted yet, and the episode goes on."""
+    one = jnp.ones(())
+    return Imagined(latent, 0 * one, one, 0 * one)
 
 
 class WorldModel(NamedTuple):

@@ -21,7 +21,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: 
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "step": step,
-        "versions": _versions(),
+        "versions": versions(_PACKAGES),
         "metadata": metadata,
         "leaves": [record for record, _ in stored],
     }
@@ -203,9 +203,10 @@ def _fingerprint(file: Path) -> dict[str, Any]:
     return {"size": file.stat().st_size, "sha256": digest}
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of installed packages by name, `"not installed"` where there is none."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from world_models.anticollapse import variance_covariance
-from world_models.base import Imagined, Moments, WorldModel
+from world_models.base import Imagined, Moments, WorldModel, perceived
 from world_models.data import Window
 from world_models.networks import MLP
 
@@ -121,8 +121,7 @@ def jepa(
         return networks(params).encode((observations - scales.observation_mean) / scales.observation_std)
 
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
-        one = jnp.ones(())
-        return Imagined(embed(params, observation), 0 * one, one, 0 * one)
+        return perceived(embed(params, observation))
 
     def predict(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
         every = (jnp.broadcast_to(x, (members, 1, x.shape[-1])) for x in (state.latent, action))

@@ -19,7 +19,7 @@ import optax
 import mpc
 from mpc import controller as loops
 from mpc.agent import gym_spaces
-from mpc.agent.imagination import Probe, imagine, probe
+from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
 from world_models import checkpoint, data, jepa, trainer
 from world_models.base import Imagined, WorldModel
@@ -130,7 +130,7 @@ class Agent:
 
         def imagined(params: PyTree, observation: jax.Array, actions: jax.Array):
             start = model.encode(params["model"], observation)
-            return jax.vmap(lambda a: imagine(model, params["model"], start, a))(actions)
+            return jax.vmap(lambda a: mpc.rollout(plan.problem, params, start, a).states)(actions)
 
         def rank(params: PyTree, observations: jax.Array) -> jax.Array:
             return effective_rank(jax.vmap(lambda o: model.encode(params, o).latent)(observations))
@@ -202,8 +202,7 @@ class Agent:
         """
         batched = gym_spaces.is_batched(self.observation_space, observation)
         row = gym_spaces.flatten(self.observation_space, observation, batched)[0]
-        plans = self.space.relax(state.planner.variables[0])
-        return self._imagined(self.params, row, as_seen(self.space, plans))
+        return self._imagined(self.params, row, self.space.relax(state.planner.variables[0]))
 
     def imagine(self, observation: np.ndarray, actions: np.ndarray) -> Imagined:
         """What a sequence of actions of the environment would lead to from one observation, `[H+1, ...]`.
@@ -212,7 +211,7 @@ class Agent:
             observation: `[O]`, flat.
             actions: `[H, ...]` as the environment takes them.
         """
-        every = self._imagined(self.params, jnp.asarray(observation), self._embed(actions)[None])
+        every = self._imagined(self.params, jnp.asarray(observation), self.space.embed(jnp.asarray(actions))[None])
         return jax.tree.map(lambda x: x[0], every)
 
     def probe(self) -> Probe:

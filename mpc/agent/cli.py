@@ -208,12 +208,10 @@ def plan(options: Plan) -> dict[str, Any]:
     """Score a checkpoint."""
     inner = options.checkpoint / "checkpoint"
     path = inner if inner.is_dir() else options.checkpoint
-    agent = Agent.load(path)
+    agent = Agent.load(path, options.env)
     env = options.env or agent.env_id
     if env is None:
         raise ValueError("the checkpoint does not say which environment it is of: give --env ID")
-    if options.env is not None:
-        agent = Agent.load(path, options.env)
     report: dict[str, Any] = {"env": env, "checkpoint": str(path), "steps": agent.num_timesteps}
     report["scores"] = score(agent, env, options.seed, options.episodes, say(options))
     if options.video:

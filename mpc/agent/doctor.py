@@ -1,14 +1,28 @@
 """What is installed, where it was found, and on what it runs."""
 
 import importlib
-import importlib.metadata
 import importlib.util
 import platform
 from pathlib import Path
 from typing import Any
 
+from world_models.checkpoint import versions
+
 PACKAGES = ("craik", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy", "orbax-checkpoint", "mujoco")
 OURS = ("mpc", "world_models", "envs")
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds all of our packages."""
+
+
+def found_at(name: str) -> str | None:
+    """Where Python finds a package, which may not be ours; None where it finds none."""
+    spec = importlib.util.find_spec(name)
+    return None if spec is None else spec.origin or next(iter(spec.submodule_search_locations or ()), None)
+
+
+def is_ours(where: str) -> bool:
+    """Whether a package found there lies beside this one: ours are always installed together."""
+    return Path(where).resolve().parent.parent == ROOT
 
 
 def ours(name: str) -> Any:
@@ -17,14 +31,13 @@ def ours(name: str) -> Any:
     Raises:
         ImportError: If another package or folder of that name was found first, with where it lies.
     """
-    module = importlib.import_module(name)
-    if getattr(module, "DISTRIBUTION", None) != "craik":
-        found = module.__file__ or next(iter(getattr(module, "__path__", ["nowhere"])))
+    where = found_at(name)
+    if where is not None and not is_ours(where):
         raise ImportError(
-            f"craik needs its own package {name!r}, but Python finds another one first, at {found}: rename that file or "
+            f"craik needs its own package {name!r}, but Python finds another one first, at {where}: rename that file or "
             "folder, or start Python elsewhere"
         )
-    return module
+    return importlib.import_module(name)
 
 
 def examine() -> dict[str, Any]:
@@ -33,26 +46,18 @@ def examine() -> dict[str, Any]:
 
     import mpc
 
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    places, problems = {}, []
-    root = Path(mpc.__file__).parent.parent
-    for name in OURS:
-        spec = importlib.util.find_spec(name)
-        where = None if spec is None else spec.origin or (next(iter(spec.submodule_search_locations or [""])))
-        places[name] = where or "not found"
-        if where is None or Path(where).resolve().parent.parent != root.resolve():
-            problems.append(f"{name} is shadowed: found at {places[name]}, expected beside {root / 'mpc'}")
+    places = {name: found_at(name) for name in OURS}
+    problems = [
+        f"{name} is shadowed: found at {where or 'not found'}, expected beside {ROOT / 'mpc'}"
+        for name, where in places.items()
+        if where is None or not is_ours(where)
+    ]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": versions,
+        "versions": versions(PACKAGES),
         "devices": [str(d) for d in jax.devices()],
         "small loops hoisted": mpc.loops_hoisted,
-        "packages found at": places,
+        "packages found at": {name: where or "not found" for name, where in places.items()},
         "problems": problems,
     }

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mpc.agent import gym_spaces
-from mpc.agent.imagination import Probe
+from mpc.agent.probe import Probe
 
 REAL, IMAGINED, BASELINE = "#1b1b1b", "#d1495b", "#8d99ae"
 SHOWN = 4  # observation coordinates that a picture has room for
@@ -90,10 +90,10 @@ def futures_picture(agent: Any, episode: Episode, probe: Probe, path: Path) -> d
     axes = [figure.add_subplot(shown + 1, 1, i + 1) for i in range(shown + 1)]
     for i in range(shown):
         axes[i].plot(episode.observations[:, i], color=REAL, label="real")
-        for k, b in enumerate(begins[:: max(len(begins) // 6, 1)]):
-            path_ = imagined[list(begins).index(b), :, i]
-            axes[i].plot(b + np.arange(horizon + 1), path_, color=IMAGINED, label="imagined" if k == 0 else None)
-            axes[i].plot(b, path_[0], "o", color=IMAGINED, markersize=4)
+        for k in range(0, len(begins), max(len(begins) // 6, 1)):
+            path_ = imagined[k, :, i]
+            axes[i].plot(begins[k] + np.arange(horizon + 1), path_, color=IMAGINED, label="imagined" if k == 0 else None)
+            axes[i].plot(begins[k], path_[0], "o", color=IMAGINED, markersize=4)
         axes[i].set_ylabel(f"observation {i}")
     axes[0].legend(loc="upper right")
     axes[shown - 1].set_xlabel("environment step")
@@ -103,7 +103,6 @@ def futures_picture(agent: Any, episode: Episode, probe: Probe, path: Path) -> d
     axes[shown].set_ylim(0, None)
     axes[shown].legend(loc="upper left")
     figure.suptitle(f"Imagined and real futures; return {episode.rewards.sum():.1f}")
-    FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)
     return {name: [round(float(e), 5) for e in values] for name, values in errors.items()}
 

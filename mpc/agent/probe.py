@@ -1,35 +1,8 @@
-"""What an agent imagines, made visible: latents read back as observations, and imagined futures beside real ones."""
+"""What an agent imagines, made visible: latents read back as observations."""
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-from world_models.base import Imagined, WorldModel
-
-PyTree = Any
-
-
-def imagine(model: WorldModel, params: PyTree, start: Imagined, actions: jax.Array) -> Imagined:
-    """Roll a world model forward.
-
-    Args:
-        model: Predicts.
-        params: Its parameters.
-        start: As `model.encode` gives it.
-        actions: `[H, A]` as networks see them.
-
-    Returns:
-        `[H+1, ...]`, the start first.
-    """
-
-    def advance(state: Imagined, action: jax.Array):
-        state = model.predict(params, state, action)
-        return state, state
-
-    _, later = jax.lax.scan(advance, start, actions)
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, later)
 
 
 class Probe(NamedTuple):
