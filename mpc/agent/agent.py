@@ -251,12 +251,13 @@ class Agent:
             raise ValueError("this agent has no environment to learn from: give one to Agent or to Agent.load")
         if total_timesteps < 0:
             raise ValueError(f"total_timesteps must be at least 0; got {total_timesteps}")
-        with _terminable(), _bar(total_timesteps, progress_bar) as advance:
+        with _interruptible() as check, _bar(total_timesteps, progress_bar) as advance:
             try:
                 for progress in self._steps(total_timesteps):
                     advance(self.env.num_envs)
                     if callback is not None and callback(self, progress) is False:
                         break
+                    check()
             finally:
                 if checkpoint_path is not None:
                     self.save(checkpoint_path)
@@ -424,20 +425,32 @@ def _where(mask: Any, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM as an exception, so that a checkpoint is written on the way out; only the main thread may ask for that."""
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl-C and SIGTERM wait for the step under way, and are raised where the function yielded here is called.
+
+    Raised at once, they would be swallowed by a finaliser that happened to run, or leave the buffer whose memory a step has
+    given up. A second signal is raised at once all the same. Only the main thread may ask for signals.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
+    received: list[int] = []
 
-    def stop(*_: Any) -> None:
-        raise SystemExit(143)
+    def stop(number: int, *_: Any) -> None:
+        received.append(number)
+        if len(received) > 1:
+            check()
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def check() -> None:
+        if received:
+            raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(143)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield check
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

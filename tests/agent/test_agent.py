@@ -210,6 +210,23 @@ def test_interrupted_learning_leaves_a_checkpoint_to_go_on_from(tmp_path, how):
     assert before >= 25 and agent.learn(5, progress_bar=False).num_timesteps == before + 5
 
 
+@pytest.mark.parametrize(("how", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interruption_is_not_lost_in_a_finaliser(tmp_path, how, raised):
+    class Fuse:
+        def __del__(self):  # whatever is raised in here, Python prints and forgets
+            signal.raise_signal(how)
+
+    def burn(agent: Agent, progress) -> None:
+        if progress.timesteps == 25:
+            Fuse()
+
+    agent, before = Agent("Pendulum-v1", settings=SMALL), signal.getsignal(how)
+    with pytest.raises(raised):
+        agent.learn(60, progress_bar=False, callback=burn, checkpoint_path=tmp_path / "run")
+    assert agent.num_timesteps == 25 == Agent.load(tmp_path / "run").num_timesteps
+    assert signal.getsignal(how) is before
+
+
 def test_pendulum_is_swung_up_after_400_steps():
     """The first learning bar in small: one seed instead of five, ten episodes instead of twenty."""
     begun = time.perf_counter()
