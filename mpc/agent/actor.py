@@ -1,0 +1,134 @@
+"""Mode 1: an actor and a critic learnt in imagination, for the planner to begin from and to see beyond its horizon with.
+
+Both practise on futures that the world model imagines from remembered states, the actor acting in closed loop. For the
+stage cost c and the probability d[k] of being alive k steps on (times the discount so far), along one such future
+
+    G[k] = c[k+1] + (d[k+1] / d[k]) ((1 - λ) V(z[k+1]) + λ G[k+1]),        G[K] = V(z[K])
+
+The critic regresses `V(z[k])` onto G[k]; the actor descends the gradient of G[0] through the imagined dynamics (λ-returns:
+Sutton & Barto 2018, ch. 12; learning in imagination: Hafner et al. 2020).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from mpc.spaces import Space
+from world_models import data
+from world_models.base import Imagined
+from world_models.networks import MLP
+
+PyTree = Any
+
+
+class Practice(NamedTuple):
+    """What the actor and the critic have learnt so far."""
+
+    actor: PyTree
+    critic: PyTree
+    target: PyTree
+    """A running average of the critic, which returns are bootstrapped from and plans end in."""
+    optimizer: PyTree
+    key: jax.Array
+
+
+class ActorCritic(NamedTuple):
+    """`init(key) -> Practice`, `act(practice, latent) -> variables`, `value(practice, latent) -> cost to go` and
+    `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps.
+    """
+
+    init: Callable[[jax.Array], Practice]
+    act: Callable[[PyTree, jax.Array], jax.Array]
+    value: Callable[[PyTree, jax.Array], jax.Array]
+    fit: Callable[..., tuple[Practice, dict[str, jax.Array]]]
+
+
+def actor_critic(
+    dynamics: Callable[[PyTree, Imagined, jax.Array], Imagined],
+    cost: Callable[[PyTree, Imagined], jax.Array],
+    encode: Callable[[PyTree, jax.Array], Imagined],
+    space: Space,
+    latent: int,
+    *,
+    hidden: int = 64,
+    steps: int = 15,
+    batch: int = 64,
+    updates: int = 100,
+    trace: float = 0.9,
+    averaging: float = 0.98,
+    learning_rate: float = 1e-3,
+) -> ActorCritic:
+    def build(rngs: nnx.Rngs, outputs: int) -> MLP:
+        return MLP((latent, hidden, hidden, outputs), last_scale=0.1, rngs=rngs)
+
+    graphs = [nnx.split(nnx.eval_shape(lambda n=n: build(nnx.Rngs(0), n)))[0] for n in (space.size, 1)]
+
+    def act(actor: PyTree, latent: jax.Array) -> jax.Array:
+        return space.project(jnp.tanh(nnx.merge(graphs[0], actor)(latent)))
+
+    def value(critic: PyTree, latent: jax.Array) -> jax.Array:
+        return nnx.merge(graphs[1], critic)(latent)[..., 0]
+
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
+
+    def init(key: jax.Array) -> Practice:
+        key, *keys = jax.random.split(key, 3)
+        actor, critic = (
+            nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=k), n))[1]) for k, n in zip(keys, (space.size, 1), strict=True)
+        )
+        return Practice(actor, critic, jax.tree.map(jnp.copy, critic), (optimizer.init(actor), optimizer.init(critic)), key)
+
+    def imagine(actor: PyTree, params: PyTree, start: Imagined):
+        def advance(state: Imagined, _: None):
+            later = jax.vmap(lambda s: dynamics(params, s, space.relax(act(actor, s.latent))))(state)
+            return later, later
+
+        return jax.lax.scan(advance, start, None, length=steps)[1]  # [K, B, ...]
+
+    def update(practice: Practice, params: PyTree, start: Imagined):
+        def actor_loss(actor: PyTree):
+            later = imagine(actor, params, start)
+            alive = jnp.concatenate([start.alive[None], later.alive])
+            each = jax.vmap(jax.vmap(lambda s: cost(params, s)))(later) / jnp.maximum(alive[:-1], 1e-6)
+            ratio = later.alive / jnp.maximum(alive[:-1], 1e-6)
+            values = value(practice.target, later.latent)
+
+            def back(after: jax.Array, step):
+                c, r, v = step
+                total = c + r * ((1 - trace) * v + trace * after)
+                return total, total
+
+            _, returns = jax.lax.scan(back, values[-1], (each, ratio, values), reverse=True)  # [K, B]
+            return returns[0].mean(), (returns, later.latent, alive)
+
+        (loss, (returns, latents, alive)), slopes = jax.value_and_grad(actor_loss, has_aux=True)(practice.actor)
+        inputs = jnp.concatenate([start.latent[None], latents[:-1]])
+        weight = jax.lax.stop_gradient(alive[:-1])
+
+        def critic_loss(critic: PyTree):
+            return (weight * jnp.square(value(critic, inputs) - returns)).sum() / weight.sum()
+
+        miss, critic_slopes = jax.value_and_grad(critic_loss)(practice.critic)
+        moves, state_a = optimizer.update(slopes, practice.optimizer[0], practice.actor)
+        actor = optax.apply_updates(practice.actor, moves)
+        moves, state_c = optimizer.update(critic_slopes, practice.optimizer[1], practice.critic)
+        critic = optax.apply_updates(practice.critic, moves)
+        target = optax.incremental_update(critic, practice.target, 1 - averaging)
+        return Practice(actor, critic, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
+
+    @jax.jit
+    def fit(practice: Practice, params: PyTree, buffer: data.TrajectoryBuffer):
+        key, draw = jax.random.split(practice.key)
+
+        def one(practice: Practice, key: jax.Array):
+            seen = data.sample(buffer, key, batch, 1).observations[:, 0]
+            return update(practice, params, jax.vmap(lambda o: encode(params, o))(seen))
+
+        practice, metrics = jax.lax.scan(one, practice, jax.random.split(draw, updates))
+        return practice._replace(key=key), jax.tree.map(lambda m: m[-updates // 4 :].mean(), metrics)
+
+    return ActorCritic(jax.jit(init), act, value, fit)
