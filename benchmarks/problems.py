@@ -25,6 +25,8 @@ import numpy as np
 
 import mpc
 
+STORE = Path(__file__).parent / "references.json"
+FEASIBLE = 1e-6  # the largest violation of a limit that still counts as none
 Vector = Any  # a JAX array or a CasADi expression, whichever the formula is given
 
 
@@ -393,5 +395,5 @@ def optimum(name: str) -> Optimum:
     Raises:
         KeyError: If none is stored for that name.
     """
-    stored = json.loads((Path(__file__).parent / "references.json").read_text())["problems"][name]
+    stored = json.loads(STORE.read_text())["problems"][name]
     return Optimum(stored["cost"], np.array(stored["actions"]), stored["warm_cost"])
