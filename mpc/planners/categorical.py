@@ -30,7 +30,7 @@ def categorical_cem(
     problem: Problem,
     *,
     samples: int = 512,
-    elites: int = 64,
+    elites: int = 32,
     momentum: float = 0.1,
     floor: float = 0.01,
     confidence: float = 0.5,
@@ -57,9 +57,7 @@ def categorical_cem(
     if not 1 <= elites <= samples:
         raise ValueError(f"elites must be between 1 and samples={samples}; got {elites}")
     if not (0 <= momentum < 1 and 0 <= floor < 1 and 0 <= confidence < 1):
-        raise ValueError(
-            f"momentum, floor and confidence must lie in [0, 1); got {momentum}, {floor} and {confidence}"
-        )
+        raise ValueError(f"momentum, floor and confidence must lie in [0, 1); got {momentum}, {floor} and {confidence}")
     choices = np.array(space.choices)
     ends = np.cumsum(choices)
     uniform = np.repeat(1 / choices, choices)

@@ -27,7 +27,7 @@ def cem(
     problem: Problem,
     *,
     samples: int = 512,
-    elites: int = 64,
+    elites: int = 32,
     spread: float = 0.5,
     momentum: float = 0.1,
     smoothness: float = 0.5,
@@ -74,7 +74,8 @@ def cem(
         key, draw = jax.random.split(memory.key)
         candidates = search.project(memory.mean[..., None] + memory.std[..., None] * noise(draw))
         # the mean and the best so far compete too, so that an iteration never loses ground
-        candidates = jnp.concatenate([memory.mean[..., None], memory.best[..., None], candidates[..., 2:]], axis=-1)[..., :samples]
+        kept = jnp.stack([memory.mean, memory.best], axis=-1)
+        candidates = jnp.concatenate([kept, candidates[..., 2:]], axis=-1)[..., :samples]
         costs = search.scores(candidates, params, state)
         values, elite = cheapest(costs, candidates, elites)
         mean, std = refit(values, elite, memory.mean, memory.std, momentum)
@@ -109,11 +110,15 @@ def cheapest(costs: jax.Array, candidates: jax.Array, count: int) -> tuple[jax.A
 def refit(
     values: jax.Array, elite: jax.Array, mean: jax.Array, std: jax.Array, momentum: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and deviation of the elites `[K, V, E]` whose costs `[E]` are finite, mixed with the old ones."""
+    """Mean and deviation of the elites `[K, V, E]` whose costs `[E]` are finite, mixed with the old ones.
+
+    The deviation is taken about the old mean, as CMA-ES does (Hansen 2016, eq. 13): about the new one it shrinks even where
+    the elites all lie to one side, and the Gaussian dies on its way to the optimum.
+    """
     finite = jnp.isfinite(values)
     weights = finite / jnp.maximum(finite.sum(), 1)
     centre = elite @ weights
-    width = jnp.sqrt((elite - centre[..., None]) ** 2 @ weights)
+    width = jnp.sqrt((elite - mean[..., None]) ** 2 @ weights)
     fit = finite.any()
     return (
         jnp.where(fit, momentum * mean + (1 - momentum) * centre, mean),

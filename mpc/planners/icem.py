@@ -36,9 +36,9 @@ def icem(
     elites: int = 32,
     spread: float = 0.5,
     momentum: float = 0.1,
-    exponent: float = 2.0,
+    exponent: float = 1.0,
     kept: float = 0.3,
-    decay: float = 1.25,
+    decay: float = 1.1,
     knots: int | None = None,
     interpolation: Interpolation = "linear",
 ) -> Planner:
@@ -53,7 +53,7 @@ def icem(
         exponent: Of the noise's power spectrum `f^-exponent`: 0 is white, 2 changes slowly. The paper takes 2 to 4 for
             locomotion and 0.25 where actions must switch.
         kept: Share of the elites that compete again in the next iteration.
-        decay: The population is divided by this at each iteration, down to twice the elites; 1 keeps it.
+        decay: The population is divided by this at each iteration, down to twice the elites; 1 keeps it, 1.25 is the paper's.
         knots: Search over so many knots in time instead of every step; None for every step.
         interpolation: `"zero"`, `"linear"` or `"cubic"` between knots.
 

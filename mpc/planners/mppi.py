@@ -35,7 +35,7 @@ def mppi(
     samples: int = 512,
     spread: float = 0.5,
     temperature: float | None = None,
-    effective: float = 0.05,
+    effective: float = 0.02,
     cooling: float = 0.95,
     exponent: float = 1.0,
     knots: int | None = None,
@@ -65,10 +65,8 @@ def mppi(
             "mppi needs samples >= 2, spread > 0, exponent >= 0 and temperature > 0 or None; "
             f"got samples={samples}, spread={spread}, exponent={exponent}, temperature={temperature}"
         )
-    if not 1 / samples <= effective < 1 or not 0 < cooling <= 1:
-        raise ValueError(
-            f"effective must lie in [1/samples, 1) and cooling in (0, 1]; got effective={effective}, cooling={cooling}"
-        )
+    if not 0 < effective < 1 or not 0 < cooling <= 1:
+        raise ValueError(f"effective must lie in (0, 1) and cooling in (0, 1]; got effective={effective}, cooling={cooling}")
     search = sampler(problem, knots, interpolation)
     steps, size = search.knots.count, problem.action_space.size
     noise = gaussian_noise((steps, size, samples), colouring(steps, exponent))
@@ -88,7 +86,9 @@ def mppi(
         leader = jnp.argmin(costs)
         lowest = costs[leader]
         excess = jnp.where(jnp.isfinite(costs), costs - jnp.where(jnp.isfinite(lowest), lowest, 0.0), jnp.inf)
-        heat = adapted(excess, effective * samples) if temperature is None else jnp.asarray(temperature, costs.dtype)
+        heat = (
+            adapted(excess, max(effective * samples, 1.0)) if temperature is None else jnp.asarray(temperature, costs.dtype)
+        )
         weights = softmin(excess, heat)
         mean = jnp.where(jnp.isfinite(lowest), candidates @ weights, memory.mean)
         better = lowest < memory.cost
