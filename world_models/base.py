@@ -53,9 +53,10 @@ class WorldModel(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of what was seen: observations `[O]`, rewards scalars."""
+    """Mean and standard deviation of what was seen, and the best reward: observations `[O]`, rewards scalars."""
 
     observation_mean: Float[Array, " observation"]
     observation_std: Float[Array, " observation"]
     reward_mean: Float[Array, ""]
     reward_std: Float[Array, ""]
+    reward_best: Float[Array, ""]

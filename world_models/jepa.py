@@ -110,7 +110,7 @@ def jepa(
 
     def init(key: jax.Array) -> PyTree:
         weights = nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
-        scales = Moments(jnp.zeros(observation), jnp.ones(observation), jnp.zeros(()), jnp.ones(()))
+        scales = Moments(jnp.zeros(observation), jnp.ones(observation), jnp.zeros(()), jnp.ones(()), jnp.ones(()))
         return {"network": weights, "scales": scales}
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
@@ -127,7 +127,8 @@ def jepa(
         every = (jnp.broadcast_to(x, (members, 1, x.shape[-1])) for x in (state.latent, action))
         following, rewards, log_odds = (x[:, 0] for x in networks(params).predict(*every))
         mean, scales = following.mean(axis=0), params["scales"]
-        reward = rewards.mean() + scales.reward_mean / scales.reward_std
+        # networks extrapolate: without a ceiling, plans and critics chase rewards that were never seen
+        reward = jnp.minimum(rewards.mean() + scales.reward_mean / scales.reward_std, scales.reward_best / scales.reward_std)
         spread = jnp.square(following - mean).sum(axis=-1).mean() + rewards.var()
         return Imagined(
             latent=mean,

@@ -47,7 +47,8 @@ def moments(buffer: data.TrajectoryBuffer) -> Moments:
     reward_std = jnp.sqrt(jnp.sum((buffer.rewards - reward_mean) ** 2, where=follows) / count)
     # a reward that hardly varies is measured by its size, or else it would drown every other cost
     floor = jnp.maximum(0.5 * jnp.abs(reward_mean), 1e-3)
-    return Moments(mean, jnp.maximum(std, 1e-3), reward_mean, jnp.maximum(reward_std, floor))
+    best = jnp.max(buffer.rewards, where=follows, initial=-jnp.inf)
+    return Moments(mean, jnp.maximum(std, 1e-3), reward_mean, jnp.maximum(reward_std, floor), best)
 
 
 def trainer(

@@ -10,6 +10,7 @@ Sutton & Barto 2018, ch. 12; learning in imagination: Hafner et al. 2020).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -49,21 +50,21 @@ class ActorCritic(NamedTuple):
 
 def actor_critic(
     dynamics: Callable[[PyTree, Imagined, jax.Array], Imagined],
-    cost: Callable[[PyTree, Imagined], jax.Array],
+    step_cost: Callable[[PyTree, Imagined, jax.Array, Imagined], jax.Array],
     encode: Callable[[PyTree, jax.Array], Imagined],
     space: Space,
     latent: int,
     *,
     hidden: int = 64,
     steps: int = 15,
-    batch: int = 64,
+    batch: int = 32,
     updates: int = 100,
     trace: float = 0.9,
     averaging: float = 0.98,
     learning_rate: float = 1e-3,
 ) -> ActorCritic:
-    def build(rngs: nnx.Rngs, outputs: int) -> MLP:
-        return MLP((latent, hidden, hidden, outputs), last_scale=0.1, rngs=rngs)
+    def build(rngs: nnx.Rngs, outputs: int) -> MLP:  # beginning as a constant 0: no preference, and no cost to come
+        return MLP((latent, hidden, hidden, outputs), last_scale=0.0, rngs=rngs)
 
     graphs = [nnx.split(nnx.eval_shape(lambda n=n: build(nnx.Rngs(0), n)))[0] for n in (space.size, 1)]
 
@@ -83,17 +84,22 @@ def actor_critic(
         return Practice(actor, critic, jax.tree.map(jnp.copy, critic), (optimizer.init(actor), optimizer.init(critic)), key)
 
     def imagine(actor: PyTree, params: PyTree, start: Imagined):
+        def one(state: Imagined) -> tuple[Imagined, jax.Array]:
+            action = space.relax(act(actor, state.latent))
+            later = dynamics(params, state, action)
+            return later, step_cost(params, state, action, later)
+
         def advance(state: Imagined, _: None):
-            later = jax.vmap(lambda s: dynamics(params, s, space.relax(act(actor, s.latent))))(state)
-            return later, later
+            later, costs = jax.vmap(one)(state)
+            return later, (later, costs)
 
         return jax.lax.scan(advance, start, None, length=steps)[1]  # [K, B, ...]
 
     def update(practice: Practice, params: PyTree, start: Imagined):
         def actor_loss(actor: PyTree):
-            later = imagine(actor, params, start)
+            later, costs = imagine(actor, params, start)
             alive = jnp.concatenate([start.alive[None], later.alive])
-            each = jax.vmap(jax.vmap(lambda s: cost(params, s)))(later) / jnp.maximum(alive[:-1], 1e-6)
+            each = costs / jnp.maximum(alive[:-1], 1e-6)
             ratio = later.alive / jnp.maximum(alive[:-1], 1e-6)
             values = value(practice.target, later.latent)
 
@@ -120,7 +126,7 @@ def actor_critic(
         target = optax.incremental_update(critic, practice.target, 1 - averaging)
         return Practice(actor, critic, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)
     def fit(practice: Practice, params: PyTree, buffer: data.TrajectoryBuffer):
         key, draw = jax.random.split(practice.key)
 

@@ -14,19 +14,19 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import mpc
 from mpc import controller as loops
-from mpc.agent import gym_spaces
+from mpc.agent import gym_spaces, objective
+from mpc.agent.objective import Cost, as_seen
 from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
+from mpc.planners.gradient import propose
 from world_models import checkpoint, data, jepa, trainer
 from world_models.base import Imagined, WorldModel
 from world_models.diagnostics import effective_rank
 
 PyTree = Any
-Cost = Callable[..., jax.Array]
 
 
 class Progress(NamedTuple):
@@ -37,22 +37,6 @@ class Progress(NamedTuple):
     """Returns of the episodes that ended in this step."""
     metrics: dict[str, float]
     """Of the training that followed this step; empty when there was none."""
-
-
-def reward_cost() -> tuple[mpc.costs.Total, mpc.costs.Total]:
-    """Stage and terminal cost of imagined futures: the reward missed, and the doubt about it.
-
-    By-products of a step are read off the state it leads to, so that `Σ_{t=0}^{H-1} cost + terminal` counts each once.
-    """
-
-    def reward(params: PyTree, state: PyTree, *_: Any) -> jax.Array:
-        return -state.reward
-
-    def doubt(params: PyTree, state: PyTree, *_: Any) -> jax.Array:
-        return params["cost"]["doubt"] * state.doubt
-
-    total = mpc.costs.total(reward=(1.0, reward), doubt=(1.0, doubt))
-    return total, total
 
 
 class Agent:
@@ -105,17 +89,19 @@ class Agent:
         environments = 1 if self.env is None else self.env.num_envs
         rows = max(settings.capacity // environments, 2)
         self.buffer = data.create(rows, environments, (size,), (shown,))
-        training_key, self._key = jax.random.split(jax.random.key(seed))
-        self.training = self._trainer.init(training_key)
+        self._minds = objective.actor_and_critic(self.model, size, self.space, settings, cost)
+        training_key, practice_key, self._key = jax.random.split(jax.random.key(seed), 3)
+        self.training, self.practice = self._trainer.init(training_key), self._minds.init(practice_key)
         self.num_timesteps = 0
         self.trained = False
+        self._practised_since = 0
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
-        self.planner = planner(self.model, self.space, settings, cost)
+        self.planner = objective.planner(self.model, self.space, settings, self._minds, cost)
         self._compile()
 
     def _compile(self) -> None:
         s, plan, model = self.settings, self.planner, self.model
-        wide = planner(model, self.space, replace(s, starts=s.first_starts), self.cost)
+        wide = objective.planner(model, self.space, replace(s, starts=s.first_starts), self._minds, self.cost)
 
         def first(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
             # an episode's first decision searches widely for the basin that later ones stay in
@@ -125,6 +111,8 @@ class Agent:
 
         def next_(params: PyTree, observation: jax.Array, loop: loops.Loop):
             state = model.encode(params["model"], observation)
+            reaction = objective.react(plan.problem, self._minds, params, state)
+            loop = loop._replace(planner=propose(loop.planner, reaction))
             loop, made, action = loops.decide(plan, params, state, loop, s.iterations)
             return loop, made.status, action
 
@@ -146,7 +134,12 @@ class Agent:
     @property
     def params(self) -> PyTree:
         """Everything planning depends on: the model's weights, and the cost's."""
-        return {"model": self.training.params, "cost": {"doubt": np.float32(self.settings.doubt)}}
+        return {
+            "model": self.training.params,
+            "cost": {"doubt": np.float32(self.settings.doubt)},
+            "actor": self.practice.actor,
+            "critic": self.practice.target,
+        }
 
     def _noisy(self, actions: jax.Array, key: jax.Array) -> jax.Array:
         variables = jax.vmap(self.space.encode)(actions)
@@ -280,7 +273,7 @@ class Agent:
             else:
                 if not self.trained:
                     self._train(self.settings.first_trainings)
-                actions, state = self.predict(raw, state, started)
+                actions, state = self.predict(raw, state, started, deterministic=False)
             raw, rewards, terminated, truncated, infos = env.step(actions)
             observations = gym_spaces.flatten(self.observation_space, raw, batched=True)
             if "final_obs" in infos:
@@ -318,6 +311,14 @@ class Agent:
         metrics: dict[str, jax.Array] = {}
         for _ in range(times):
             self.training, metrics = self._trainer.fit(self.training, self.buffer)
+        # what was learnt in the dreams of a poor model is hard to unlearn (Nikishin et al. 2022): begin again now and then
+        again = self.num_timesteps >= self.settings.restart_growth * self._practised_since
+        if again:
+            self.practice = self._minds.init(self._draw(1)[0])
+            self._practised_since = self.num_timesteps
+        for _ in range(self.settings.first_trainings if again else times):
+            self.practice, practised = self._minds.fit(self.practice, self.params, self.buffer)
+            metrics |= practised
         self.trained = True
         return {name: float(value) for name, value in metrics.items()}
 
@@ -327,11 +328,16 @@ class Agent:
         Args:
             path: The folder of checkpoints.
         """
-        tree = {"training": self.training, "buffer": self.buffer, "key": self._key}
+        tree = {"training": self.training, "practice": self.practice, "buffer": self.buffer, "key": self._key}
         return checkpoint.save(path, tree, self._signature() | {"state": self._counters()}, step=self.num_timesteps)
 
     def _counters(self) -> dict[str, Any]:
-        return {"timesteps": self.num_timesteps, "trained": self.trained, "seed": self.seed}
+        return {
+            "timesteps": self.num_timesteps,
+            "trained": self.trained,
+            "practised_since": self._practised_since,
+            "seed": self.seed,
+        }
 
     def _signature(self) -> dict[str, Any]:
         return {
@@ -385,39 +391,13 @@ class Agent:
             agent.buffer.observations.shape[2:],
             agent.buffer.actions.shape[2:],
         )
-        like = {"training": agent.training, "buffer": agent.buffer, "key": agent._key}
+        like = {"training": agent.training, "practice": agent.practice, "buffer": agent.buffer, "key": agent._key}
         tree, _ = checkpoint.load(path, like)
-        agent.training, agent.buffer, agent._key = (tree[name] for name in ("training", "buffer", "key"))
+        agent.training, agent.practice, agent.buffer, agent._key = (tree[name] for name in like)
         agent.env_id = agent.env_id or kept["env"]
         agent.num_timesteps, agent.trained = kept["state"]["timesteps"], kept["state"]["trained"]
+        agent._practised_since = kept["state"]["practised_since"]
         return agent
-
-
-def as_seen(space: Any, action: jax.Array) -> jax.Array:
-    """An action as networks like it, `[size]`: continuous ones scaled to `[-1, 1]`, choices as points on a simplex."""
-    return space.encode(action) if space.exact else action
-
-
-def planner(model: WorldModel, space: Any, settings: Settings, cost: Cost | None = None) -> mpc.Planner:
-    """The gradient planner through a world model, for the learnt reward or a known cost.
-
-    Args:
-        model: Predicts.
-        space: Of actions.
-        settings: Horizon, starts, step size.
-        cost: Known stage cost, or None for the learnt reward.
-    """
-    stage, terminal = reward_cost()
-    if cost is not None:
-        doubt = stage.weighted["doubt"]
-        stage, terminal = mpc.costs.total(cost=(1.0, cost), doubt=doubt), mpc.costs.total(doubt=doubt)
-
-    def dynamics(params: PyTree, state: PyTree, action: jax.Array) -> PyTree:
-        return model.predict(params["model"], state, as_seen(space, action))
-
-    problem = mpc.Problem(dynamics, stage, terminal, horizon=settings.horizon, action_space=space)
-    optimizer = optax.adam(settings.step_size)
-    return mpc.gradient(problem, optimizer=optimizer, starts=settings.starts, spread=settings.spread)
 
 
 def _where(mask: Any, a: jax.Array, b: jax.Array) -> jax.Array:

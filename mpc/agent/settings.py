@@ -24,6 +24,12 @@ class Settings:
     """Windows per ensemble member and gradient step."""
     window: int = 4
     """Steps over which predictions are chained in training."""
+    practice: int = 100
+    """Gradient steps of the actor and the critic, in imagination, after each training."""
+    restart_growth: float = 1.5
+    """Growth of experience after which the actor and the critic begin anew."""
+    practice_steps: int = 15
+    """Steps imagined ahead in them."""
     hidden: int = 64
     """Units of every hidden layer."""
     members: int = 5

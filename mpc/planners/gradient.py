@@ -115,3 +115,14 @@ def gradient(
         return begin(jnp.where(fresh, noise(draw), later), key)
 
     return Planner(init, step, plan, shift, problem)
+
+
+def propose(memory: GradientMemory, variables: jax.Array) -> GradientMemory:
+    """Let a decision's last start be a proposal from elsewhere, for example an actor's, in place of noise.
+
+    Args:
+        memory: As `init` or `shift` left it.
+        variables: `[H, V]`, within the space's bounds.
+    """
+    proposed = memory.variables.at[-1].set(variables)
+    return memory._replace(variables=proposed, best=memory.best.at[-1].set(variables))

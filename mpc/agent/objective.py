@@ -1,0 +1,114 @@
+"""What the agent wants: the cost of imagined futures, the planner that minimises it, the actor and critic that learn it.
+
+By-products of a step are read off the state it leads to, so that `Σ_{t=0}^{H-1} cost + terminal_cost` counts each once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import mpc
+from mpc.agent.actor import ActorCritic, actor_critic
+from mpc.agent.settings import Settings
+from mpc.spaces import Space
+from world_models.base import Imagined, WorldModel
+
+PyTree = Any
+Cost = Callable[..., jax.Array]
+
+
+def as_seen(space: Any, action: jax.Array) -> jax.Array:
+    """An action as networks like it, `[size]`: continuous ones scaled to `[-1, 1]`, choices as points on a simplex."""
+    return space.encode(action) if space.exact else action
+
+
+def _missed(params: PyTree, state: Imagined, *_: Any) -> jax.Array:
+    return -state.reward
+
+
+def _doubt(params: PyTree, state: Imagined, *_: Any) -> jax.Array:
+    return params["cost"]["doubt"] * state.doubt
+
+
+def _dynamics(model: WorldModel, space: Space) -> Callable[[PyTree, Imagined, jax.Array], Imagined]:
+    return lambda params, state, action: model.predict(params["model"], state, as_seen(space, action))
+
+
+def actor_and_critic(
+    model: WorldModel, observation: int, space: Space, settings: Settings, known: Cost | None = None
+) -> ActorCritic:
+    """An actor and a critic for the learnt reward or a known stage cost, doubt included.
+
+    Args:
+        model: Predicts.
+        observation: Size of an observation.
+        space: Of actions.
+        settings: Sizes, and how much to practise.
+        known: Known stage cost, or None for the learnt reward.
+    """
+
+    def cost(params: PyTree, state: Imagined, action: jax.Array, later: Imagined) -> jax.Array:
+        step = _missed(params, later) if known is None else state.alive * known(params, state, action, 0)
+        return step + _doubt(params, later)
+
+    def encode(params: PyTree, observation: jax.Array) -> Imagined:
+        return model.encode(params["model"], observation)
+
+    latent = jax.eval_shape(lambda: model.encode(model.init(jax.random.key(0)), jnp.zeros(observation))).latent.shape[0]
+    return actor_critic(
+        _dynamics(model, space),
+        cost,
+        encode,
+        space,
+        latent,
+        hidden=settings.hidden,
+        steps=settings.practice_steps,
+        updates=settings.practice,
+    )
+
+
+def planner(
+    model: WorldModel, space: Space, settings: Settings, minds: ActorCritic, known: Cost | None = None
+) -> mpc.Planner:
+    """The gradient planner through a world model, for the learnt reward or a known cost, with the critic at its horizon.
+
+    Args:
+        model: Predicts.
+        space: Of actions.
+        settings: Horizon, starts, step size.
+        minds: Whose critic says what comes after the horizon.
+        known: Known stage cost, or None for the learnt reward.
+    """
+
+    def beyond(params: PyTree, state: Imagined) -> jax.Array:
+        return state.alive * minds.value(params["critic"], state.latent)
+
+    terms: dict[str, tuple[float, Cost]] = {"doubt": (1.0, _doubt)}
+    if known is None:
+        terms["reward"] = (1.0, _missed)
+        stage = mpc.costs.total(**terms)
+    else:
+        stage = mpc.costs.total(cost=(1.0, lambda p, s, a, t: s.alive * known(p, s, a, t)), **terms)
+    terminal = mpc.costs.total(critic=(1.0, beyond), **terms)
+    problem = mpc.Problem(_dynamics(model, space), stage, terminal, horizon=settings.horizon, action_space=space)
+    return mpc.gradient(problem, optimizer=optax.adam(settings.step_size), starts=settings.starts, spread=settings.spread)
+
+
+def react(problem: mpc.Problem, minds: ActorCritic, params: PyTree, state: Imagined) -> jax.Array:
+    """What the actor would do over the horizon, in closed loop in imagination: planner variables `[H, V]`.
+
+    Args:
+        problem: The planner's.
+        minds: Whose actor acts.
+        params: The agent's parameters.
+        state: Where to start.
+    """
+
+    def advance(state: Imagined, _: None):
+        variables = minds.act(params["actor"], state.latent)
+        return problem.dynamics(params, state, problem.action_space.relax(variables)), variables
+
+    return jax.lax.scan(advance, jax.tree.map(jnp.asarray, state), None, length=problem.horizon)[1]
