@@ -5,8 +5,12 @@ import importlib
 from mpc import costs, hoisting, spaces
 from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
+from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
 from mpc.planners.gradient import gradient
+from mpc.planners.icem import icem
+from mpc.planners.mppi import mppi
+from mpc.planners.predictive import predictive_sampling
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
 from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
@@ -25,11 +29,15 @@ __all__ = [
     "Problem",
     "Rollout",
     "Status",
+    "categorical_cem",
     "cem",
     "costates",
     "costs",
     "energy",
     "gradient",
+    "icem",
+    "mppi",
+    "predictive_sampling",
     "rollout",
     "solve",
     "spaces",
