@@ -4,7 +4,7 @@
     python -m benchmarks.planners --quick                           # a minute: fewer seeds, shorter searches
     python -m benchmarks.planners --problems pendulum cartpole --planners ilqr fatrop --seeds 20
 
-Per planner and problem: compile time apart; CPU and wall time of a cold solve from the shared initial guesses, and of a
+Per planner and problem: compile time (CPU seconds until the first cold solve, less a solve) apart; CPU and wall time of a cold solve from the shared initial guesses, and of a
 warm one (the next receding-horizon decision: from the state after the first action of the best known plan, by a solver
 that knows that plan, one step later); the cost of the actions rolled out in float64, the largest violation of a limit,
 and the share of seeds that reached the best known optimum: cost at most 1e-4 above it, relatively, and violation at most
@@ -36,7 +36,7 @@ import tyro
 from matplotlib.figure import Figure
 
 import mpc
-from benchmarks.peers import PEERS, Session, Unavailable, later
+from benchmarks.peers import ON_DEMAND, PEERS, Session, Unavailable, later
 from benchmarks.problems import FEASIBLE, REFERENCES, Reference, optimum
 from world_models.checkpoint import versions
 
@@ -75,7 +75,7 @@ class Options:
     problems: tuple[str, ...] = tuple(REFERENCES)
     """Reference problems."""
     planners: tuple[str, ...] = ()
-    """Our planners and peers by name; all when left out."""
+    """Our planners and peers by name; all when left out, but for fatrop-compiled, which takes minutes to build."""
     seeds: int = 20
     """Initial guesses, the seeds 0 … n-1."""
     seconds: float = 60.0
@@ -207,12 +207,16 @@ def trace(session: Session, reference: Reference) -> list[dict[str, float]]:
         points.append({"iterations": found[0], "cpu_ms": spent, "cost": cost, "violation": violation})
 
 
-def compete(session: Session, yardstick: Session | None, reference: Reference, seeds: int, seconds: float) -> dict[str, Any]:
+def compete(
+    make: Callable[[Reference], Session], yardstick: Session | None, reference: Reference, seeds: int, seconds: float
+) -> dict[str, Any]:
     """One contestant on one problem: a row of figures."""
     best, begun = optimum(reference.name), time.perf_counter()
-    given, again = session.prepare(0), session.prepare_warm()
-    compile_cold = timed(session.cold, given)[2] - timed(session.cold, given)[2]
-    compile_warm = timed(session.warm, again)[2] - timed(session.warm, again)[2]
+    session, build, _ = timed(make, reference)
+    given = session.prepare(0)
+    compile_cold = build + timed(session.cold, given)[1] - timed(session.cold, given)[1]
+    again, preparing, _ = timed(lambda _: session.prepare_warm(), None)
+    compile_warm = preparing + timed(session.warm, again)[1] - timed(session.warm, again)[1]
     cold: list[tuple[float, float, float, float, float]] = []  # cpu, wall, cost, violation, the yardstick's cpu
     for seed in range(seeds):
         pace = timed(yardstick.cold, yardstick.prepare(seed))[1] if yardstick else np.nan
@@ -259,6 +263,7 @@ def compete(session: Session, yardstick: Session | None, reference: Reference, s
         "warm_success": float(((w[3] <= FEASIBLE) & reached(w[2], best.warm_cost)).mean()),
         "costs": c[2].tolist(),
         "violations": c[3].tolist(),
+        "curve": trace(session, reference),
     }
 
 
@@ -343,8 +348,9 @@ def run(options: Options) -> list[dict[str, Any]]:
         ValueError: If a problem or a planner is not known.
     """
     entries = {name: shortened(e) if options.quick else e for name, e in PLANNERS.items()}
-    makers = {name: maker for name, maker in PEERS.items()} | {name: partial(ours, e) for name, e in entries.items()}
+    makers = PEERS | {name: partial(ours, entry) for name, entry in entries.items()}
     wanted = options.planners or tuple(makers)
+    makers |= ON_DEMAND
     for kind, asked, known in (("problem", options.problems, REFERENCES), ("planner", wanted, makers)):
         if unknown := [name for name in asked if name not in known]:
             raise ValueError(f"no {kind} is called {unknown[0]!r}; there are {', '.join(known)}")
@@ -360,13 +366,11 @@ def run(options: Options) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"problem": name, "planner": planner}
             rows.append(row)
             try:
-                session = makers[planner](reference)
+                row |= compete(makers[planner], yardstick, reference, seeds, options.seconds)
             except Unavailable as reason:
                 row["skipped"] = str(reason)
                 print(f"{name:>11} {planner:<20} skipped: {reason}", flush=True)
                 continue
-            row |= compete(session, yardstick, reference, seeds, options.seconds)
-            row["curve"] = trace(session, reference)
             print(
                 f"{name:>11} {planner:<20} compile {row['compile_s']:5.1f} s, cold {row['cold_cpu_ms']:8.2f} ms "
                 f"(x {row['cold_ratio']:.2f}), warm {row['warm_cpu_ms']:8.2f} ms (x {row['warm_ratio']:.2f}), "
