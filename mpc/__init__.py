@@ -2,14 +2,16 @@
 
 import importlib
 
-from mpc import costs, hoisting, spaces
+from mpc import constraints, costs, hoisting, spaces
 from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
 from mpc.planners.gradient import gradient
 from mpc.planners.icem import icem
+from mpc.planners.lagrangian import lagrangian
 from mpc.planners.mppi import mppi
+from mpc.planners.multistart import multistart
 from mpc.planners.predictive import predictive_sampling
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
@@ -31,12 +33,15 @@ __all__ = [
     "Status",
     "categorical_cem",
     "cem",
+    "constraints",
     "costates",
     "costs",
     "energy",
     "gradient",
     "icem",
+    "lagrangian",
     "mppi",
+    "multistart",
     "predictive_sampling",
     "rollout",
     "solve",

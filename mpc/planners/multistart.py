@@ -83,12 +83,12 @@ def multistart(single: Planner, *, starts: int, spread: float = 0.3, screen: tup
 
     def plan(params: PyTree, state: PyTree, memory: MultistartMemory) -> Plan:
         costs = memory.starts.cost
-        if space.exact:
+        if space.exact and not problem.constraints:
             chosen = single.plan(params, state, _take(memory.starts, _leader(costs)))
-        else:  # what is executed is scored, not its relaxation
+        else:  # what is executed is scored, not its relaxation, nor an energy with penalties
             plans = jax.vmap(single.plan, in_axes=(None, None, 0))(params, state, memory.starts)
             costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
-            chosen = _take(plans, _leader(costs))
+            chosen = _take(plans, _foremost(plans, costs) if problem.constraints else _leader(costs))
         return chosen._replace(info=chosen.info | {"start_costs": costs})
 
     def shift(memory: MultistartMemory) -> MultistartMemory:
@@ -116,6 +116,14 @@ def _leader(costs: jax.Array) -> jax.Array:
     return jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
 
 
+def _foremost(plans: Plan, costs: jax.Array) -> jax.Array:
+    """The cheapest of feasible plans, or else the least violating."""
+    violation = jnp.stack(list(plans.info["violation"].values())).max(axis=0)
+    feasible = plans.status != Status.INFEASIBLE
+    cheapest, least = _leader(jnp.where(feasible, costs, jnp.inf)), _leader(jnp.where(jnp.isfinite(costs), violation, jnp.inf))
+    return jnp.where((feasible & jnp.isfinite(costs)).any(), cheapest, least)
+
+
 def _take(memory: PyTree, starts: jax.Array) -> PyTree:
     return jax.tree.map(lambda x: x[starts], memory)
 
@@ -123,3 +131,21 @@ def _take(memory: PyTree, starts: jax.Array) -> PyTree:
 def _summary(starts: PyTree, key: jax.Array) -> MultistartMemory:
     leader = _leader(starts.cost)
     return MultistartMemory(starts, starts.cost[leader], starts.optimality[leader], key)
+
+
+def side_by_side(memory: PyTree) -> PyTree:
+    """The memories of all starts of a planner, `[S, ...]`, also where S is 1."""
+    return memory.starts if isinstance(memory, MultistartMemory) else jax.tree.map(lambda x: x[None], memory)
+
+
+def propose(memory: PyTree, variables: jax.Array) -> PyTree:
+    """Let a decision's last start be a proposal from elsewhere, for example an actor's, in place of noise.
+
+    Args:
+        memory: Of a planner with many starts, as `init` or `shift` left it.
+        variables: `[H, V]`, within the space's bounds.
+    """
+    if not isinstance(memory, MultistartMemory):
+        return memory.restart(variables)
+    last = _take(memory.starts, jnp.asarray(-1)).restart(variables)
+    return memory._replace(starts=jax.tree.map(lambda every, new: every.at[-1].set(new), memory.starts, last))
