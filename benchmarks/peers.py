@@ -146,7 +146,9 @@ def interior_point(reference: Reference, solver: str, options: dict[str, Any], w
 
     with silence():  # fatrop introduces itself at its first call
         cold.solve(reference.start, prepare(0))
-    return Session(prepare, lambda guess: cold.solve(reference.start, guess), prepare_warm, lambda given: again.solve(*given))
+    return Session(
+        prepare, lambda guess: cold.solve(reference.start, guess), prepare_warm, lambda given: again.solve(*given)
+    )
 
 
 def fatrop(reference: Reference) -> Session:
@@ -169,7 +171,7 @@ def fatrop_compiled(reference: Reference) -> Session:
 
 
 def ipopt(reference: Reference) -> Session:
-    """CasADi and IPOPT (Wächter & Biegler 2006) with MUMPS; the next decision begins with a barrier of 1e-3, the best tried."""
+    """CasADi and IPOPT (Wächter & Biegler 2006) on MUMPS; the next decision begins with the best barrier tried, 1e-3."""
     return interior_point(reference, "ipopt", {"ipopt": {"print_level": 0, "sb": "yes"}}, {"mu_init": 1e-3})
 
 
@@ -194,9 +196,8 @@ def lbfgsb(reference: Reference) -> Session:
             return float(value), np.asarray(gradient)
 
         with jax.enable_x64(True):
-            found = optimize.minimize(
-                evaluate, guess.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 2000, "maxfun": 4000}
-            )
+            options = {"maxiter": 2000, "maxfun": 4000}
+            found = optimize.minimize(evaluate, guess.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         return found.x.reshape(shape)
 
     def prepare(seed: int) -> tuple[Any, np.ndarray]:
@@ -283,9 +284,7 @@ def stable_worldmodel(reference: Reference, samples: int = 512, iterations: int 
 
     def solve(given: tuple[Any, np.ndarray, int]) -> np.ndarray:
         start, guess, seed = given
-        solver = solvers.CEMSolver(
-            Model(), num_samples=samples, var_scale=0.5, n_steps=iterations, topk=elites, seed=seed
-        )
+        solver = solvers.CEMSolver(Model(), num_samples=samples, var_scale=0.5, n_steps=iterations, topk=elites, seed=seed)
         solver.configure(action_space=spaces.Box(low[None], high[None]), n_envs=1, config=Config())
         state = torch.tensor(np.asarray(start), dtype=torch.float32)[None]
         mean = ((torch.tensor(guess, dtype=torch.float32) - centre) / half)[None]

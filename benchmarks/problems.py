@@ -15,7 +15,7 @@ them. The best known optima (multi-start of an interior-point solver; local, not
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +57,7 @@ class Reference:
     """One reference problem, as formulas; see the module for what they mean.
 
     `dynamics(maths, x, u)`, `stage(maths, x, u)`, `terminal(maths, x)`; `low`, `high`: the bounds of an action; `start`:
-    the state planned from; `units`: of states and actions, for people.
+    the state planned from.
     """
 
     name: str
@@ -97,8 +97,8 @@ class Reference:
     def measure(self, actions: Any, start: Any = None) -> tuple[float, float]:
         """Cost and largest violation of any limit or bound, of actions `[H, A]` rolled out in float64."""
         with jax.enable_x64(True):
-            actions = jnp.asarray(np.asarray(actions, np.float64))
-            cost, violation = _measure(self, jnp.asarray(self.start if start is None else start, jnp.float64), actions)
+            begin = jnp.asarray(self.start if start is None else start, jnp.float64)
+            cost, violation = _evaluation(self)(begin, jnp.asarray(np.asarray(actions, np.float64)))
             return float(cost), float(violation)
 
     def successor(self, actions: Any) -> np.ndarray:
@@ -117,8 +117,9 @@ def _constraint(limit: Limit) -> Any:
     )
 
 
-@lru_cache(maxsize=None)
-def _compiled(reference: Reference) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+@cache
+def _evaluation(reference: Reference) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Cost and violation as one compiled function of a start and actions."""
     low, high = np.array(reference.low), np.array(reference.high)
 
     def worst(state: jax.Array, t: jax.Array) -> jax.Array:
@@ -143,10 +144,6 @@ def _compiled(reference: Reference) -> Callable[[jax.Array, jax.Array], tuple[ja
         return cost + reference.terminal(JAX, last), violation
 
     return jax.jit(both)
-
-
-def _measure(reference: Reference, start: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _compiled(reference)(start, actions)
 
 
 def rk4(derivative: Callable[[Vector, Vector], Vector], x: Vector, u: Vector, dt: float) -> Vector:
@@ -262,7 +259,7 @@ def rendezvous() -> Reference:
     Limits: at t = H the chaser is at the port (0, 45, 0) with no relative velocity, `[(r - port)/100, v] = 0`; always
     outside a sphere of 40 m around the station, `1 - |r|²/40² <= 0`; on the last 10 steps inside the approach cone of 20°
     whose tip lies 2 m inside the port, `sqrt(x² + z² + 0.1²) <= tan 20° (y - 43)`, divided by 100 m. The far end of the
-    sphere, seen from the port, is a trap: a least violation that is not the least.
+    sphere, seen from the port, is a trap: a least violation nearby that is not feasible.
     """
     dt, radius, port, width = 20.0, 40.0, 45.0, 0.4
     transition, thrust = clohessy_wiltshire(0.00113, dt)
@@ -370,9 +367,7 @@ def quadrotor() -> Reference:
     return Reference("quadrotor", 60, *bounds, (0.0,) * 6, dynamics, stage, terminal, limits)
 
 
-REFERENCES: dict[str, Reference] = {
-    make.__name__: make() for make in (pendulum, cartpole, rendezvous, car, quadrotor)
-}
+REFERENCES: dict[str, Reference] = {make.__name__: make() for make in (pendulum, cartpole, rendezvous, car, quadrotor)}
 
 
 class Optimum(NamedTuple):
