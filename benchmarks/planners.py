@@ -302,8 +302,8 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         "# Planners on the reference problems",
         "",
         f"`{header['command']}`, {header['processor']}, one core. Times are CPU milliseconds, medians over the seeds; "
-        "compile time is apart. ÷ fatrop: the median of the ratios to fatrop on the same seed, solved right before. Reached: "
-        f"at most {CLOSE:g} (relative) above the best known cost with violation at most {FEASIBLE:g}, cost and violation of "
+        "compile time is apart. ÷ fatrop: the median of the ratios to fatrop on the same seed, solved right before. "
+        f"Reached: at most {CLOSE:g} (relative) above the best known cost with violation at most {FEASIBLE:g}, both of "
         "the actions rolled out in float64.",
     ]
     for name in dict.fromkeys(row["problem"] for row in rows):

@@ -5,16 +5,17 @@
 
 | part | what is measured |
 |---|---|
-| long | one gradient step over 125 … 1,000 steps of a latent of 512, 64 starts: memory and time |
-| models | a CEM iteration (512 × 15 steps) and a gradient step (64 × 15 steps) through A and B, as a share of the GEMM peak |
+| long | a gradient step over 125 … 1,000 steps of a latent of 512, 64 starts: memory and time |
+| models | a CEM iteration (512 × 15 steps) and a gradient step (64 × 15 steps) through A and B: share of the GEMM peak |
 | scaling | a gradient step through B against horizon and against the number of starts |
 | batch | 256 pendulum problems in one `vmap`ed call against 256 calls |
 | depth | the longest chain of dependent operations in one step of a planner, for horizons of 50 … 1,600 |
 
-Beside the planners' steps stand the same two written by hand in plain `jax.jit`, and in eager torch. Models are residual SiLU networks in float32, `x + W3 silu(W2 silu(W1 [x, a] + b1) + b2) + b3`; A: 24 + 6 → 256 → 256 → 24,
-B: 128 + 6 → 512 → 512 → 128. A product of [m, k] and [k, n] counts 2mkn operations; a CEM iteration is the forward pass, a
-gradient twice that, for the weights need none. The peak is the fastest product of those tried (`SHAPES`, the models' own
-among them) by XLA and by NumPy, measured in the same process before, between and after; XLA's and NumPy's own are listed.
+Models are residual SiLU networks in float32, `x + W3 silu(W2 silu(W1 [x, a] + b1) + b2) + b3`; A: 24 + 6 → 256 → 256 → 24,
+B: 128 + 6 → 512 → 512 → 128. Beside the planners stand the same two steps written by hand in plain `jax.jit`, and in eager
+torch. A product of [m, k] and [k, n] counts 2mkn operations; a CEM iteration is the forward pass, a gradient twice that,
+for the weights need none. The peak is the fastest product of those tried (`SHAPES`, the models' own among them) by XLA and
+by NumPy, measured in the same process before, between and after; all of them are listed.
 
 Every number of cores is a process of its own, pinned to them before JAX starts. One core: CPU time; several: wall time;
 the least of the repeats, for what else the machine does only adds.
