@@ -54,6 +54,13 @@ def actor_and_critic(
         step = _missed(params, later) if known is None else state.alive * known(params, state, action, 0)
         return step + _doubt(params, later)
 
+    def least(params: PyTree) -> jax.Array:
+        scales = params["model"].get("scales")
+        if known is not None or scales is None:
+            return jnp.asarray(-jnp.inf)
+        # no future is better than the best reward seen, at every step; an end may come before a bad one
+        return -jnp.maximum(scales.reward_best, 0.0) / scales.reward_std / max(1.0 - settings.discount, 1e-3)
+
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
         return model.encode(params["model"], observation)
 
@@ -61,6 +68,7 @@ def actor_and_critic(
     return actor_critic(
         _dynamics(model, space),
         cost,
+        least,
         encode,
         space,
         latent,
@@ -84,7 +92,7 @@ def planner(
     """
 
     def beyond(params: PyTree, state: Imagined) -> jax.Array:
-        return state.alive * minds.value(params["critic"], state.latent)
+        return state.alive * minds.value(params, params["critic"], state.latent)
 
     terms: dict[str, tuple[float, Cost]] = {"doubt": (1.0, _doubt)}
     if known is None:
