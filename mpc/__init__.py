@@ -2,11 +2,13 @@
 
 import importlib
 
-from mpc import costs, hoisting, spaces
+from mpc import constraints, costs, hoisting, spaces
 from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.cem import cem
 from mpc.planners.gradient import gradient
+from mpc.planners.lagrangian import lagrangian
+from mpc.planners.multistart import multistart
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
 from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
@@ -26,10 +28,13 @@ __all__ = [
     "Rollout",
     "Status",
     "cem",
+    "constraints",
     "costates",
     "costs",
     "energy",
     "gradient",
+    "lagrangian",
+    "multistart",
     "rollout",
     "solve",
     "spaces",

@@ -1,6 +1,7 @@
-"""What is minimised over what: dynamics, cost, horizon and action space."""
+"""What is minimised over what: dynamics, cost, constraints, horizon and action space."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from mpc import spaces
+from mpc.constraints import Constraint, named
 
 PyTree = Any
-Dynamics = Callable[[PyTree, PyTree, jax.Array], PyTree]
+Dynamics = Callable[..., PyTree]
 StageCost = Callable[[PyTree, PyTree, jax.Array, jax.Array], jax.Array]
 TerminalCost = Callable[[PyTree, PyTree], jax.Array]
 
@@ -21,19 +23,25 @@ class Problem:
 
         minimise over u   E(u) = Σ_{t=0}^{H-1} cost(params, s[t], u[t], t) + terminal_cost(params, s[H])
         subject to        s[t+1] = dynamics(params, s[t], u[t]),   u[t] in action_space
+                          g(params, s[t+1], u[t], t+1) ≤ 0,   h(params, s[t+1], u[t], t+1) = 0
 
     The functions are pure and traceable by JAX; a state is any pytree of arrays. Everything that may change between two
     solves (network weights, goals, cost weights) lives in `params`, so that a change never recompiles.
 
     Args:
-        dynamics: `(params, state, action) -> next state`, of the same structure, shapes and dtypes as the state.
+        dynamics: `(params, state, action) -> next state`, of the same structure, shapes and dtypes as the state;
+            `(params, state, action, latent) -> next state` where latents are declared.
         cost: `(params, state, action, t) -> scalar`; `mpc.costs.total` builds one out of named terms.
         terminal_cost: `(params, state) -> scalar`, or None.
         horizon: Number of steps H, at least 1.
         action_space: `mpc.Box`, `mpc.Discrete`, `mpc.MultiDiscrete` or `mpc.MultiBinary`.
+        constraints: Of `mpc.constraints.inequality` and `.equality`; every planner enforces them.
+        latents: Size of the latent z that decides each step where the future is not determined, or None where it is.
 
     Raises:
-        ValueError: If the horizon is no positive whole number, a function is not callable, or the space is not one of ours.
+        ValueError: If the horizon or the latents are no positive whole number, a function is not callable, the dynamics
+            take a latent that is not declared or the other way round, the space is not one of ours, or a constraint is
+            not made by `mpc.constraints`.
     """
 
     dynamics: Dynamics
@@ -41,6 +49,8 @@ class Problem:
     terminal_cost: TerminalCost | None = None
     horizon: int = field(kw_only=True)
     action_space: spaces.Space = field(kw_only=True)
+    constraints: Sequence[Constraint] = field(default=(), kw_only=True)
+    latents: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         for name in ("dynamics", "cost"):
@@ -48,13 +58,24 @@ class Problem:
                 raise ValueError(f"{name} must be a function; got {getattr(self, name)!r}")
         if self.terminal_cost is not None and not callable(self.terminal_cost):
             raise ValueError(f"terminal_cost must be a function or None; got {self.terminal_cost!r}")
-        if isinstance(self.horizon, bool) or not isinstance(self.horizon, int) or self.horizon < 1:
+        if not _whole(self.horizon):
             raise ValueError(f"horizon must be a whole number of steps, at least 1; got {self.horizon!r}")
+        if self.latents is not None and not _whole(self.latents):
+            raise ValueError(f"latents must be the size of one step's latent, at least 1, or None; got {self.latents!r}")
+        _takes_latent(self.dynamics, self.latents)
         if not isinstance(self.action_space, spaces.Box | spaces.MultiDiscrete):
             raise ValueError(
                 "action_space must be an mpc.Box, Discrete, MultiDiscrete or MultiBinary; "
                 f"got {type(self.action_space).__name__}"
             )
+        given = self.constraints if isinstance(self.constraints, Sequence) else [self.constraints]
+        for constraint in given:
+            if not isinstance(constraint, Constraint) or given is not self.constraints:
+                raise ValueError(
+                    "constraints must be a sequence of mpc.constraints.inequality(g) and mpc.constraints.equality(h); "
+                    f"got {constraint!r}"
+                )
+        object.__setattr__(self, "constraints", tuple(self.constraints))
 
     def check(self, params: PyTree, state: PyTree) -> None:
         """Hold dynamics and costs against one example, by shapes alone: nothing is computed and nothing compiled.
@@ -65,7 +86,7 @@ class Problem:
 
         Raises:
             ValueError: If the state has a leaf without a floating dtype, the dynamics change the state's structure, a
-                shape or a dtype, or a cost is not a scalar number.
+                shape or a dtype, a cost is not a scalar number, or a constraint is not one array of them.
         """
         state = jax.eval_shape(lambda s: jax.tree.map(jnp.asarray, s), state)
         for path, leaf in jax.tree.leaves_with_path(state):
@@ -76,18 +97,47 @@ class Problem:
                 )
         variables = jax.ShapeDtypeStruct((self.action_space.size,), jnp.result_type(float))
         action = jax.eval_shape(self.action_space.relax, variables)
-        _same("dynamics", state, jax.eval_shape(self.dynamics, params, state, action))
+        latent = () if self.latents is None else (jax.ShapeDtypeStruct((self.latents,), jnp.result_type(float)),)
+        _same("dynamics", state, jax.eval_shape(self.dynamics, params, state, action, *latent))
         time = jax.ShapeDtypeStruct((), jnp.int32)
         _scalar("cost", jax.eval_shape(self.cost, params, state, action, time))
         if self.terminal_cost is not None:
             _scalar("terminal_cost", jax.eval_shape(self.terminal_cost, params, state))
+        for name, constraint in named(self.constraints).items():
+            _array(f"constraint {name!r}", jax.eval_shape(constraint.function, params, state, action, time))
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
+def _takes_latent(dynamics: Dynamics, latents: int | None) -> None:
+    wanted = ("params", "state", "action") if latents is None else ("params", "state", "action", "latent")
+    try:
+        signature = inspect.signature(dynamics)
+    except (TypeError, ValueError):
+        return  # a callable that does not tell what it takes
+    try:
+        signature.bind(*wanted)
+    except TypeError as error:
+        raise ValueError(
+            f"dynamics are called as ({', '.join(wanted)}) where latents={latents}; got a function of {signature}. "
+            "Declare Problem(..., latents=size) for dynamics that take a latent, and leave it out for those that do not"
+        ) from error
 
 
 def _scalar(name: str, value: Any) -> None:
-    shape = getattr(value, "shape", None)
-    if shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        got = f"{value.dtype}{list(shape)}" if shape is not None else type(value).__name__
-        raise ValueError(f"{name} must return one floating-point number, a scalar of shape []; got {got}")
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"{name} must return one floating-point number, a scalar of shape []; got {_described(value)}")
+
+
+def _array(name: str, value: Any) -> None:
+    if not hasattr(value, "shape") or not jnp.issubdtype(value.dtype, jnp.floating) or value.size == 0:
+        raise ValueError(f"{name} must return one array of floating-point numbers, not empty; got {_described(value)}")
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 def _same(name: str, wanted: PyTree, got: PyTree) -> None:

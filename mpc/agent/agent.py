@@ -21,7 +21,7 @@ from mpc.agent import gym_spaces, objective
 from mpc.agent.objective import Cost, as_seen
 from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
-from mpc.planners.gradient import propose
+from mpc.planners.multistart import propose, side_by_side
 from world_models import checkpoint, data, jepa, trainer
 from world_models.base import Imagined, WorldModel
 from world_models.diagnostics import effective_rank
@@ -195,7 +195,8 @@ class Agent:
         """
         batched = gym_spaces.is_batched(self.observation_space, observation)
         row = gym_spaces.flatten(self.observation_space, observation, batched)[0]
-        return self._imagined(self.params, row, self.space.relax(state.planner.variables[0]))
+        first = jax.tree.map(lambda x: x[0], state.planner)
+        return self._imagined(self.params, row, self.space.relax(side_by_side(first).variables))
 
     def imagine(self, observation: np.ndarray, actions: np.ndarray) -> Imagined:
         """What a sequence of actions of the environment would lead to from one observation, `[H+1, ...]`.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mpc.planners.base import Plan, Planner, conclude, smoothing
+from mpc.planners.lagrangian import constrained
 from mpc.problem import Problem
 from mpc.rollout import energy
 
@@ -21,6 +22,7 @@ class CemMemory(NamedTuple):
     key: jax.Array
 
 
+@constrained(inner=10)
 def cem(
     problem: Problem,
     *,

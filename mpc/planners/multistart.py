@@ -1,0 +1,151 @@
+"""Many starts around any single-start planner: an energy has many basins, and one descent ends in one of them.
+
+The starts are the leading axis of the planner's memory and improve together, by `vmap`, in one compiled program. A planner
+that is to be started many times keeps a memory (a NamedTuple) with
+
+| | |
+|---|---|
+| `cost`, `optimality` | scalars, as every planner's; starts are ranked by `cost` (best so far, `inf` where there is none) |
+| `restart(variables)` | a method: this memory, beginning anew from variables `[H, V]` and knowing nothing about their cost |
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mpc.planners.base import Plan, Planner, Status, smoothing
+
+PyTree = Any
+
+
+class MultistartMemory(NamedTuple):
+    """The memories of S starts side by side, `[S, ...]`, and the `cost` and `optimality` of the best among them."""
+
+    starts: PyTree
+    cost: jax.Array
+    optimality: jax.Array
+    key: jax.Array
+
+
+def multistart(single: Planner, *, starts: int, spread: float = 0.3, screen: tuple[int, int] | None = None) -> Planner:
+    """Run a planner from many starts at once, and plan by the best basin found.
+
+    The first start is the guess, where one is given; the others are smoothed noise. Between decisions the better half of
+    the starts is kept, one time step later, and the other half drawn afresh.
+
+    Args:
+        single: A planner with one start, whose memory has `cost`, `optimality` and `restart` (see above).
+        starts: Number of starts S.
+        spread: Standard deviation of the noise, in variables, which span `[-1, 1]`.
+        screen: `(candidates, steps)`: draw so many starts to begin with, spend so many steps on each, and go on with
+            the best S of them; None goes on with all. Screening is worth its steps where most starts are hopeless.
+
+    Returns:
+        The planner. `plan.info["start_costs"]`, `[S]`, is what each start came to, where discrete actions are scored as
+        executed.
+
+    Raises:
+        ValueError: If `starts` is less than 1, `spread` is negative, or there are fewer candidates than starts.
+    """
+    candidates, screening = (starts, 0) if screen is None else screen
+    if starts < 1:
+        raise ValueError(f"starts must be at least 1; got {starts}")
+    if spread < 0:
+        raise ValueError(f"spread must not be negative; got {spread}")
+    if candidates < starts or screening < 0:
+        raise ValueError(f"screen must be (candidates >= starts, steps >= 0); got {screen} for {starts} starts")
+    problem = single.problem
+    space, horizon = problem.action_space, problem.horizon
+    kept = starts // 2 + 1
+
+    def noise(key: jax.Array, count: int) -> jax.Array:
+        white = jax.random.normal(key, (count, horizon, space.size))
+        return space.project(spread * jnp.einsum("th,shv->stv", smoothing(horizon).astype(white.dtype), white))
+
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> MultistartMemory:
+        key, draw, own = jax.random.split(key, 3)
+        variables = noise(draw, candidates)
+        if guess is not None:
+            variables = variables.at[0].set(space.project(space.encode(guess)))
+        blank = jax.vmap(lambda k: single.init(params, state, k, guess))(jax.random.split(own, candidates))
+        memory = jax.vmap(lambda m, v: m.restart(v))(blank, variables)
+        if candidates > starts:
+            memory = jax.lax.fori_loop(0, screening, lambda _, m: improve(params, state, m), memory)
+            memory = _take(memory, jnp.argsort(memory.cost)[:starts])
+        return _summary(memory, key)
+
+    def improve(params: PyTree, state: PyTree, memory: PyTree) -> PyTree:
+        return jax.vmap(single.step, in_axes=(None, None, 0))(params, state, memory)
+
+    def step(params: PyTree, state: PyTree, memory: MultistartMemory) -> MultistartMemory:
+        return _summary(improve(params, state, memory.starts), memory.key)
+
+    def plan(params: PyTree, state: PyTree, memory: MultistartMemory) -> Plan:
+        costs = memory.starts.cost
+        if space.exact and not problem.constraints:
+            chosen = single.plan(params, state, _take(memory.starts, _leader(costs)))
+        else:  # what is executed is scored, not its relaxation, nor an energy with penalties
+            plans = jax.vmap(single.plan, in_axes=(None, None, 0))(params, state, memory.starts)
+            costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
+            chosen = _take(plans, _foremost(plans, costs) if problem.constraints else _leader(costs))
+        return chosen._replace(info=chosen.info | {"start_costs": costs})
+
+    def shift(memory: MultistartMemory) -> MultistartMemory:
+        key, draw = jax.random.split(memory.key)
+        later = jax.vmap(single.shift)(_take(memory.starts, jnp.argsort(memory.starts.cost)))
+        fresh = jax.vmap(lambda m, v: m.restart(v))(later, noise(draw, starts))
+        mixed = jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new[kept:]]), later, fresh)
+        return _summary(mixed, key)
+
+    def _alone(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> PyTree:
+        draw, own = jax.random.split(key)
+        memory = single.init(params, state, own, guess)
+        return memory if guess is not None else memory.restart(noise(draw, 1)[0])
+
+    def _plan_alone(params: PyTree, state: PyTree, memory: PyTree) -> Plan:
+        plan = single.plan(params, state, memory)
+        return plan._replace(info=plan.info | {"start_costs": plan.cost[None]})
+
+    if candidates == 1:  # nothing to stand side by side
+        return Planner(_alone, single.step, _plan_alone, single.shift, problem)
+    return Planner(init, step, plan, shift, problem)
+
+
+def _leader(costs: jax.Array) -> jax.Array:
+    return jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
+
+
+def _foremost(plans: Plan, costs: jax.Array) -> jax.Array:
+    """The cheapest of feasible plans, or else the least violating."""
+    violation = jnp.stack(list(plans.info["violation"].values())).max(axis=0)
+    feasible = plans.status != Status.INFEASIBLE
+    cheapest, least = _leader(jnp.where(feasible, costs, jnp.inf)), _leader(jnp.where(jnp.isfinite(costs), violation, jnp.inf))
+    return jnp.where((feasible & jnp.isfinite(costs)).any(), cheapest, least)
+
+
+def _take(memory: PyTree, starts: jax.Array) -> PyTree:
+    return jax.tree.map(lambda x: x[starts], memory)
+
+
+def _summary(starts: PyTree, key: jax.Array) -> MultistartMemory:
+    leader = _leader(starts.cost)
+    return MultistartMemory(starts, starts.cost[leader], starts.optimality[leader], key)
+
+
+def side_by_side(memory: PyTree) -> PyTree:
+    """The memories of all starts of a planner, `[S, ...]`, also where S is 1."""
+    return memory.starts if isinstance(memory, MultistartMemory) else jax.tree.map(lambda x: x[None], memory)
+
+
+def propose(memory: PyTree, variables: jax.Array) -> PyTree:
+    """Let a decision's last start be a proposal from elsewhere, for example an actor's, in place of noise.
+
+    Args:
+        memory: Of a planner with many starts, as `init` or `shift` left it.
+        variables: `[H, V]`, within the space's bounds.
+    """
+    if not isinstance(memory, MultistartMemory):
+        return memory.restart(variables)
+    last = _take(memory.starts, jnp.asarray(-1)).restart(variables)
+    return memory._replace(starts=jax.tree.map(lambda every, new: every.at[-1].set(new), memory.starts, last))
