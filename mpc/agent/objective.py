@@ -114,9 +114,10 @@ def react(problem: mpc.Problem, minds: ActorCritic, params: PyTree, state: Imagi
         params: The agent's parameters.
         state: Where to start.
     """
+    space = problem.action_space
 
     def advance(state: Imagined, _: None):
-        variables = minds.act(params["actor"], state.latent)
-        return problem.dynamics(params, state, problem.action_space.relax(variables)), variables
+        action = space.decide(minds.act(params["actor"], state.latent))
+        return problem.dynamics(params, state, space.embed(action)), space.encode(action)
 
     return jax.lax.scan(advance, jax.tree.map(jnp.asarray, state), None, length=problem.horizon)[1]
