@@ -10,7 +10,15 @@ from mpc.agent.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BRIEF = {"updates": 2, "first_trainings": 1, "practice": 2, "first_iterations": 1, "iterations": 1, "random_steps": 390}
+BRIEF = {
+    "updates": 2,
+    "first_trainings": 1,
+    "restart_practices": 1,
+    "practice": 2,
+    "first_iterations": 1,
+    "iterations": 1,
+    "random_steps": 390,
+}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

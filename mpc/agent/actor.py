@@ -31,6 +31,8 @@ class Practice(NamedTuple):
 
     actor: PyTree
     critic: PyTree
+    steady: PyTree
+    """A running average of the actor, which acts: from one update to the next policies swing between good and bad."""
     target: PyTree
     """A running average of the critic, which returns are bootstrapped from and plans end in."""
     optimizer: PyTree
@@ -62,6 +64,7 @@ def actor_critic(
     updates: int = 100,
     trace: float = 0.9,
     averaging: float = 0.98,
+    steadiness: float = 0.995,
     learning_rate: float = 1e-3,
 ) -> ActorCritic:
     def build(rngs: nnx.Rngs, outputs: int) -> MLP:  # beginning as a constant 0: no preference, and no cost to come
@@ -85,11 +88,17 @@ def actor_critic(
         actor, critic = (
             nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=k), n))[1]) for k, n in zip(keys, (space.size, 1), strict=True)
         )
-        return Practice(actor, critic, jax.tree.map(jnp.copy, critic), (optimizer.init(actor), optimizer.init(critic)), key)
+        copies = (jax.tree.map(jnp.copy, x) for x in (actor, critic))
+        return Practice(actor, critic, *copies, (optimizer.init(actor), optimizer.init(critic)), key)
+
+    def acted(variables: jax.Array) -> jax.Array:
+        """What would be executed, with the gradient of its relaxation (straight-through: Bengio et al. 2013)."""
+        relaxed = space.relax(variables)
+        return relaxed if space.exact else relaxed + jax.lax.stop_gradient(space.embed(space.decide(variables)) - relaxed)
 
     def imagine(actor: PyTree, params: PyTree, start: Imagined):
         def one(state: Imagined) -> tuple[Imagined, jax.Array]:
-            action = space.relax(act(actor, state.latent))
+            action = acted(act(actor, state.latent))
             later = dynamics(params, state, action)
             return later, step_cost(params, state, action, later)
 
@@ -128,7 +137,8 @@ def actor_critic(
         moves, state_c = optimizer.update(critic_slopes, practice.optimizer[1], practice.critic)
         critic = optax.apply_updates(practice.critic, moves)
         target = optax.incremental_update(critic, practice.target, 1 - averaging)
-        return Practice(actor, critic, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
+        steady = optax.incremental_update(actor, practice.steady, 1 - steadiness)
+        return Practice(actor, critic, steady, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
 
     @partial(jax.jit, donate_argnums=0)
     def fit(practice: Practice, params: PyTree, buffer: data.TrajectoryBuffer):

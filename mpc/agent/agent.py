@@ -137,7 +137,7 @@ class Agent:
         return {
             "model": self.training.params,
             "cost": {"doubt": np.float32(self.settings.doubt)},
-            "actor": self.practice.actor,
+            "actor": self.practice.steady,
             "critic": self.practice.target,
         }
 
@@ -322,7 +322,7 @@ class Agent:
         if again:
             self.practice = self._minds.init(self._draw(1)[0])
             self._practised_since = self.num_timesteps
-        for _ in range(self.settings.first_trainings if again else times):
+        for _ in range(self.settings.restart_practices if again else times):
             self.practice, practised = self._minds.fit(self.practice, self.params, self.buffer)
             metrics |= practised
         self.trained = True

@@ -28,6 +28,8 @@ class Settings:
     """Gradient steps of the actor and the critic, in imagination, after each training."""
     restart_growth: float = 1.5
     """Growth of experience after which the actor and the critic begin anew."""
+    restart_practices: int = 20
+    """Practices in a row when they do."""
     practice_steps: int = 15
     """Steps imagined ahead in them."""
     hidden: int = 64
