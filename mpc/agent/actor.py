@@ -51,6 +51,7 @@ class ActorCritic(NamedTuple):
 def actor_critic(
     dynamics: Callable[[PyTree, Imagined, jax.Array], Imagined],
     step_cost: Callable[[PyTree, Imagined, jax.Array, Imagined], jax.Array],
+    least: Callable[[PyTree], jax.Array],
     encode: Callable[[PyTree, jax.Array], Imagined],
     space: Space,
     latent: int,
@@ -71,8 +72,11 @@ def actor_critic(
     def act(actor: PyTree, latent: jax.Array) -> jax.Array:
         return space.project(jnp.tanh(nnx.merge(graphs[0], actor)(latent)))
 
-    def value(critic: PyTree, latent: jax.Array) -> jax.Array:
+    def guess(critic: PyTree, latent: jax.Array) -> jax.Array:
         return nnx.merge(graphs[1], critic)(latent)[..., 0]
+
+    def value(params: PyTree, critic: PyTree, latent: jax.Array) -> jax.Array:
+        return jnp.maximum(guess(critic, latent), least(params))
 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
 
@@ -101,7 +105,7 @@ def actor_critic(
             alive = jnp.concatenate([start.alive[None], later.alive])
             each = costs / jnp.maximum(alive[:-1], 1e-6)
             ratio = later.alive / jnp.maximum(alive[:-1], 1e-6)
-            values = value(practice.target, later.latent)
+            values = value(params, practice.target, later.latent)
 
             def back(after: jax.Array, step):
                 c, r, v = step
@@ -116,7 +120,7 @@ def actor_critic(
         weight = jax.lax.stop_gradient(alive[:-1])
 
         def critic_loss(critic: PyTree):
-            return (weight * jnp.square(value(critic, inputs) - returns)).sum() / weight.sum()
+            return (weight * jnp.square(guess(critic, inputs) - returns)).sum() / weight.sum()
 
         miss, critic_slopes = jax.value_and_grad(critic_loss)(practice.critic)
         moves, state_a = optimizer.update(slopes, practice.optimizer[0], practice.actor)
@@ -131,7 +135,10 @@ def actor_critic(
         key, draw = jax.random.split(practice.key)
 
         def one(practice: Practice, key: jax.Array):
-            seen = data.sample(buffer, key, batch, 1).observations[:, 0]
+            usual, deadly = jax.random.split(key)
+            seen = data.sample(buffer, usual, batch - batch // 2, 1).observations[:, 0]
+            # falling is rare, and only from just before a fall can it be learnt how not to
+            seen = jnp.concatenate([seen, data.before_terminations(buffer, deadly, batch // 2, 2 * steps)])
             return update(practice, params, jax.vmap(lambda o: encode(params, o))(seen))
 
         practice, metrics = jax.lax.scan(one, practice, jax.random.split(draw, updates))

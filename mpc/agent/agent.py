@@ -142,9 +142,14 @@ class Agent:
         }
 
     def _noisy(self, actions: jax.Array, key: jax.Array) -> jax.Array:
-        variables = jax.vmap(self.space.encode)(actions)
-        noise = self.settings.noise * jax.random.normal(key, variables.shape)
-        return jax.vmap(self.space.decide)(self.space.project(variables + noise))
+        variables, noise = jax.vmap(self.space.encode)(actions), self.settings.noise
+        if self.space.exact:
+            variables += noise * jax.random.normal(key, variables.shape)
+        else:  # no small change turns one choice into another
+            draw, whether = jax.random.split(key)
+            other = jax.random.uniform(draw, variables.shape, minval=-1.0)
+            variables = jnp.where(jax.random.bernoulli(whether, noise, (len(actions), 1)), other, variables)
+        return jax.vmap(self.space.decide)(self.space.project(variables))
 
     def _draw(self, count: int) -> jax.Array:
         self._key, *keys = jax.random.split(self._key, count + 1)

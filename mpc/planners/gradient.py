@@ -103,6 +103,10 @@ def descent(
     def score(variables: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
         return energy(searched, params, state, space.relax(variables), remat=remat)
 
+    def executed(variables: jax.Array, value: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
+        # a relaxed plan that got cheaper may still round to a dearer one: the best is told by what would be executed
+        return value if space.exact else energy(problem, params, state, space.embed(space.decide(variables)))
+
     def begin(variables: jax.Array) -> GradientMemory:
         infinite = jnp.asarray(jnp.inf, variables.dtype)
         return GradientMemory(variables, rule.init(variables), variables, infinite, infinite)
@@ -117,7 +121,8 @@ def descent(
         value, slope = jax.value_and_grad(score)(variables, params, state)
         finite = jnp.isfinite(value) & jnp.isfinite(slope).all()
         slope = jnp.where(finite, slope, 0.0)  # a start that left the model's domain rests
-        better = finite & (value < memory.cost)
+        reached = executed(variables, value, params, state)
+        better = finite & (reached < memory.cost)
         best = jnp.where(better, variables, memory.best)
         # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
         residual = jnp.abs(space.project(variables - slope) - variables)
@@ -135,7 +140,7 @@ def descent(
         broken = jax.tree.reduce(lambda any_, m: any_ | jnp.isnan(m).any(), moments, jnp.asarray(False))
         moments = jax.tree.map(partial(jnp.where, broken), rule.init(variables), moments)
         optimality = jnp.where(finite, residual.max(), jnp.inf)
-        return GradientMemory(moved, moments, best, jnp.where(better, value, memory.cost), optimality)
+        return GradientMemory(moved, moments, best, jnp.where(better, reached, memory.cost), optimality)
 
     def plan(params: PyTree, state: PyTree, memory: GradientMemory) -> Plan:
         info = {"optimality": memory.optimality}
