@@ -6,6 +6,7 @@ from mpc import constraints, costs, hoisting, spaces
 from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.cem import cem
+from mpc.planners.chain import chain
 from mpc.planners.gradient import gradient
 from mpc.planners.lagrangian import lagrangian
 from mpc.planners.multistart import multistart
@@ -28,6 +29,7 @@ __all__ = [
     "Rollout",
     "Status",
     "cem",
+    "chain",
     "constraints",
     "costates",
     "costs",

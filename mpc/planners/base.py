@@ -85,6 +85,17 @@ def bounded(problem: Problem, who: str) -> None:
         raise ValueError(f"{who} needs finite bounds on every action; got {problem.action_space}")
 
 
+def standing(plan: Plan) -> tuple[jax.Array, jax.Array]:
+    """How plans compare: by grade (0 feasible, 1 infeasible, 2 not finite), and in one grade by merit, lower before higher.
+
+    The merit is the cost of a feasible plan and the largest violation of an infeasible one.
+    """
+    infeasible, finite = plan.status == Status.INFEASIBLE, plan.status != Status.NOT_FINITE
+    violations = list(plan.info.get("violation", {}).values())
+    merit = jnp.where(infeasible, jnp.stack(violations).max(axis=0), plan.cost) if violations else plan.cost
+    return jnp.where(finite, jnp.where(infeasible, 1, 0), 2), jnp.where(finite, merit, jnp.inf)
+
+
 def smoothing(horizon: int, memory: float = 0.8) -> np.ndarray:
     """The matrix `[H, H]` that turns white noise n into `w[t] = ρ w[t-1] + sqrt(1 - ρ²) n[t]`, for ρ = `memory`."""
     lag = np.arange(horizon)[:, None] - np.arange(horizon)[None]

@@ -22,7 +22,7 @@ class CemMemory(NamedTuple):
     key: jax.Array
 
 
-@constrained(inner=10)
+@constrained(inner=10, growth=2.0)
 def cem(
     problem: Problem,
     *,

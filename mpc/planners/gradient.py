@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from mpc.planners.base import Plan, Planner, conclude
-from mpc.planners.lagrangian import constrained
+from mpc.planners.lagrangian import constrained, unscored
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
 from mpc.rollout import energy
@@ -81,7 +81,17 @@ def gradient(
     return multistart(single, starts=starts, spread=spread, screen=screen)
 
 
-@constrained(inner=20)
+def _forget_curvature(memory: GradientMemory) -> GradientMemory:
+    """Differences of gradients taken across two energies say nothing about either."""
+
+    def forget(part: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, part) if isinstance(part, optax.ScaleByLBFGSState) else part
+
+    moments = jax.tree.map(forget, memory.moments, is_leaf=lambda part: isinstance(part, optax.ScaleByLBFGSState))
+    return unscored(memory)._replace(moments=moments)
+
+
+@constrained(inner=20, rescore=_forget_curvature)
 def descent(
     problem: Problem, *, optimizer: optax.GradientTransformation, normalise: bool, clip: float | None, remat: bool
 ) -> Planner:

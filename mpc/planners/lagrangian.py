@@ -23,6 +23,7 @@ from mpc.rollout import rollout
 PyTree = Any
 P = ParamSpec("P")
 
+SETTLED = 0.1  # the inner optimality from which on violations say something about the penalty
 SUFFICIENT = 0.25  # the share of its violation that a round must leave for the penalty to stay
 LARGEST = 1e8  # of duals and penalties: beyond, the constraints cannot be met, and arithmetic ends
 
@@ -137,9 +138,9 @@ def lagrangian(
         augmented = Augmented(params, memory.duals, memory.penalty)
         moved = planner.step(augmented, _lift(problem, params, state), memory.inner)
         memory = memory._replace(inner=moved, spent=memory.spent + 1, cost=moved.cost.astype(memory.cost.dtype))
-        # no need to settle more exactly than the constraints are met (Nocedal & Wright 2006, algorithm 17.4)
-        settled = moved.optimality <= jnp.minimum(memory.missed, 1 / memory.penalty)
-        return jax.lax.cond((memory.spent >= inner) | settled, update, lambda *_: memory, params, state, memory)
+        # no need to settle more exactly than the constraints are met (after Nocedal & Wright 2006, algorithm 17.4)
+        due = (memory.spent >= inner) | (moved.optimality <= jnp.minimum(memory.missed, SETTLED))
+        return jax.lax.cond(due, update, lambda *given: given[-1], params, state, memory)
 
     def update(params: PyTree, state: PyTree, memory: LagrangianMemory) -> LagrangianMemory:
         candidate, values = found(params, state, memory)
@@ -147,8 +148,10 @@ def lagrangian(
         pushed = memory.duals + memory.penalty * values
         duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -LARGEST, LARGEST)
         missed = jnp.max(jnp.abs(duals - memory.duals)) / memory.penalty
-        stalled = missed > SUFFICIENT * memory.missed
-        raised = jnp.minimum(growth * memory.penalty, LARGEST)
+        # a violation left by an inner planner that has not settled is not the penalty's fault, nor is one of rounding
+        allowed = tolerance(missed.dtype)
+        stalled = (memory.inner.optimality <= SETTLED) & (missed > jnp.maximum(SUFFICIENT * memory.missed, allowed))
+        raised = jnp.minimum(growth * memory.penalty, 1 / allowed)
         changed = memory._replace(
             inner=rescore(memory.inner),
             duals=duals,

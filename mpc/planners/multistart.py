@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, Status, smoothing
+from mpc.planners.base import Plan, Planner, Status, smoothing, standing
 
 PyTree = Any
 
@@ -88,7 +88,8 @@ def multistart(single: Planner, *, starts: int, spread: float = 0.3, screen: tup
         else:  # what is executed is scored, not its relaxation, nor an energy with penalties
             plans = jax.vmap(single.plan, in_axes=(None, None, 0))(params, state, memory.starts)
             costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
-            chosen = _take(plans, _foremost(plans, costs) if problem.constraints else _leader(costs))
+            grade, merit = standing(plans)
+            chosen = _take(plans, _leader(jnp.where(grade == grade.min(), merit, jnp.inf)))
         return chosen._replace(info=chosen.info | {"start_costs": costs})
 
     def shift(memory: MultistartMemory) -> MultistartMemory:
@@ -114,14 +115,6 @@ def multistart(single: Planner, *, starts: int, spread: float = 0.3, screen: tup
 
 def _leader(costs: jax.Array) -> jax.Array:
     return jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
-
-
-def _foremost(plans: Plan, costs: jax.Array) -> jax.Array:
-    """The cheapest of feasible plans, or else the least violating."""
-    violation = jnp.stack(list(plans.info["violation"].values())).max(axis=0)
-    feasible = plans.status != Status.INFEASIBLE
-    cheapest, least = _leader(jnp.where(feasible, costs, jnp.inf)), _leader(jnp.where(jnp.isfinite(costs), violation, jnp.inf))
-    return jnp.where((feasible & jnp.isfinite(costs)).any(), cheapest, least)
 
 
 def _take(memory: PyTree, starts: jax.Array) -> PyTree:
