@@ -165,7 +165,9 @@ def solve(
     if not deadline > 0:
         raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((params, state, key, guess))):
-        raise ValueError("a deadline needs a clock, which traced functions do not have: call solve outside of jit, vmap and grad")
+        raise ValueError(
+            "a deadline needs a clock, which traced functions do not have: call solve outside of jit, vmap and grad"
+        )
     return _race(planner, params, state, key, guess, tolerance, iterations, deadline)
 
 

@@ -182,7 +182,9 @@ def lagrangian(
     return Planner(init, step, plan, shift, problem)
 
 
-def constrained(**settings: Any) -> Callable[[Callable[Concatenate[Problem, P], Planner]], Callable[Concatenate[Problem, P], Planner]]:
+def constrained(
+    **settings: Any,
+) -> Callable[[Callable[Concatenate[Problem, P], Planner]], Callable[Concatenate[Problem, P], Planner]]:
     """Make a planner's constructor heed the problem's constraints: `@constrained()`, above one that takes the problem first.
 
     Args:
