@@ -2,7 +2,7 @@
 
 import importlib
 
-from mpc import costs, hoisting, spaces
+from mpc import constraints, costs, hoisting, risk, spaces
 from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
@@ -31,6 +31,7 @@ __all__ = [
     "Status",
     "categorical_cem",
     "cem",
+    "constraints",
     "costates",
     "costs",
     "energy",
@@ -38,6 +39,7 @@ __all__ = [
     "icem",
     "mppi",
     "predictive_sampling",
+    "risk",
     "rollout",
     "solve",
     "spaces",

@@ -112,6 +112,7 @@ def solve(
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0; got {iterations}")
     planner.problem.check(params, state)
+    state = planner.problem.lifted(params, state)
     memory = planner.init(params, state, key, guess)
     if tolerance is None:
         memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), memory)
