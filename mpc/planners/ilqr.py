@@ -47,11 +47,7 @@ def ilqr(
     screen=None,
     second_order: bool = False,
     damping: float = 1e-3,
-    grow: float = 8.0,
-    shrink: float = 0.2,
-    floor: float = 1e-6,
-    dmin=1e-8,
-    dmax=1e8,
+    grow: float = 8.0, shrink: float = 0.2, floor: float = 1e-6, dmin=1e-8, dmax=1e8,
     step_sizes: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01),
 ) -> Planner:
     space, horizon = problem.action_space, problem.horizon
@@ -81,7 +77,6 @@ def ilqr(
 
         def end(x):
             return jnp.zeros(()) if problem.terminal_cost is None else problem.terminal_cost(params, unflat(x))
-
         return flat, f, l, end
 
     def expand(params, state, states, variables):
@@ -99,7 +94,6 @@ def ilqr(
             J, g = step
             q = g + lam @ J
             return q[m:], (q[:m], lam)
-
         _, (slope, lam) = jax.lax.scan(adjoint, egrad, (jac, grad), reverse=True)
         if second_order:
             hess = jax.vmap(jax.hessian(lambda z, t, lam: lz(z, t) + lam @ fz(z)))(z, ts, lam)
@@ -118,28 +112,13 @@ def ilqr(
             v, k, K, xn, t = step
             v = space.project(v + alpha * k + K @ (x - xn))
             return (f(x, v), total + l(x, v, t)), (x, v)
-
-        (last, total), (xs, vs) = jax.lax.scan(
-            advance,
-            (flat(state), jnp.zeros(())),
-            (memory.best, memory.feedforward, memory.gain, memory.states[:-1], jnp.arange(horizon)),
-        )
+        (last, total), (xs, vs) = jax.lax.scan(advance, (flat(state), jnp.zeros(())), (memory.best, memory.feedforward, memory.gain, memory.states[:-1], jnp.arange(horizon)))
         return jnp.concatenate([xs, last[None]]), vs, total + end(last)
 
     def begin(variables, states):
         inf = jnp.asarray(jnp.inf)
         n = states.shape[1]
-        return IlqrMemory(
-            variables,
-            states,
-            jnp.zeros((horizon, n)),
-            jnp.zeros_like(variables),
-            jnp.zeros((horizon, space.size, n)),
-            jnp.zeros(()),
-            jnp.asarray(damping / grow),
-            inf,
-            inf,
-        )
+        return IlqrMemory(variables, states, jnp.zeros((horizon, n)), jnp.zeros_like(variables), jnp.zeros((horizon, space.size, n)), jnp.zeros(()), jnp.asarray(damping / grow), inf, inf)
 
     def init(params, state, key, guess=None):
         flat = single(params, state)[0]
@@ -156,35 +135,19 @@ def ilqr(
         states = jnp.where(better, xs[i], memory.states)
         variables = jnp.where(better, vs[i], memory.best)
         cost = jnp.where(better, costs[i], memory.cost)
-        mu = jnp.where(
-            better, memory.damping * jnp.where(i == 0, shrink, jnp.where(i <= 2, 1.0, grow)), memory.damping * grow
-        )
+        mu = jnp.where(better, memory.damping * jnp.where(i == 0, shrink, jnp.where(i <= 2, 1.0, grow)), memory.damping * grow)
         mu = jnp.clip(mu, dmin, dmax)
         ex, slope = expand(params, state, states, variables)
         policy = backward(ex, mu, jnp.asarray(floor))
         residual = jnp.abs(space.project(variables - slope) - variables).max()
-        return IlqrMemory(
-            variables, states, memory.defects, policy.feedforward, policy.gain, policy.decrease, mu, cost, residual
-        )
+        return IlqrMemory(variables, states, memory.defects, policy.feedforward, policy.gain, policy.decrease, mu, cost, residual)
 
     def plan(params, state, memory):
-        return conclude(
-            problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), {"optimality": memory.optimality}
-        )
+        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), {"optimality": memory.optimality})
 
     def shift(memory):
-        def later(x):
-            return jnp.concatenate([x[1:], x[-1:]])
-
+        def later(x): return jnp.concatenate([x[1:], x[-1:]])
         inf = jnp.full_like(memory.cost, jnp.inf)
-        return memory._replace(
-            best=later(memory.best),
-            states=later(memory.states),
-            feedforward=later(memory.feedforward),
-            gain=later(memory.gain).at[-1].set(0.0),
-            cost=inf,
-            optimality=inf,
-            damping=jnp.full_like(memory.damping, damping / grow),
-        )
+        return memory._replace(best=later(memory.best), states=later(memory.states), feedforward=later(memory.feedforward), gain=later(memory.gain).at[-1].set(0.0), cost=inf, optimality=inf, damping=jnp.full_like(memory.damping, damping/grow))
 
     return multistart(Planner(init, step, plan, shift, problem), starts=starts, spread=spread, screen=screen)
