@@ -2,15 +2,19 @@
 
 import importlib
 
-from mpc import constraints, costs, hoisting, spaces
+from mpc import constraints, costs, hoisting, risk, spaces
 from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
+from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
 from mpc.planners.chain import chain
 from mpc.planners.gradient import gradient
+from mpc.planners.icem import icem
 from mpc.planners.ilqr import ilqr
 from mpc.planners.lagrangian import lagrangian
+from mpc.planners.mppi import mppi
 from mpc.planners.multistart import multistart
+from mpc.planners.predictive import predictive_sampling
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
 from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
@@ -29,6 +33,7 @@ __all__ = [
     "Problem",
     "Rollout",
     "Status",
+    "categorical_cem",
     "cem",
     "chain",
     "constraints",
@@ -36,9 +41,13 @@ __all__ = [
     "costs",
     "energy",
     "gradient",
+    "icem",
     "ilqr",
     "lagrangian",
+    "mppi",
     "multistart",
+    "predictive_sampling",
+    "risk",
     "rollout",
     "solve",
     "spaces",

@@ -35,11 +35,12 @@ def neutral(planner: Planner) -> jax.Array:
 
 def begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> Loop:
     """Start a control loop, with nothing to fall back on yet."""
-    return Loop(planner.init(params, state, key, guess), neutral(planner))
+    return Loop(planner.init(params, planner.problem.lifted(params, state), key, guess), neutral(planner))
 
 
 def improve(planner: Planner, params: PyTree, state: PyTree, loop: Loop, iterations: int) -> Loop:
     """Spend iterations on the decision at hand."""
+    state = planner.problem.lifted(params, state)
     return loop._replace(planner=jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), loop.planner))
 
 
@@ -56,7 +57,7 @@ def settle(planner: Planner, params: PyTree, state: PyTree, loop: Loop, before: 
     Returns:
         The next loop (already shifted), the plan with its status, and the action, finite and in bounds in any case.
     """
-    plan = planner.plan(params, state, loop.planner)
+    plan = planner.plan(params, planner.problem.lifted(params, state), loop.planner)
     fine = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), (state, plan.actions, plan.cost)))
     trusted = fine & (plan.status != Status.NOT_FINITE)
     actions = jnp.where(trusted, plan.actions, loop.backup)

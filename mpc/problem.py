@@ -37,6 +37,8 @@ class Problem:
         action_space: `mpc.Box`, `mpc.Discrete`, `mpc.MultiDiscrete` or `mpc.MultiBinary`.
         constraints: Of `mpc.constraints.inequality` and `.equality`; every planner enforces them.
         latents: Size of the latent z that decides each step where the future is not determined, or None where it is.
+        lift: `(params, state) -> state`, from the state that `solve` and `Controller` are given to the one that the dynamics
+            carry along, where these differ (see `mpc.risk`); None where they do not.
 
     Raises:
         ValueError: If the horizon or the latents are no positive whole number, a function is not callable, the dynamics
@@ -51,6 +53,7 @@ class Problem:
     action_space: spaces.Space = field(kw_only=True)
     constraints: Sequence[Constraint] = field(default=(), kw_only=True)
     latents: int | None = field(default=None, kw_only=True)
+    lift: Callable[[PyTree, PyTree], PyTree] | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         for name in ("dynamics", "cost"):
@@ -77,18 +80,22 @@ class Problem:
                 )
         object.__setattr__(self, "constraints", tuple(self.constraints))
 
+    def lifted(self, params: PyTree, state: PyTree) -> PyTree:
+        """The state that the dynamics carry along, for a state as `solve` is given it."""
+        return state if self.lift is None else self.lift(params, state)
+
     def check(self, params: PyTree, state: PyTree) -> None:
         """Hold dynamics and costs against one example, by shapes alone: nothing is computed and nothing compiled.
 
         Args:
             params: Parameters as they will be given to `solve`.
-            state: One state.
+            state: One state, as `solve` is given it.
 
         Raises:
             ValueError: If the state has a leaf without a floating dtype, the dynamics change the state's structure, a
                 shape or a dtype, a cost is not a scalar number, or a constraint is not one array of them.
         """
-        state = jax.eval_shape(lambda s: jax.tree.map(jnp.asarray, s), state)
+        state = jax.eval_shape(lambda s: jax.tree.map(jnp.asarray, self.lifted(params, s)), state)
         for path, leaf in jax.tree.leaves_with_path(state):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise ValueError(

@@ -178,6 +178,8 @@ def _unfinished(memory: Any, count: jax.Array, iterations: Any, tolerance: Any) 
 def _improve(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: jax.Array, until: Any, tolerance: Any):
     """Steps from the `count`-th on, until there are `until` or the optimality is at most `tolerance`."""
 
+    state = planner.problem.lifted(params, state)
+
     def improve(carry):
         memory, count = carry
         return planner.step(params, state, memory), count + 1
@@ -186,7 +188,7 @@ def _improve(planner: Planner, params: PyTree, state: PyTree, memory: Any, count
 
 
 def _conclude(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: Any, tolerance: Any) -> Plan:
-    plan = planner.plan(params, state, memory)
+    plan = planner.plan(params, planner.problem.lifted(params, state), memory)
     converged = (plan.status == Status.ITERATIONS) & (count > 0) & (memory.optimality <= tolerance)
     status = jnp.where(converged, Status.CONVERGED, plan.status)
     return plan._replace(status=status, info=plan.info | {"iterations": jnp.asarray(count)})
@@ -198,7 +200,8 @@ def _solve(
 ) -> Plan:
     memory, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
     if tolerance is None:  # a loop of known length, which can be differentiated in reverse
-        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), memory)
+        inner = planner.problem.lifted(params, state)
+        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, inner, m), memory)
         return _conclude(planner, params, state, memory, count, -jnp.inf)
     memory, count = _improve(planner, params, state, memory, jnp.asarray(0), iterations, tolerance)
     return _conclude(planner, params, state, memory, count, tolerance)
@@ -206,7 +209,7 @@ def _solve(
 
 def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None) -> Any:
     planner.problem.check(params, state)
-    return planner.init(params, state, key, guess)
+    return planner.init(params, planner.problem.lifted(params, state), key, guess)
 
 
 RACE = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]

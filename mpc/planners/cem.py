@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, conclude, smoothing
+from mpc.planners.base import Plan, Planner, smoothing
+from mpc.planners.categorical import categorical_cem
+from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
+from mpc.planners.sampling import gaussian_noise, sampler
 from mpc.problem import Problem
-from mpc.rollout import energy
 
 
 class CemMemory(NamedTuple):
-    """A Gaussian over `[H, V]` variables, the best sample seen, and how wide the Gaussian still is."""
+    """A Gaussian over `[K, V]` knots, the best sample seen, and how wide the Gaussian still is."""
 
     mean: jax.Array
     std: jax.Array
@@ -27,14 +29,17 @@ def cem(
     problem: Problem,
     *,
     samples: int = 512,
-    elites: int = 64,
+    elites: int = 32,
     spread: float = 0.5,
     momentum: float = 0.1,
     smoothness: float = 0.5,
+    knots: int | None = None,
+    interpolation: Interpolation = "linear",
 ) -> Planner:
     """Plan by repeatedly fitting a Gaussian to the cheapest of many sampled futures.
 
-    Needs no gradients, and scores what is really executed, so discrete actions are searched as they are.
+    Needs no gradients, and scores what is really executed. Discrete actions are sampled as categories and their
+    probabilities refitted: see `mpc.categorical_cem`, which this is on a discrete space.
 
     Args:
         problem: What is minimised over what.
@@ -42,61 +47,82 @@ def cem(
         elites: How many of them the next Gaussian is fitted to.
         spread: Standard deviation to begin with, in variables, which span `[-1, 1]`.
         momentum: Share of the old mean and deviation kept at each fit; higher values converge later.
-        smoothness: Correlation of the noise from one step to the next (coloured noise; Pinneri et al. 2020); 0 is white.
-            Higher values find far-off basins sooner and settle less exactly where the optimum is not smooth.
+        smoothness: Correlation of the noise from one step to the next; 0 is white. Higher values find far-off basins
+            sooner and settle less exactly where the optimum is not smooth.
+        knots: Search over so many knots in time instead of every step; None for every step.
+        interpolation: `"zero"`, `"linear"` or `"cubic"` between knots.
 
     Raises:
-        ValueError: If there are fewer samples than elites, no elites, no spread, or a share lies outside `[0, 1)`.
+        ValueError: If there are fewer samples than elites, no elites, no spread, a share lies outside `[0, 1)`, or the
+            knots do not fit the horizon.
     """
-    if not 1 <= elites <= samples:
-        raise ValueError(f"elites must be between 1 and samples={samples}; got {elites}")
-    if spread <= 0 or not 0 <= momentum < 1 or not 0 <= smoothness < 1:
-        raise ValueError(
-            "spread must be positive, momentum and smoothness in [0, 1); "
-            f"got spread={spread}, momentum={momentum}, smoothness={smoothness}"
-        )
-    space, horizon = problem.action_space, problem.horizon
-    smooth = smoothing(horizon, smoothness)
-
-    def score(variables: jax.Array, params: Any, state: Any) -> jax.Array:
-        value = energy(problem, params, state, space.embed(space.decide(variables)))
-        return jnp.where(jnp.isfinite(value), value, jnp.inf)
+    check(samples, elites, spread, momentum)
+    if not 0 <= smoothness < 1:
+        raise ValueError(f"smoothness must lie in [0, 1); got {smoothness}")
+    if not problem.action_space.exact:
+        return categorical_cem(problem, samples=samples, elites=elites, momentum=momentum)
+    search = sampler(problem, knots, interpolation)
+    steps, size = search.knots.count, problem.action_space.size
+    noise = gaussian_noise((steps, size, samples), smoothing(steps, smoothness))
 
     def begin(mean: jax.Array, key: jax.Array) -> CemMemory:
         infinite = jnp.asarray(jnp.inf, mean.dtype)
         return CemMemory(mean, jnp.full_like(mean, spread), mean, infinite, infinite, key)
 
     def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> CemMemory:
-        mean = jnp.zeros((horizon, space.size)) if guess is None else space.project(space.encode(guess))
-        return begin(mean, key)
+        return begin(search.start(guess), key)
 
     def step(params: Any, state: Any, memory: CemMemory) -> CemMemory:
         key, draw = jax.random.split(memory.key)
-        white = jax.random.normal(draw, (samples, horizon, space.size), memory.mean.dtype)
-        noise = jnp.einsum("th,shv->stv", smooth.astype(white.dtype), white)
-        candidates = space.project(memory.mean + memory.std * noise)
+        candidates = search.project(memory.mean[..., None] + memory.std[..., None] * noise(draw))
         # the mean and the best so far compete too, so that an iteration never loses ground
-        candidates = candidates.at[0].set(memory.mean).at[-1].set(memory.best)
-        costs = jax.vmap(score, in_axes=(0, None, None))(candidates, params, state)
-        values, order = jax.lax.top_k(-costs, elites)
-        finite = jnp.isfinite(values)
-        count = jnp.maximum(finite.sum(), 1)
-        weights = (finite / count)[:, None, None]
-        elite = candidates[order]
-        mean = jnp.sum(weights * elite, axis=0)
-        std = jnp.sqrt(jnp.sum(weights * (elite - mean) ** 2, axis=0))
-        fit = finite.any()
-        mean = jnp.where(fit, momentum * memory.mean + (1 - momentum) * mean, memory.mean)
-        std = jnp.where(fit, momentum * memory.std + (1 - momentum) * std, memory.std)
-        better = -values[0] < memory.cost
-        best = jnp.where(better, elite[0], memory.best)
-        return CemMemory(mean, std, best, jnp.minimum(-values[0], memory.cost), std.max(), key)
+        kept = jnp.stack([memory.mean, memory.best], axis=-1)
+        candidates = jnp.concatenate([kept, candidates[..., 2:]], axis=-1)[..., :samples]
+        costs = search.scores(candidates, params, state)
+        values, elite = cheapest(costs, candidates, elites)
+        mean, std = refit(values, elite, memory.mean, memory.std, momentum)
+        better = values[0] < memory.cost
+        best = jnp.where(better, elite[..., 0], memory.best)
+        return CemMemory(mean, std, best, jnp.minimum(values[0], memory.cost), std.max(), key)
 
     def plan(params: Any, state: Any, memory: CemMemory) -> Plan:
         info = {"optimality": memory.optimality, "std": memory.std}
-        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), info)
+        return search.plan(params, state, memory.best, jnp.isfinite(memory.cost), info)
 
     def shift(memory: CemMemory) -> CemMemory:
-        return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]), memory.key)
+        return begin(search.knots.shift(memory.best), memory.key)
 
     return Planner(init, step, plan, shift, problem)
+
+
+def check(samples: int, elites: int, spread: float, momentum: float) -> None:
+    """What every cross-entropy method asks of its settings."""
+    if not 1 <= elites <= samples:
+        raise ValueError(f"elites must be between 1 and samples={samples}; got {elites}")
+    if not spread > 0 or not 0 <= momentum < 1:
+        raise ValueError(f"spread must be positive and momentum in [0, 1); got spread={spread}, momentum={momentum}")
+
+
+def cheapest(costs: jax.Array, candidates: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The `count` lowest of costs `[N]`, lowest first, and the candidates `[K, V, count]` they belong to."""
+    values, order = jax.lax.top_k(-costs, count)
+    return -values, candidates[..., order]
+
+
+def refit(
+    values: jax.Array, elite: jax.Array, mean: jax.Array, std: jax.Array, momentum: float
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and deviation of the elites `[K, V, E]` whose costs `[E]` are finite, mixed with the old ones.
+
+    The deviation is taken about the old mean, as CMA-ES does (Hansen 2016, eq. 13): about the new one it shrinks even where
+    the elites all lie to one side, and the Gaussian dies on its way to the optimum.
+    """
+    finite = jnp.isfinite(values)
+    weights = finite / jnp.maximum(finite.sum(), 1)
+    centre = elite @ weights
+    width = jnp.sqrt((elite - mean[..., None]) ** 2 @ weights)
+    fit = finite.any()
+    return (
+        jnp.where(fit, momentum * mean + (1 - momentum) * centre, mean),
+        jnp.where(fit, momentum * std + (1 - momentum) * width, std),
+    )

@@ -1,42 +1,165 @@
-"""The cross-entropy method against known optima and bad models."""
+"""The cross-entropy methods against known optima, brute force and bad models."""
+
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import mpc
+from mpc.planners.knots import knots_in_time
+from mpc.planners.sampling import colouring, gaussian_noise
 
 
-def test_cem_finds_the_linear_quadratic_optimum():
-    problem = mpc.Problem(
+def integrator(horizon: int = 8) -> mpc.Problem:
+    """One number driven by a bounded action, with a quadratic cost."""
+    return mpc.Problem(
         lambda p, s, a: s + 0.1 * a,
         lambda p, s, a, t: s @ s + 0.001 * a @ a,
-        horizon=8,
+        horizon=horizon,
         action_space=mpc.Box([-1.0], [1.0]),
     )
-    start = jnp.array([0.3])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda problem: mpc.cem(problem, samples=256, smoothness=0.0),
+        lambda problem: mpc.icem(problem, samples=256, exponent=0.0, elites=32),
+    ],
+)
+def test_the_linear_quadratic_optimum_is_found(build):
+    problem, start = integrator(), jnp.array([0.3])
     exact = mpc.solve(mpc.gradient(problem, starts=2), None, start, jax.random.key(0), iterations=400)
-    plan = mpc.solve(mpc.cem(problem, samples=256, elites=32, smoothness=0.0), None, start, jax.random.key(0), iterations=40)
+    plan = mpc.solve(build(problem), None, start, jax.random.key(0), iterations=40)
     assert float(plan.cost) == pytest.approx(float(exact.cost), rel=5e-3)
     assert (np.abs(plan.actions) <= 1).all()
 
 
-def test_cem_searches_discrete_actions_as_they_are():
+@pytest.mark.parametrize("space", [mpc.Discrete(3, start=5), mpc.MultiDiscrete([3, 2]), mpc.MultiBinary(2)])
+def test_categorical_search_finds_what_brute_force_does(space):
+    effect = np.random.default_rng(3).normal(size=space.size)
     problem = mpc.Problem(
-        lambda p, s, a: s + a @ jnp.array([-1.0, 0.0, 1.0]),
-        lambda p, s, a, t: s**2,
-        lambda p, s: 10 * s**2,
-        horizon=6,
-        action_space=mpc.Discrete(3, start=5),
+        lambda p, s, a: 0.8 * s + jnp.stack([jnp.sum(effect * a), jnp.sin(s[0]) + a[0]]),
+        lambda p, s, a, t: s @ s + 0.3 * a[1],
+        lambda p, s: 3 * s @ s,
+        horizon=3,
+        action_space=space,
     )
-    plan = mpc.solve(mpc.cem(problem), None, jnp.asarray(4.0), jax.random.key(0), iterations=20)
-    assert plan.actions.tolist() == [5, 5, 5, 5, 6, 6] and float(plan.cost) == 30.0
+    start = jnp.array([1.5, -1.0])
+    each = np.stack(list(product(*[range(first, first + n) for n, first in zip(space.choices, space.start, strict=True)])))
+    each = each.reshape((-1, *space.shape))
+    futures = jnp.stack([jnp.stack(actions) for actions in product(each, repeat=3)])
+    costs = jax.jit(jax.vmap(lambda a: mpc.energy(problem, None, start, space.embed(a))))(futures)
+    plan = mpc.solve(mpc.cem(problem, samples=128, elites=16), None, start, jax.random.key(0), iterations=15)
+    assert plan.actions.tolist() == futures[jnp.argmin(costs)].tolist()
+    assert float(plan.cost) == pytest.approx(float(costs.min()), rel=1e-5)
 
 
-def test_cem_survives_a_model_that_breaks():
+def test_a_guess_is_where_categorical_search_begins():
+    problem = mpc.Problem(
+        lambda p, s, a: s, lambda p, s, a, t: jnp.sum(s) + 0 * a[0], horizon=4, action_space=mpc.Discrete(50, start=3)
+    )
+    guess = jnp.array([3, 40, 7, 52])
+    plan = mpc.solve(mpc.categorical_cem(problem), None, jnp.ones(1), jax.random.key(0), iterations=0, guess=guess)
+    assert plan.actions.tolist() == guess.tolist()
+
+
+@pytest.mark.parametrize("build", [mpc.cem, mpc.icem])
+def test_a_model_that_breaks_gives_a_status(build):
     problem = mpc.Problem(
         lambda p, s, a: s * jnp.nan, lambda p, s, a, t: jnp.sum(s), horizon=4, action_space=mpc.Box([-1.0], [1.0])
     )
-    plan = mpc.solve(mpc.cem(problem, samples=16, elites=4), None, jnp.ones(1), jax.random.key(0), iterations=3)
+    plan = mpc.solve(build(problem, samples=16, elites=4), None, jnp.ones(1), jax.random.key(0), iterations=3)
     assert plan.status == mpc.Status.NOT_FINITE and np.isfinite(plan.actions).all()
+
+
+@pytest.mark.parametrize("build", [mpc.cem, mpc.icem])
+def test_jit_is_eager_vmap_is_a_loop_and_the_key_decides(build):
+    planner = build(integrator(5), samples=32, elites=4)
+    states, keys = jnp.array([[0.3], [-0.7]]), jax.random.split(jax.random.key(1), 2)
+    together = jax.vmap(lambda s, k: mpc.solve(planner, None, s, k, iterations=4).actions)(states, keys)
+    alone = [mpc.solve(planner, None, s, k, iterations=4).actions for s, k in zip(states, keys, strict=True)]
+    np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-5)
+    other = mpc.solve(planner, None, states[0], jax.random.key(9), iterations=4).actions
+    assert not np.allclose(other, alone[0], atol=1e-4)
+    memory = planner.init(None, states[0], keys[0])
+    np.testing.assert_allclose(
+        planner.step(None, states[0], memory).mean, jax.jit(planner.step)(None, states[0], memory).mean, atol=1e-6
+    )
+
+
+def test_the_population_shrinks_and_unspent_samples_are_not_imagined():
+    planner = mpc.icem(integrator(), samples=64, elites=8, decay=2.0)
+    memory = planner.init(None, jnp.ones(1), jax.random.key(0))
+    populations = []
+    for _ in range(4):
+        memory = jax.jit(planner.step)(None, jnp.ones(1), memory)
+        populations.append(int(memory.population))
+    assert populations == [32, 16, 16, 16]
+    assert memory.elites.shape == (8, 1, 2)
+    assert int(planner.shift(memory).population) == 64
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    horizon=st.integers(2, 40),
+    share=st.floats(0.05, 1.0),
+    kind=st.sampled_from(["zero", "linear", "cubic"]),
+)
+def test_knots_reproduce_what_they_can_describe(horizon, share, kind):
+    count = min(horizon, max(2, int(share * horizon)))
+    knots = knots_in_time(horizon, count, kind)
+    np.testing.assert_allclose(knots.matrix.sum(axis=1), 1.0, atol=1e-9)
+    np.testing.assert_allclose(knots.inverse @ knots.matrix, np.eye(count), atol=1e-6)
+    if kind != "zero":  # a straight line lies in the span, and its second half is the shifted plan
+        line = np.arange(horizon) / horizon
+        np.testing.assert_allclose(knots.matrix @ (knots.inverse @ line), line, atol=1e-6)
+    plan = jnp.asarray(np.random.default_rng(0).normal(size=(count, 2)), float)
+    later = knots.matrix @ np.asarray(knots.shift(plan))
+    wanted = np.asarray(knots.expand(plan))[np.minimum(np.arange(horizon) + 1, horizon - 1)]
+    if count == horizon:
+        np.testing.assert_allclose(later, wanted, atol=1e-5)
+    best = np.linalg.lstsq(knots.matrix, wanted, rcond=None)[0]
+    np.testing.assert_allclose(later, knots.matrix @ best, atol=1e-4)
+
+
+def test_zero_order_knots_are_held():
+    problem = integrator(10)
+    plan = mpc.solve(
+        mpc.cem(problem, samples=32, elites=4, knots=2, interpolation="zero"), None, jnp.ones(1), jax.random.key(0), 5
+    )
+    assert len(np.unique(plan.actions[:5])) == 1 and len(np.unique(plan.actions[5:])) == 1
+
+
+def test_noise_has_the_spectrum_asked_for_and_is_new_for_every_key():
+    colour = colouring(64, 2.0)
+    wanted = colour @ colour.T
+    draw = jax.jit(gaussian_noise((64, 2, 256), colour))
+    noise = np.concatenate([np.asarray(draw(key)) for key in jax.random.split(jax.random.key(0), 100)], axis=-1)
+    covariance = np.cov(noise.reshape(128, -1))
+    np.testing.assert_allclose(covariance, np.kron(wanted, np.eye(2)), atol=0.04)
+    power = np.abs(np.fft.rfft(noise[:, 0] * np.hanning(64)[:, None], axis=0)) ** 2
+    slope = np.polyfit(np.log(np.arange(3, 16)), np.log(power.mean(axis=1)[3:16]), 1)[0]
+    assert slope == pytest.approx(-2.0, abs=0.25)
+    np.testing.assert_allclose(colouring(20, 0.0), np.eye(20), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda p: mpc.cem(p, samples=4, elites=8), "elites"),
+        (lambda p: mpc.cem(p, spread=0.0), "spread"),
+        (lambda p: mpc.cem(p, smoothness=1.0), "smoothness"),
+        (lambda p: mpc.cem(p, knots=9), "knots"),
+        (lambda p: mpc.icem(p, decay=0.5), "decay"),
+        (lambda p: mpc.categorical_cem(p), "discrete"),
+        (lambda p: mpc.cem(p, knots=4, interpolation="quintic"), "interpolation"),
+    ],
+)
+def test_impossible_settings_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build(integrator())
