@@ -40,8 +40,8 @@ class Practice(NamedTuple):
 
 
 class ActorCritic(NamedTuple):
-    """`init(key) -> Practice`, `act(practice, latent) -> variables`, `value(practice, latent) -> cost to go` and
-    `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps.
+    """`init(key) -> Practice`; `act(actor, latent) -> variables`; `value(params, critic, latent) -> cost to go`, floored by
+    `least`; and `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps.
     """
 
     init: Callable[[jax.Array], Practice]
@@ -67,6 +67,29 @@ def actor_critic(
     steadiness: float = 0.995,
     learning_rate: float = 1e-3,
 ) -> ActorCritic:
+    """Make the practice of an actor and a critic in what a world model imagines.
+
+    Args:
+        dynamics: `(params, state, action) -> next state`, the action as `space.embed` shows it.
+        step_cost: `(params, state, action, next state) -> scalar`, weighted by the odds of being alive.
+        least: `params -> scalar`: no cost to go is less than that; `-inf` where nothing is known.
+        encode: `(params, observation) -> state`.
+        space: Of actions.
+        latent: Size D of a latent.
+        hidden: Units of both networks' two hidden layers.
+        steps: Imagined ahead per future, K.
+        batch: Futures per gradient step; half of them begin shortly before a termination, once there has been one.
+        updates: Gradient steps per `fit`.
+        trace: λ of the returns; higher values look further along the imagined future and trust the critic less.
+        averaging: Share of the critic's running average kept at each step.
+        steadiness: The same for the actor.
+        learning_rate: Of Adam, for both.
+
+    Example:
+        >>> practice, metrics = minds.fit(minds.init(key), params, buffer)  # doctest: +SKIP
+        >>> variables = minds.act(practice.steady, latent)  # doctest: +SKIP
+    """
+
     def build(rngs: nnx.Rngs, outputs: int) -> MLP:  # beginning as a constant 0: no preference, and no cost to come
         return MLP((latent, hidden, hidden, outputs), last_scale=0.0, rngs=rngs)
 

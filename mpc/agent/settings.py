@@ -55,7 +55,7 @@ class Settings:
     doubt: float = 0.3
     """Cost of the ensemble's disagreement; higher values keep closer to what has been seen."""
     noise: float = 0.1
-    """Of the exploration noise of `predict(deterministic=False)`, in planner variables; of choices, the share made at random."""
+    """Of `predict(deterministic=False)`: deviation in planner variables; of choices, the share made at random."""
     capacity: int = 100_000
     """Steps remembered, over all environments."""
 

@@ -1,5 +1,7 @@
 """Actor and critic on a problem whose best policy and cost to go are known in closed form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,8 +35,9 @@ def riccati() -> tuple[float, float]:
 
 def test_actor_and_critic_find_the_discounted_lqr():
     space = mpc.Box([-1.0], [1.0])
+    least = jnp.asarray(-jnp.inf)
     minds = actor_critic(
-        dynamics, step_cost, lambda _: -jnp.inf, lambda _, o: perceived(o), space, 1, steps=10, updates=3000, hidden=32
+        dynamics, step_cost, lambda _: least, lambda _, o: perceived(o), space, 1, steps=10, updates=3000, hidden=32
     )
     buffer = data.create(256, 1, (1,), (1,))
     for i, x in enumerate(np.linspace(-0.6, 0.6, 200)):
@@ -43,8 +46,8 @@ def test_actor_and_critic_find_the_discounted_lqr():
     practice, _ = minds.fit(minds.init(jax.random.key(0)), {}, buffer)
     p, k = riccati()
     at = jnp.linspace(-0.5, 0.5, 11)[:, None]
-    np.testing.assert_allclose(jax.vmap(lambda x: minds.act(practice.actor, x))(at), -k * at, atol=0.05)
-    found = jax.vmap(lambda x: minds.value({}, practice.target, x))(at)
+    np.testing.assert_allclose(jax.vmap(partial(minds.act, practice.steady))(at), -k * at, atol=0.05)
+    found = jax.vmap(partial(minds.value, {}, practice.target))(at)
     np.testing.assert_allclose(found, p * at[:, 0] ** 2, atol=0.05)
 
 
