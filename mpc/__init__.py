@@ -8,6 +8,7 @@ from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.cem import cem
 from mpc.planners.chain import chain
 from mpc.planners.gradient import gradient
+from mpc.planners.implicit import implicit
 from mpc.planners.lagrangian import lagrangian
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
@@ -35,6 +36,7 @@ __all__ = [
     "costs",
     "energy",
     "gradient",
+    "implicit",
     "lagrangian",
     "multistart",
     "rollout",
