@@ -9,6 +9,7 @@ stand that of random actions on the same episodes and the wall time.
 """
 
 import csv
+import importlib
 import json
 import platform
 import subprocess
@@ -63,7 +64,7 @@ def learner(method: str, env: str, seed: int) -> Any:
     if method == "craik":
         return Agent(env, seed=seed)
     try:
-        import stable_baselines3
+        stable_baselines3 = importlib.import_module("stable_baselines3")
     except ImportError as error:
         raise SystemExit(f"--method {method} needs stable-baselines3: pip install 'craik[baselines]'") from error
     return getattr(stable_baselines3, method.upper())("MlpPolicy", env, seed=seed, device="cpu")

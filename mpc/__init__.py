@@ -11,6 +11,7 @@ from mpc.planners.chain import chain
 from mpc.planners.gradient import gradient
 from mpc.planners.icem import icem
 from mpc.planners.ilqr import ilqr
+from mpc.planners.implicit import implicit
 from mpc.planners.lagrangian import lagrangian
 from mpc.planners.mppi import mppi
 from mpc.planners.multistart import multistart
@@ -43,6 +44,7 @@ __all__ = [
     "gradient",
     "icem",
     "ilqr",
+    "implicit",
     "lagrangian",
     "mppi",
     "multistart",

@@ -46,7 +46,7 @@ class ActorCritic(NamedTuple):
 
     init: Callable[[jax.Array], Practice]
     act: Callable[[PyTree, jax.Array], jax.Array]
-    value: Callable[[PyTree, jax.Array], jax.Array]
+    value: Callable[[PyTree, PyTree, jax.Array], jax.Array]
     fit: Callable[..., tuple[Practice, dict[str, jax.Array]]]
 
 
@@ -111,8 +111,8 @@ def actor_critic(
         actor, critic = (
             nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=k), n))[1]) for k, n in zip(keys, (space.size, 1), strict=True)
         )
-        copies = (jax.tree.map(jnp.copy, x) for x in (actor, critic))
-        return Practice(actor, critic, *copies, (optimizer.init(actor), optimizer.init(critic)), key)
+        steady, target = jax.tree.map(jnp.copy, (actor, critic))
+        return Practice(actor, critic, steady, target, (optimizer.init(actor), optimizer.init(critic)), key)
 
     def acted(variables: jax.Array) -> jax.Array:
         """What would be executed, with the gradient of its relaxation (straight-through: Bengio et al. 2013)."""

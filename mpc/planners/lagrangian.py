@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.constraints import Constraint, along, reads, tolerance
+from mpc.constraints import Constraint, reads, table, tolerance
 from mpc.planners.base import Plan, Planner, conclude, ready
 from mpc.problem import Problem
 from mpc.rollout import rollout
@@ -120,15 +120,14 @@ def lagrangian(
         actions = planner.plan(augmented, _lift(problem, params, state), memory.inner).actions
         shown = space.embed(actions)
         future = rollout(problem, params, state, shown)
-        rows = [along(c, params, future.states, shown).reshape(horizon, -1) for c in problem.constraints]
-        values = jnp.concatenate(rows, axis=1).astype(memory.duals.dtype)
-        broken = jnp.max(jnp.where(_equalities(problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
+        values = table(problem.constraints, params, future.states, shown).astype(memory.duals.dtype)
+        broken = jnp.max(jnp.where(equalities(problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
         fine = jnp.isfinite(broken) & jnp.isfinite(future.energy)
         energy = future.energy.astype(values.dtype)
         return Candidate(actions, jnp.where(fine, energy, jnp.inf), jnp.where(fine, broken, jnp.inf)), values
 
     def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> LagrangianMemory:
-        duals = jnp.zeros((horizon, len(_equalities(problem, params, state))))
+        duals = jnp.zeros((horizon, len(equalities(problem, params, state))))
         rho, infinite = jnp.asarray(penalty, duals.dtype), jnp.asarray(jnp.inf, duals.dtype)
         begun = planner.init(Augmented(params, duals, rho), _lift(problem, params, state), key, guess)
         best = Candidate(space.decide(jnp.zeros((horizon, space.size))), infinite, infinite)
@@ -144,7 +143,7 @@ def lagrangian(
 
     def update(params: PyTree, state: PyTree, memory: LagrangianMemory) -> LagrangianMemory:
         candidate, values = found(params, state, memory)
-        equal, fine = _equalities(problem, params, state), jnp.isfinite(candidate.violation)
+        equal, fine = equalities(problem, params, state), jnp.isfinite(candidate.violation)
         pushed = memory.duals + memory.penalty * values
         duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -LARGEST, LARGEST)
         missed = jnp.max(jnp.abs(duals - memory.duals)) / memory.penalty
@@ -264,10 +263,10 @@ def _look(constraint: Constraint, problem: Problem, params: PyTree, state: PyTre
     return reads_state, reads_action, jax.eval_shape(constraint.function, *example).size
 
 
-def _equalities(problem: Problem, params: PyTree, state: PyTree) -> np.ndarray:
+def equalities(problem: Problem, params: PyTree, state: PyTree) -> np.ndarray:
     """Which of all values `[C]` must be zero."""
-    sizes = [_look(c, problem, params, state)[2] for c in problem.constraints]
-    return np.repeat([c.equality for c in problem.constraints], sizes)
+    sizes = [(c.equality, _look(c, problem, params, state)[2]) for c in problem.constraints]
+    return np.array([equality for equality, size in sizes for _ in range(size)], bool)
 
 
 def _lift(problem: Problem, params: PyTree, state: PyTree) -> PyTree:
