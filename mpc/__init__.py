@@ -7,6 +7,7 @@ from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
+from mpc.planners.collocation import collocation
 from mpc.planners.gradient import gradient
 from mpc.planners.icem import icem
 from mpc.planners.mppi import mppi
@@ -31,6 +32,7 @@ __all__ = [
     "Status",
     "categorical_cem",
     "cem",
+    "collocation",
     "constraints",
     "costates",
     "costs",
