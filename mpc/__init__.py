@@ -7,10 +7,14 @@ from mpc.controller import Controller
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
+from mpc.planners.chain import chain
 from mpc.planners.collocation import collocation
 from mpc.planners.gradient import gradient
 from mpc.planners.icem import icem
+from mpc.planners.ilqr import ilqr
+from mpc.planners.lagrangian import lagrangian
 from mpc.planners.mppi import mppi
+from mpc.planners.multistart import multistart
 from mpc.planners.predictive import predictive_sampling
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
@@ -32,6 +36,7 @@ __all__ = [
     "Status",
     "categorical_cem",
     "cem",
+    "chain",
     "collocation",
     "constraints",
     "costates",
@@ -39,7 +44,10 @@ __all__ = [
     "energy",
     "gradient",
     "icem",
+    "ilqr",
+    "lagrangian",
     "mppi",
+    "multistart",
     "predictive_sampling",
     "risk",
     "rollout",

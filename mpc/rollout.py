@@ -1,5 +1,6 @@
 """Imagine a future: states, itemised costs, total energy, and the costates that gradients are made of."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -50,7 +51,7 @@ def rollout(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array)
     return Rollout(states, costs, sum((jnp.sum(c) for c in costs.values()), start=jnp.zeros(())))
 
 
-def energy(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> jax.Array:
+def energy(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, *, remat: bool = False) -> jax.Array:
     """The scalar `E(u) = Σ cost + terminal_cost` that planners minimise, without keeping anything else.
 
     Args:
@@ -58,6 +59,8 @@ def energy(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) 
         params: Their parameters.
         state: Where to start.
         actions: `[H, ...]` actions as the model sees them.
+        remat: Keep the states at the ends of about sqrt(H) stretches only; whoever differentiates imagines each stretch
+            again (Chen et al. 2016), with memory for `2 sqrt(H)` steps instead of H and one more rollout.
     """
 
     def advance(carry: tuple[PyTree, jax.Array], step: tuple[jax.Array, jax.Array]):
@@ -67,8 +70,16 @@ def energy(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) 
         return (problem.dynamics(params, state, action), so_far), None
 
     state = jax.tree.map(jnp.asarray, state)
-    zero = jnp.zeros((), jnp.result_type(float))
-    (last, so_far), _ = jax.lax.scan(advance, (state, zero), (actions, jnp.arange(len(actions))))
+    carry, steps = (state, jnp.zeros((), jnp.result_type(float))), (actions, jnp.arange(len(actions)))
+    if remat:
+        length = math.isqrt(len(actions))
+        odd = len(actions) % length
+        stretch = jax.checkpoint(lambda carry, steps: jax.lax.scan(advance, carry, steps), prevent_cse=False)
+        carry, _ = stretch(carry, jax.tree.map(lambda x: x[:odd], steps))
+        steps = jax.tree.map(lambda x: x[odd:].reshape(-1, length, *x.shape[1:]), steps)
+        (last, so_far), _ = jax.lax.scan(stretch, carry, steps)
+    else:
+        (last, so_far), _ = jax.lax.scan(advance, carry, steps)
     return so_far if problem.terminal_cost is None else so_far + problem.terminal_cost(params, last)
 
 

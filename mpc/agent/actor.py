@@ -31,6 +31,8 @@ class Practice(NamedTuple):
 
     actor: PyTree
     critic: PyTree
+    steady: PyTree
+    """A running average of the actor, which acts: from one update to the next policies swing between good and bad."""
     target: PyTree
     """A running average of the critic, which returns are bootstrapped from and plans end in."""
     optimizer: PyTree
@@ -51,6 +53,7 @@ class ActorCritic(NamedTuple):
 def actor_critic(
     dynamics: Callable[[PyTree, Imagined, jax.Array], Imagined],
     step_cost: Callable[[PyTree, Imagined, jax.Array, Imagined], jax.Array],
+    least: Callable[[PyTree], jax.Array],
     encode: Callable[[PyTree, jax.Array], Imagined],
     space: Space,
     latent: int,
@@ -61,6 +64,7 @@ def actor_critic(
     updates: int = 100,
     trace: float = 0.9,
     averaging: float = 0.98,
+    steadiness: float = 0.995,
     learning_rate: float = 1e-3,
 ) -> ActorCritic:
     def build(rngs: nnx.Rngs, outputs: int) -> MLP:  # beginning as a constant 0: no preference, and no cost to come
@@ -71,8 +75,11 @@ def actor_critic(
     def act(actor: PyTree, latent: jax.Array) -> jax.Array:
         return space.project(jnp.tanh(nnx.merge(graphs[0], actor)(latent)))
 
-    def value(critic: PyTree, latent: jax.Array) -> jax.Array:
+    def guess(critic: PyTree, latent: jax.Array) -> jax.Array:
         return nnx.merge(graphs[1], critic)(latent)[..., 0]
+
+    def value(params: PyTree, critic: PyTree, latent: jax.Array) -> jax.Array:
+        return jnp.maximum(guess(critic, latent), least(params))
 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
 
@@ -81,11 +88,17 @@ def actor_critic(
         actor, critic = (
             nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=k), n))[1]) for k, n in zip(keys, (space.size, 1), strict=True)
         )
-        return Practice(actor, critic, jax.tree.map(jnp.copy, critic), (optimizer.init(actor), optimizer.init(critic)), key)
+        copies = (jax.tree.map(jnp.copy, x) for x in (actor, critic))
+        return Practice(actor, critic, *copies, (optimizer.init(actor), optimizer.init(critic)), key)
+
+    def acted(variables: jax.Array) -> jax.Array:
+        """What would be executed, with the gradient of its relaxation (straight-through: Bengio et al. 2013)."""
+        relaxed = space.relax(variables)
+        return relaxed if space.exact else relaxed + jax.lax.stop_gradient(space.embed(space.decide(variables)) - relaxed)
 
     def imagine(actor: PyTree, params: PyTree, start: Imagined):
         def one(state: Imagined) -> tuple[Imagined, jax.Array]:
-            action = space.relax(act(actor, state.latent))
+            action = acted(act(actor, state.latent))
             later = dynamics(params, state, action)
             return later, step_cost(params, state, action, later)
 
@@ -101,7 +114,7 @@ def actor_critic(
             alive = jnp.concatenate([start.alive[None], later.alive])
             each = costs / jnp.maximum(alive[:-1], 1e-6)
             ratio = later.alive / jnp.maximum(alive[:-1], 1e-6)
-            values = value(practice.target, later.latent)
+            values = value(params, practice.target, later.latent)
 
             def back(after: jax.Array, step):
                 c, r, v = step
@@ -116,7 +129,7 @@ def actor_critic(
         weight = jax.lax.stop_gradient(alive[:-1])
 
         def critic_loss(critic: PyTree):
-            return (weight * jnp.square(value(critic, inputs) - returns)).sum() / weight.sum()
+            return (weight * jnp.square(guess(critic, inputs) - returns)).sum() / weight.sum()
 
         miss, critic_slopes = jax.value_and_grad(critic_loss)(practice.critic)
         moves, state_a = optimizer.update(slopes, practice.optimizer[0], practice.actor)
@@ -124,14 +137,18 @@ def actor_critic(
         moves, state_c = optimizer.update(critic_slopes, practice.optimizer[1], practice.critic)
         critic = optax.apply_updates(practice.critic, moves)
         target = optax.incremental_update(critic, practice.target, 1 - averaging)
-        return Practice(actor, critic, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
+        steady = optax.incremental_update(actor, practice.steady, 1 - steadiness)
+        return Practice(actor, critic, steady, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
 
     @partial(jax.jit, donate_argnums=0)
     def fit(practice: Practice, params: PyTree, buffer: data.TrajectoryBuffer):
         key, draw = jax.random.split(practice.key)
 
         def one(practice: Practice, key: jax.Array):
-            seen = data.sample(buffer, key, batch, 1).observations[:, 0]
+            usual, deadly = jax.random.split(key)
+            seen = data.sample(buffer, usual, batch - batch // 2, 1).observations[:, 0]
+            # falling is rare, and only from just before a fall can it be learnt how not to
+            seen = jnp.concatenate([seen, data.before_terminations(buffer, deadly, batch // 2, 2 * steps)])
             return update(practice, params, jax.vmap(lambda o: encode(params, o))(seen))
 
         practice, metrics = jax.lax.scan(one, practice, jax.random.split(draw, updates))

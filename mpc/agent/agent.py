@@ -21,7 +21,7 @@ from mpc.agent import gym_spaces, objective
 from mpc.agent.objective import Cost, as_seen
 from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
-from mpc.planners.gradient import propose
+from mpc.planners.multistart import propose, side_by_side
 from world_models import checkpoint, data, jepa, trainer
 from world_models.base import Imagined, WorldModel
 from world_models.diagnostics import effective_rank
@@ -137,14 +137,19 @@ class Agent:
         return {
             "model": self.training.params,
             "cost": {"doubt": np.float32(self.settings.doubt)},
-            "actor": self.practice.actor,
+            "actor": self.practice.steady,
             "critic": self.practice.target,
         }
 
     def _noisy(self, actions: jax.Array, key: jax.Array) -> jax.Array:
-        variables = jax.vmap(self.space.encode)(actions)
-        noise = self.settings.noise * jax.random.normal(key, variables.shape)
-        return jax.vmap(self.space.decide)(self.space.project(variables + noise))
+        variables, noise = jax.vmap(self.space.encode)(actions), self.settings.noise
+        if self.space.exact:
+            variables += noise * jax.random.normal(key, variables.shape)
+        else:  # no small change turns one choice into another
+            draw, whether = jax.random.split(key)
+            other = jax.random.uniform(draw, variables.shape, minval=-1.0)
+            variables = jnp.where(jax.random.bernoulli(whether, noise, (len(actions), 1)), other, variables)
+        return jax.vmap(self.space.decide)(self.space.project(variables))
 
     def _draw(self, count: int) -> jax.Array:
         self._key, *keys = jax.random.split(self._key, count + 1)
@@ -195,7 +200,8 @@ class Agent:
         """
         batched = gym_spaces.is_batched(self.observation_space, observation)
         row = gym_spaces.flatten(self.observation_space, observation, batched)[0]
-        return self._imagined(self.params, row, self.space.relax(state.planner.variables[0]))
+        first = jax.tree.map(lambda x: x[0], state.planner)
+        return self._imagined(self.params, row, self.space.relax(side_by_side(first).variables))
 
     def imagine(self, observation: np.ndarray, actions: np.ndarray) -> Imagined:
         """What a sequence of actions of the environment would lead to from one observation, `[H+1, ...]`.
@@ -316,7 +322,7 @@ class Agent:
         if again:
             self.practice = self._minds.init(self._draw(1)[0])
             self._practised_since = self.num_timesteps
-        for _ in range(self.settings.first_trainings if again else times):
+        for _ in range(self.settings.restart_practices if again else times):
             self.practice, practised = self._minds.fit(self.practice, self.params, self.buffer)
             metrics |= practised
         self.trained = True

@@ -1,5 +1,6 @@
 """What every planner is: a value made of four pure functions; and `solve`, the one driver of them all."""
 
+import time
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
@@ -9,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpc.constraints import tolerance as allowance
+from mpc.constraints import violation
 from mpc.problem import Problem
 from mpc.rollout import costates, rollout
 
@@ -21,13 +24,16 @@ class Status(IntEnum):
     ITERATIONS = 0  # all iterations were spent
     CONVERGED = 1  # the optimality measure fell below the tolerance
     NOT_FINITE = 2  # no candidate had a finite cost: the actions are safe, but mean nothing
+    DEADLINE = 3  # the time was up
+    INFEASIBLE = 4  # no candidate met the constraints: the plan is the least violating one
 
 
 class Plan(NamedTuple):
     """What to do and what is expected to come of it.
 
     `actions`: `[H, ...]` actions of the space, exactly in bounds. `states`: `[H+1, ...]` the future imagined for them.
-    `cost`: their energy; `costs`: its named terms. `status`: a `Status`. `info`: what else is worth looking at.
+    `cost`: their energy; `costs`: its named terms. `status`: a `Status`. `info`: what else is worth looking at; with
+    constraints, `info["violation"]` has every one's by name.
     """
 
     actions: jax.Array
@@ -43,7 +49,8 @@ class Planner(NamedTuple):
 
     `init(params, state, key, guess) -> memory`: begin; `guess` is a plan's actions `[H, ...]` or None.
     `step(params, state, memory) -> memory`: one improvement. The memory carries `cost` (best so far) and `optimality`
-    (a scalar that tends to 0), so every planner is anytime.
+    (a scalar that tends to 0), so every planner is anytime. A `cost` of infinity says that what the memory found was not
+    scored yet: `init` and `shift` leave it so, and whoever changes the problem under a planner sets it.
     `plan(params, state, memory) -> Plan`: the best found.
     `shift(memory) -> memory`: one time step later; the warm start of the next decision.
     """
@@ -53,6 +60,40 @@ class Planner(NamedTuple):
     plan: Callable[[PyTree, PyTree, Any], Plan]
     shift: Callable[[Any], Any]
     problem: Problem
+
+
+def ready(problem: Problem) -> None:
+    """Refuse, when a planner is built, a problem that no planner solves as it stands.
+
+    Raises:
+        ValueError: If the problem's latents are not accounted for.
+    """
+    if problem.latents is not None:
+        raise ValueError(
+            f"planners infer actions, but this problem's future also hangs on a latent of size {problem.latents} per step: "
+            "say what to make of it, with mpc.risk.over_latents(problem, measure, count)"
+        )
+
+
+def bounded(problem: Problem, who: str) -> None:
+    """Refuse, when a planner is built that draws its actions from within the bounds, a space without them.
+
+    Raises:
+        ValueError: If a bound of the action space is infinite.
+    """
+    if not problem.action_space.bounded:
+        raise ValueError(f"{who} needs finite bounds on every action; got {problem.action_space}")
+
+
+def standing(plan: Plan) -> tuple[jax.Array, jax.Array]:
+    """How plans compare: by grade (0 feasible, 1 infeasible, 2 not finite), and in one grade by merit, lower before higher.
+
+    The merit is the cost of a feasible plan and the largest violation of an infeasible one.
+    """
+    infeasible, finite = plan.status == Status.INFEASIBLE, plan.status != Status.NOT_FINITE
+    violations = list(plan.info.get("violation", {}).values())
+    merit = jnp.where(infeasible, jnp.stack(violations).max(axis=0), plan.cost) if violations else plan.cost
+    return jnp.where(finite, jnp.where(infeasible, 1, 0), 2), jnp.where(finite, merit, jnp.inf)
 
 
 def smoothing(horizon: int, memory: float = 0.8) -> np.ndarray:
@@ -76,12 +117,16 @@ def conclude(
     """
     shown = problem.action_space.embed(actions)
     future = rollout(problem, params, state, shown)
-    status = jnp.where(ok & jnp.isfinite(future.energy), Status.ITERATIONS, Status.NOT_FINITE)
+    status = jnp.asarray(Status.ITERATIONS)
+    if problem.constraints:
+        info = info | {"violation": violation(problem.constraints, params, future.states, shown)}
+        largest = jnp.stack(list(info["violation"].values())).max()
+        status = jnp.where(largest <= allowance(largest.dtype), status, Status.INFEASIBLE)
+    status = jnp.where(ok & jnp.isfinite(future.energy), status, Status.NOT_FINITE)
     info = info | {"costates": costates(problem, params, state, shown)}
     return Plan(actions, future.states, future.energy, future.costs, status, info)
 
 
-@partial(jax.jit, static_argnames=("planner", "iterations", "tolerance"))
 def solve(
     planner: Planner,
     params: PyTree,
@@ -91,8 +136,9 @@ def solve(
     *,
     guess: jax.Array | None = None,
     tolerance: float | None = None,
+    deadline: float | None = None,
 ) -> Plan:
-    """Plan from scratch, as one compiled program.
+    """Plan from scratch. Without a deadline, one compiled program, which `jit`, `vmap` and, with fixed iterations, `grad` accept.
 
     Args:
         planner: Any planner; compiled once per planner value, so build it once and keep it.
@@ -102,33 +148,105 @@ def solve(
         iterations: Improvements to make, at most.
         guess: Actions `[H, ...]` to begin with, if there are any.
         tolerance: Stop once the planner's optimality measure is at most this; None spends every iteration.
+        deadline: Seconds this may take, compilation apart, or None. The clock is looked at between chunks of iterations,
+            and no chunk is begun that would, by the time the others took, end too late.
 
     Returns:
-        The plan. It is finite and in bounds whatever the model returned; `plan.status` says how it came about.
+        The plan. It is finite and in bounds whatever the model returned; `plan.status` says why the search ended.
 
     Raises:
-        ValueError: If the problem's functions do not fit the state (see `Problem.check`), or iterations < 0.
+        ValueError: If the problem's functions do not fit the state (see `Problem.check`), iterations < 0, or there is a
+            deadline that is not positive, or one inside a function that JAX traces.
     """
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0; got {iterations}")
-    planner.problem.check(params, state)
-    state = planner.problem.lifted(params, state)
-    memory = planner.init(params, state, key, guess)
-    if tolerance is None:
-        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), memory)
-        plan = planner.plan(params, state, memory)
-        return plan._replace(info=plan.info | {"iterations": jnp.asarray(iterations)})
+    if deadline is None:
+        return _solve(planner, params, state, key, guess, tolerance, iterations)
+    if not deadline > 0:
+        raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((params, state, key, guess))):
+        raise ValueError(
+            "a deadline needs a clock, which traced functions do not have: call solve outside of jit, vmap and grad"
+        )
+    return _race(planner, params, state, key, guess, tolerance, iterations, deadline)
 
-    def unfinished(carry):
-        count, memory = carry
-        return (count < iterations) & ((count == 0) | ~(memory.optimality <= tolerance))
+
+def _unfinished(memory: Any, count: jax.Array, iterations: Any, tolerance: Any) -> jax.Array:
+    return (count < iterations) & ((count == 0) | ~(memory.optimality <= tolerance))
+
+
+def _improve(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: jax.Array, until: Any, tolerance: Any):
+    """Steps from the `count`-th on, until there are `until` or the optimality is at most `tolerance`."""
+    state = planner.problem.lifted(params, state)
 
     def improve(carry):
-        count, memory = carry
-        return count + 1, planner.step(params, state, memory)
+        memory, count = carry
+        return planner.step(params, state, memory), count + 1
 
-    count, memory = jax.lax.while_loop(unfinished, improve, (jnp.asarray(0), memory))
-    plan = planner.plan(params, state, memory)
+    return jax.lax.while_loop(lambda c: _unfinished(*c, until, tolerance), improve, (memory, count))
+
+
+def _conclude(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: Any, tolerance: Any) -> Plan:
+    plan = planner.plan(params, planner.problem.lifted(params, state), memory)
     converged = (plan.status == Status.ITERATIONS) & (count > 0) & (memory.optimality <= tolerance)
     status = jnp.where(converged, Status.CONVERGED, plan.status)
-    return plan._replace(status=status, info=plan.info | {"iterations": count})
+    return plan._replace(status=status, info=plan.info | {"iterations": jnp.asarray(count)})
+
+
+@partial(jax.jit, static_argnames=("planner", "iterations"))
+def _solve(
+    planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: Any, tolerance: Any, iterations: int
+) -> Plan:
+    memory, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
+    if tolerance is None:  # a loop of known length, which can be differentiated in reverse
+        lifted = planner.problem.lifted(params, state)
+        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, lifted, m), memory)
+        return _conclude(planner, params, state, memory, count, -jnp.inf)
+    memory, count = _improve(planner, params, state, memory, jnp.asarray(0), iterations, tolerance)
+    return _conclude(planner, params, state, memory, count, tolerance)
+
+
+def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None) -> Any:
+    planner.problem.check(params, state)
+    return planner.init(params, planner.problem.lifted(params, state), key, guess)
+
+
+RACE = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]
+
+
+def _race(
+    planner: Planner, params: PyTree, state: PyTree, key: Any, guess: Any, tolerance: Any, iterations: int, deadline: float
+) -> Plan:
+    """Improve in chunks, each sized by the pace of those before, as long as there is time for one more and the conclusion."""
+    tolerance = -jnp.inf if tolerance is None else tolerance
+    begin, improve, conclude = RACE
+    start, none, at_most = (params, state), jnp.asarray(0), jnp.asarray(iterations)
+    begin.lower(planner, *start, key, guess).compile()
+    memory = jax.eval_shape(partial(_begin, planner), *start, key, guess)
+    for _ in range(2):  # before any step, and after: the second time is free unless a step's memory is typed otherwise
+        improve.lower(planner, *start, memory, none, at_most, tolerance).compile()
+        conclude.lower(planner, *start, memory, none, tolerance).compile()
+        memory, _ = jax.eval_shape(partial(_improve, planner), *start, memory, none, at_most, tolerance)
+
+    end = time.perf_counter() + deadline
+    memory, count = begin(planner, *start, key, guess), none
+    plan, reserve = _timed(conclude, planner, *start, memory, count, tolerance)
+    spent, chunk, pace = 0, 1, 0.0
+    while chunk > 0 and spent < iterations:
+        until = jnp.asarray(min(spent + chunk, iterations))
+        (memory, count), took = _timed(improve, planner, *start, memory, count, until, tolerance)
+        made, spent = int(count) - spent, int(count)
+        if spent < int(until):
+            break  # the tolerance is met
+        # as many more as surely fit into half of the time left: pace varies, and one chunk too long is too late
+        pace = max(took / made, 0.9 * pace)
+        left = end - reserve - time.perf_counter()
+        chunk = int(left / pace) if left < 2 * pace else int(0.5 * left / pace)
+    plan = conclude(planner, *start, memory, count, tolerance) if spent else plan
+    late = (plan.status == Status.ITERATIONS) & (spent < iterations)
+    return plan._replace(status=jnp.where(late, Status.DEADLINE, plan.status))
+
+
+def _timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    begun = time.perf_counter()
+    return jax.block_until_ready(function(*args)), time.perf_counter() - begun

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from mpc.planners.base import Plan, Planner, smoothing
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.knots import Interpolation
+from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import gaussian_noise, sampler
 from mpc.problem import Problem
 
@@ -23,6 +24,7 @@ class CemMemory(NamedTuple):
     key: jax.Array
 
 
+@constrained(inner=10, growth=2.0)
 def cem(
     problem: Problem,
     *,

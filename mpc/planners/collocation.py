@@ -19,6 +19,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
 from mpc.rollout import rollout
@@ -99,6 +100,7 @@ def collocation(
     return multistart(single, starts=starts, spread=spread)
 
 
+@constrained(inner=10)
 def _single(
     problem: Problem,
     optimizer: optax.GradientTransformation,

@@ -2,127 +2,169 @@
 
     u ← project(u - optimizer(∂E/∂u)),        ∂E/∂u[t] = ∂cost/∂u[t] + (∂dynamics/∂u[t])ᵀ λ[t+1]
 
-from many starts at once, for the energy has many basins. Every start remembers the best actions it has seen.
+with the costates λ (Bryson & Ho 1969), from many starts at once, for the energy has many basins.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mpc.planners.base import Plan, Planner, conclude, smoothing
+from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.lagrangian import constrained, unscored
+from mpc.planners.multistart import multistart
 from mpc.problem import Problem
 from mpc.rollout import energy
 
+PyTree = Any
+
 
 class GradientMemory(NamedTuple):
-    """Where the search stands, over S starts, H steps and V variables a step.
+    """Where one start stands: its `variables` `[H, V]`, the optimiser's moments, the `best` variables seen and their cost.
 
-    `variables`, `best`: `[S, H, V]`. `best_costs`: `[S]`. `cost`, `optimality`: scalars for the best start.
+    Those of all starts, `[S, H, V]`, are `multistart.side_by_side(memory).variables`.
     """
 
     variables: jax.Array
-    optimizer: Any
+    moments: Any
     best: jax.Array
-    best_costs: jax.Array
     cost: jax.Array
     optimality: jax.Array
-    key: jax.Array
+
+    def restart(self, variables: jax.Array) -> "GradientMemory":
+        """Begin anew from variables `[H, V]`, with the moments as `init` or `shift` left them."""
+        return self._replace(variables=variables, best=variables)
 
 
 def gradient(
     problem: Problem,
     *,
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: optax.GradientTransformation | Literal["lbfgs"] | None = None,
     starts: int = 16,
     spread: float = 0.3,
+    screen: tuple[int, int] | None = None,
+    normalise: bool = False,
+    clip: float | None = None,
+    remat: bool = False,
 ) -> Planner:
     """Plan by gradient descent on the actions, from many starts in one compiled program.
 
     Args:
-        problem: What is minimised over what; dynamics and costs must be differentiable.
-        optimizer: Any optax optimiser over the variables, which live in `[-1, 1]`; Adam(0.1) unless told.
+        problem: What is minimised over what; dynamics, costs and constraints must be differentiable.
+        optimizer: Any optax optimiser over the variables, which live in `[-1, 1]`, Adam(0.1) unless told; or `"lbfgs"`,
+            whose line search spends several gradients per iteration and settles far more exactly where energies are smooth.
         starts: Number of starts S. More find better basins, at a cost that grows linearly once a core is full.
         spread: Standard deviation of the smoothed noise that starts are drawn from, in variables.
+        screen: `(candidates, steps)`: begin with so many starts and keep the best S after so many steps; see `multistart`.
+        normalise: Scale each start's gradient to a root mean square of 1, so that the optimiser's step does not hang on the
+            scale of the energy or the horizon. For optimisers that neither adapt to the scale nor search along a line.
+        clip: Largest Euclidean norm of a costate on its way back through time, or None. Through long or chaotic futures they
+            grow exponentially; clipped, actions long before an effect keep a bounded say in it, and the gradient is biased.
+        remat: Keep about 2·sqrt(H) steps of the future in memory instead of H, and imagine the rest once more on the way back.
 
     Returns:
-        The planner.
+        The planner; `plan.info["costates"]` are the λ of the plan.
 
     Raises:
-        ValueError: If `starts` is less than 1 or `spread` is negative.
+        ValueError: If `starts` is less than 1, `spread` negative, `clip` not positive, the optimiser's name unknown, or L-BFGS
+            is to search along normalised gradients.
     """
-    if starts < 1:
-        raise ValueError(f"starts must be at least 1; got {starts}")
-    if spread < 0:
-        raise ValueError(f"spread must not be negative; got {spread}")
-    optimizer = optax.adam(0.1) if optimizer is None else optimizer
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be a positive norm or None; got {clip}")
+    if isinstance(optimizer, str) and (optimizer != "lbfgs" or normalise):
+        raise ValueError(f'optimizer must be an optax optimiser or, without normalise, "lbfgs"; got {optimizer!r}')
+    optimizer = optax.adam(0.1) if optimizer is None else optax.lbfgs() if optimizer == "lbfgs" else optimizer
+    single = descent(problem, optimizer=optimizer, normalise=normalise, clip=clip, remat=remat)
+    return multistart(single, starts=starts, spread=spread, screen=screen)
+
+
+def _forget_curvature(memory: GradientMemory) -> GradientMemory:
+    """Differences of gradients taken across two energies say nothing about either."""
+
+    def forget(part: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, part) if isinstance(part, optax.ScaleByLBFGSState) else part
+
+    moments = jax.tree.map(forget, memory.moments, is_leaf=lambda part: isinstance(part, optax.ScaleByLBFGSState))
+    return unscored(memory)._replace(moments=moments)
+
+
+@constrained(inner=20, rescore=_forget_curvature)
+def descent(
+    problem: Problem, *, optimizer: optax.GradientTransformation, normalise: bool, clip: float | None, remat: bool
+) -> Planner:
+    """`gradient` from a single start."""
     space, horizon = problem.action_space, problem.horizon
-    smooth = smoothing(horizon)
+    rule = optax.with_extra_args_support(optimizer)
+    searched = problem if clip is None else _with_limited_costates(problem, clip)
 
-    def noise(key: jax.Array) -> jax.Array:
-        white = jax.random.normal(key, (starts, horizon, space.size))
-        return space.project(spread * jnp.einsum("th,shv->stv", smooth.astype(white.dtype), white))
+    def score(variables: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
+        return energy(searched, params, state, space.relax(variables), remat=remat)
 
-    def score(variables: jax.Array, params: Any, state: Any) -> jax.Array:
-        return energy(problem, params, state, space.relax(variables))
+    def executed(variables: jax.Array, value: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
+        # a relaxed plan that got cheaper may still round to a dearer one: the best is told by what would be executed
+        return value if space.exact else energy(problem, params, state, space.embed(space.decide(variables)))
 
-    def begin(variables: jax.Array, key: jax.Array) -> GradientMemory:
-        infinite = jnp.full((starts,), jnp.inf, variables.dtype)
-        moments = jax.vmap(optimizer.init)(variables)
-        return GradientMemory(variables, moments, variables, infinite, infinite[0], infinite[0], key)
+    def begin(variables: jax.Array) -> GradientMemory:
+        infinite = jnp.asarray(jnp.inf, variables.dtype)
+        return GradientMemory(variables, rule.init(variables), variables, infinite, infinite)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> GradientMemory:
-        key, draw = jax.random.split(key)
-        variables = noise(draw)
-        if guess is not None:
-            variables = variables.at[0].set(space.project(space.encode(guess)))
-        return begin(variables, key)
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> GradientMemory:
+        if guess is None:
+            return begin(jnp.zeros((horizon, space.size)))
+        return begin(space.project(space.encode(guess)))
 
-    def step(params: Any, state: Any, memory: GradientMemory) -> GradientMemory:
-        costs, slopes = jax.vmap(jax.value_and_grad(score), in_axes=(0, None, None))(memory.variables, params, state)
-        finite = jnp.isfinite(costs) & jnp.isfinite(slopes).all(axis=(1, 2))
-        slopes = jnp.where(finite[:, None, None], slopes, 0.0)  # a start that left the model's domain rests
-        better = finite & (costs < memory.best_costs)
-        best = jnp.where(better[:, None, None], memory.variables, memory.best)
-        best_costs = jnp.where(better, costs, memory.best_costs)
-        updates: Any  # optax types them as a tree; here they are one array
-        updates, moments = jax.vmap(optimizer.update)(slopes, memory.optimizer, memory.variables)
-        moved = space.project(memory.variables + updates)
-        moved = jnp.where(jnp.isfinite(moved), moved, memory.variables)
+    def step(params: PyTree, state: PyTree, memory: GradientMemory) -> GradientMemory:
+        variables = memory.variables
+        value, slope = jax.value_and_grad(score)(variables, params, state)
+        finite = jnp.isfinite(value) & jnp.isfinite(slope).all()
+        slope = jnp.where(finite, slope, 0.0)  # a start that left the model's domain rests
+        reached = executed(variables, value, params, state)
+        better = finite & (reached < memory.cost)
+        best = jnp.where(better, variables, memory.best)
         # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
-        residual = jnp.abs(space.project(memory.variables - slopes) - memory.variables).max(axis=(1, 2))
-        leader = jnp.argmin(jnp.where(finite, costs, jnp.inf))
-        optimality = jnp.where(finite[leader], residual[leader], jnp.inf)
-        return GradientMemory(moved, moments, best, best_costs, best_costs.min(), optimality, memory.key)
+        residual = jnp.abs(space.project(variables - slope) - variables)
+        free = jnp.where(residual > 0, slope, 0.0)
+        if normalise:
+            free = free / jnp.maximum(jnp.sqrt(jnp.mean(free * free)), jnp.finfo(free.dtype).tiny)
 
-    def plan(params: Any, state: Any, memory: GradientMemory) -> Plan:
-        decided = jax.vmap(space.decide)(memory.best)
-        costs = memory.best_costs
-        if not space.exact:  # what is executed is scored, not its relaxation
-            executed = jax.vmap(lambda a: energy(problem, params, state, space.embed(a)))(decided)
-            costs = jnp.where(jnp.isfinite(executed) & jnp.isfinite(costs), executed, jnp.inf)
-        chosen = jnp.argmin(costs)
-        info = {"start_costs": costs, "optimality": memory.optimality}
-        return conclude(problem, params, state, decided[chosen], jnp.isfinite(costs[chosen]), info)
+        def along(trial: jax.Array) -> jax.Array:
+            return score(space.project(trial), params, state)
+
+        update: Any  # optax types it as a tree; here it is one array
+        update, moments = rule.update(free, memory.moments, variables, value=value, grad=free, value_fn=along)
+        moved = space.project(variables + update)
+        moved = jnp.where(jnp.isfinite(moved), moved, variables)
+        broken = jax.tree.reduce(lambda any_, m: any_ | jnp.isnan(m).any(), moments, jnp.asarray(False))
+        moments = jax.tree.map(partial(jnp.where, broken), rule.init(variables), moments)
+        optimality = jnp.where(finite, residual.max(), jnp.inf)
+        return GradientMemory(moved, moments, best, jnp.where(better, reached, memory.cost), optimality)
+
+    def plan(params: PyTree, state: PyTree, memory: GradientMemory) -> Plan:
+        info = {"optimality": memory.optimality}
+        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), info)
 
     def shift(memory: GradientMemory) -> GradientMemory:
-        key, draw = jax.random.split(memory.key)
-        later = jnp.concatenate([memory.best[:, 1:], memory.best[:, -1:]], axis=1)
-        order = jnp.argmin(memory.best_costs)
-        later = later.at[0].set(later[order])
-        fresh = jnp.arange(starts)[:, None, None] > starts // 2
-        return begin(jnp.where(fresh, noise(draw), later), key)
+        return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]))
 
     return Planner(init, step, plan, shift, problem)
 
 
-def propose(memory: GradientMemory, variables: jax.Array) -> GradientMemory:
-    """Let a decision's last start be a proposal from elsewhere, for example an actor's, in place of noise.
+def _with_limited_costates(problem: Problem, limit: float) -> Problem:
+    return replace(problem, dynamics=lambda *args: _limited(limit, problem.dynamics(*args)))
 
-    Args:
-        memory: As `init` or `shift` left it.
-        variables: `[H, V]`, within the space's bounds.
-    """
-    proposed = memory.variables.at[-1].set(variables)
-    return memory._replace(variables=proposed, best=memory.best.at[-1].set(variables))
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _limited(limit: float, state: PyTree) -> PyTree:
+    """The state itself, whose costate is scaled down to the norm `limit` where it is longer."""
+    return state
+
+
+def _limit(limit: float, _: None, costate: PyTree) -> tuple[PyTree]:
+    norm = optax.tree.norm(costate)
+    return (jax.tree.map(lambda c: c * jnp.where(norm > limit, limit / norm, 1.0).astype(c.dtype), costate),)
+
+
+_limited.defvjp(lambda limit, state: (state, None), _limit)

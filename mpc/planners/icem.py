@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mpc.planners.base import Plan, Planner
 from mpc.planners.cem import cheapest, check, refit
 from mpc.planners.knots import Interpolation
+from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import colouring, gaussian_noise, sampler
 from mpc.problem import Problem
 
@@ -29,6 +30,7 @@ class IcemMemory(NamedTuple):
     key: jax.Array
 
 
+@constrained(inner=10, growth=2.0)
 def icem(
     problem: Problem,
     *,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mpc.planners.base import Plan, Planner
 from mpc.planners.knots import Interpolation
+from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import colouring, gaussian_noise, sampler
 from mpc.problem import Problem
 
@@ -29,6 +30,7 @@ class MppiMemory(NamedTuple):
     key: jax.Array
 
 
+@constrained(inner=10, growth=2.0)
 def mppi(
     problem: Problem,
     *,

@@ -1,0 +1,288 @@
+"""Constraints around any planner: the augmented Lagrangian method of Powell, Hestenes and Rockafellar.
+
+    minimise over u   E(u) + Σ_t ψ(c[t](u), λ[t], ρ),      ψ(c, λ, ρ) = (max(0, λ + ρc)² - λ²) / 2ρ      for c ≤ 0
+
+(without the max for c = 0), then move the duals where the penalty pushed them, `λ ← max(0, λ + ρc)`, and raise the penalty ρ
+if violations hardly fell; again and again. Nocedal & Wright 2006, ch. 17.3-17.4; in trajectory optimisation ALTRO (Howell et
+al. 2019). The inner planner sees an ordinary problem without constraints, whose parameters hold the duals.
+"""
+
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mpc.constraints import Constraint, along, reads, tolerance
+from mpc.planners.base import Plan, Planner, conclude, ready
+from mpc.problem import Problem
+from mpc.rollout import rollout
+
+PyTree = Any
+P = ParamSpec("P")
+
+SETTLED = 0.1  # the inner optimality from which on violations say something about the penalty
+SUFFICIENT = 0.25  # the share of its violation that a round must leave for the penalty to stay
+LARGEST = 1e8  # of duals and penalties: beyond, the constraints cannot be met, and arithmetic ends
+
+
+class Augmented(NamedTuple):
+    """Parameters of the augmented problem: the problem's own, duals `[H, C]` for t = 1..H, the penalty."""
+
+    params: PyTree
+    duals: jax.Array
+    penalty: jax.Array
+
+
+class Arrived(NamedTuple):
+    """A state and the action that led to it."""
+
+    state: PyTree
+    action: jax.Array
+
+
+class Candidate(NamedTuple):
+    """Actions `[H, ...]` and what they come to on the original problem; infinite where that is not known, or not finite."""
+
+    actions: jax.Array
+    energy: jax.Array
+    violation: jax.Array
+
+
+class LagrangianMemory(NamedTuple):
+    """The inner planner's memory, the duals `[H, C]` and the penalty it works under, and the best candidate.
+
+    `spent`: inner steps since the duals moved. `missed`: by how much feasibility or complementarity was missed when they did.
+    `cost`: the augmented energy.
+    """
+
+    inner: Any
+    duals: jax.Array
+    penalty: jax.Array
+    spent: jax.Array
+    missed: jax.Array
+    best: Candidate
+    cost: jax.Array
+    optimality: jax.Array
+
+    def restart(self, variables: jax.Array) -> "LagrangianMemory":
+        """Begin anew from variables `[H, V]`, without duals; as `init` or `shift` left the rest."""
+        return self._replace(inner=self.inner.restart(variables), duals=jnp.zeros_like(self.duals))
+
+
+def unscored(memory: Any) -> Any:
+    """A memory that is told that its problem changed: nothing is known about the cost of what it found."""
+    return memory._replace(cost=jnp.full_like(memory.cost, jnp.inf))
+
+
+def lagrangian(
+    problem: Problem,
+    build: Callable[[Problem], Planner],
+    *,
+    inner: int = 10,
+    penalty: float = 10.0,
+    growth: float = 10.0,
+    rescore: Callable[[Any], Any] = unscored,
+) -> Planner:
+    """Make a planner for a constrained problem of one that knows no constraints.
+
+    Args:
+        problem: With constraints.
+        build: Builds the inner planner, with a single start, for the augmented problem.
+        inner: Inner steps, at most, between two updates of the duals. An update comes sooner if the inner optimality falls
+            below the violation. More for planners that need many steps to settle.
+        penalty: The first ρ. Higher values heed constraints sooner, and hide the energy from planners that see no curvature.
+        growth: Of the penalty, when an update finds that the violation fell by less than three quarters.
+        rescore: The inner memory, told that its problem changed and the cost of its best is no longer known.
+
+    Returns:
+        The planner. Its plan is the cheapest that was feasible to within `mpc.constraints.tolerance`, or else the least
+        violating one, with the status `INFEASIBLE`; `plan.info["violation"]` has every constraint's by name.
+
+    Raises:
+        ValueError: If the problem has no constraints, `inner < 1`, `penalty <= 0` or `growth < 1`.
+    """
+    if not problem.constraints:
+        raise ValueError("lagrangian needs a problem with constraints; got one without")
+    if inner < 1 or not penalty > 0 or not growth >= 1:
+        raise ValueError(
+            "inner must be at least 1, penalty positive and growth at least 1; "
+            f"got inner={inner}, penalty={penalty}, growth={growth}"
+        )
+    space, horizon = problem.action_space, problem.horizon
+    planner = build(augment(problem))
+
+    def found(params: PyTree, state: PyTree, memory: LagrangianMemory) -> tuple[Candidate, jax.Array]:
+        """What the inner planner found, measured, and the values `[H, C]` of all constraints."""
+        augmented = Augmented(params, memory.duals, memory.penalty)
+        actions = planner.plan(augmented, _lift(problem, params, state), memory.inner).actions
+        shown = space.embed(actions)
+        future = rollout(problem, params, state, shown)
+        rows = [along(c, params, future.states, shown).reshape(horizon, -1) for c in problem.constraints]
+        values = jnp.concatenate(rows, axis=1).astype(memory.duals.dtype)
+        broken = jnp.max(jnp.where(_equalities(problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
+        fine = jnp.isfinite(broken) & jnp.isfinite(future.energy)
+        energy = future.energy.astype(values.dtype)
+        return Candidate(actions, jnp.where(fine, energy, jnp.inf), jnp.where(fine, broken, jnp.inf)), values
+
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> LagrangianMemory:
+        duals = jnp.zeros((horizon, len(_equalities(problem, params, state))))
+        rho, infinite = jnp.asarray(penalty, duals.dtype), jnp.asarray(jnp.inf, duals.dtype)
+        begun = planner.init(Augmented(params, duals, rho), _lift(problem, params, state), key, guess)
+        best = Candidate(space.decide(jnp.zeros((horizon, space.size))), infinite, infinite)
+        return LagrangianMemory(begun, duals, rho, jnp.asarray(0), infinite, best, infinite, infinite)
+
+    def step(params: PyTree, state: PyTree, memory: LagrangianMemory) -> LagrangianMemory:
+        augmented = Augmented(params, memory.duals, memory.penalty)
+        moved = planner.step(augmented, _lift(problem, params, state), memory.inner)
+        memory = memory._replace(inner=moved, spent=memory.spent + 1, cost=moved.cost.astype(memory.cost.dtype))
+        # no need to settle more exactly than the constraints are met (after Nocedal & Wright 2006, algorithm 17.4)
+        due = (memory.spent >= inner) | (moved.optimality <= jnp.minimum(memory.missed, SETTLED))
+        return jax.lax.cond(due, update, lambda *given: given[-1], params, state, memory)
+
+    def update(params: PyTree, state: PyTree, memory: LagrangianMemory) -> LagrangianMemory:
+        candidate, values = found(params, state, memory)
+        equal, fine = _equalities(problem, params, state), jnp.isfinite(candidate.violation)
+        pushed = memory.duals + memory.penalty * values
+        duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -LARGEST, LARGEST)
+        missed = jnp.max(jnp.abs(duals - memory.duals)) / memory.penalty
+        # a violation left by an inner planner that has not settled is not the penalty's fault, nor is one of rounding
+        allowed = tolerance(missed.dtype)
+        stalled = (memory.inner.optimality <= SETTLED) & (missed > jnp.maximum(SUFFICIENT * memory.missed, allowed))
+        raised = jnp.minimum(growth * memory.penalty, 1 / allowed)
+        changed = memory._replace(
+            inner=rescore(memory.inner),
+            duals=duals,
+            penalty=jnp.where(stalled, raised, memory.penalty),
+            missed=missed,
+            optimality=jnp.maximum(memory.inner.optimality.astype(missed.dtype), missed),
+        )
+        memory = jax.tree.map(partial(jnp.where, fine), changed, memory)
+        return memory._replace(spent=jnp.zeros_like(memory.spent), best=_better(candidate, memory.best))
+
+    def plan(params: PyTree, state: PyTree, memory: LagrangianMemory) -> Plan:
+        best = _better(found(params, state, memory)[0], memory.best)
+        info = {"optimality": memory.optimality, "duals": memory.duals, "penalty": memory.penalty}
+        return conclude(problem, params, state, best.actions, jnp.isfinite(best.energy), info)
+
+    def shift(memory: LagrangianMemory) -> LagrangianMemory:
+        infinite = jnp.full_like(memory.cost, jnp.inf)
+        return memory._replace(
+            inner=planner.shift(memory.inner),
+            duals=_later(memory.duals),
+            spent=jnp.zeros_like(memory.spent),
+            missed=infinite,
+            best=Candidate(_later(memory.best.actions), infinite, infinite),
+            cost=infinite,
+            optimality=infinite,
+        )
+
+    return Planner(init, step, plan, shift, problem)
+
+
+def constrained(
+    **settings: Any,
+) -> Callable[[Callable[Concatenate[Problem, P], Planner]], Callable[Concatenate[Problem, P], Planner]]:
+    """Make a planner's constructor heed the problem's constraints: `@constrained()`, above one that takes the problem first.
+
+    Args:
+        **settings: For `lagrangian`, where the planner is at its best with others than the usual.
+    """
+
+    def decorate(construct: Callable[Concatenate[Problem, P], Planner]) -> Callable[Concatenate[Problem, P], Planner]:
+        @wraps(construct)
+        def build(problem: Problem, *args: P.args, **kwargs: P.kwargs) -> Planner:
+            ready(problem)
+            if not problem.constraints:
+                return construct(problem, *args, **kwargs)
+            return lagrangian(problem, lambda inner: construct(inner, *args, **kwargs), **settings)
+
+        return build
+
+    return decorate
+
+
+def augment(problem: Problem) -> Problem:
+    """The problem without constraints whose parameters are `Augmented` and whose energy is the augmented Lagrangian.
+
+    Every constraint is charged where the planner sees all that it reads: one on actions alone when the action is taken, one
+    on states alone when the state is reached. Only one that reads both needs states that remember the action before.
+    """
+
+    def charge(given: Augmented, state: PyTree, action: jax.Array, t: jax.Array, leaving: bool) -> jax.Array:
+        total, first = jnp.zeros(()), 0
+        for constraint in problem.constraints:
+            reads_state, _, size = _look(constraint, problem, given.params, state)
+            columns, first = slice(first, first + size), first + size
+            if reads_state != leaving:
+                values = constraint.function(given.params, state, action, t).reshape(-1)
+                duals = given.duals[t - 1, columns].astype(values.dtype)
+                total = total + _psi(values, duals, given.penalty.astype(values.dtype), constraint.equality)
+        return total
+
+    def dynamics(given: Augmented, lifted: PyTree, action: jax.Array) -> PyTree:
+        if isinstance(lifted, Arrived):
+            return Arrived(problem.dynamics(given.params, lifted.state, action), action)
+        return problem.dynamics(given.params, lifted, action)
+
+    def arrival(given: Augmented, lifted: PyTree, t: jax.Array) -> jax.Array:
+        state, action = lifted if isinstance(lifted, Arrived) else (lifted, _idle(problem))
+        return charge(given, state, action, t, leaving=False)
+
+    def cost(given: Augmented, lifted: PyTree, action: jax.Array, t: jax.Array) -> jax.Array:
+        state = lifted.state if isinstance(lifted, Arrived) else lifted
+        own = problem.cost(given.params, state, action, t) + charge(given, state, action, t + 1, leaving=True)
+        return own + jnp.where(t > 0, arrival(given, lifted, t), 0.0)
+
+    def terminal_cost(given: Augmented, lifted: PyTree) -> jax.Array:
+        charged = arrival(given, lifted, jnp.asarray(problem.horizon))
+        if problem.terminal_cost is None:
+            return charged
+        return problem.terminal_cost(given.params, lifted.state if isinstance(lifted, Arrived) else lifted) + charged
+
+    return Problem(dynamics, cost, terminal_cost, horizon=problem.horizon, action_space=problem.action_space)
+
+
+def _psi(values: jax.Array, duals: jax.Array, penalty: jax.Array, equality: bool) -> jax.Array:
+    """`Σ ψ(c, λ, ρ)`, multiplied out where the max is positive: the difference of squares would lose single precision."""
+    active = values * (duals + 0.5 * penalty * values)
+    if equality:
+        return jnp.sum(active)
+    return jnp.sum(jnp.where(duals + penalty * values > 0, active, -0.5 * duals * duals / penalty))
+
+
+def _idle(problem: Problem) -> jax.Array:
+    return problem.action_space.relax(jnp.zeros(problem.action_space.size))
+
+
+def _look(constraint: Constraint, problem: Problem, params: PyTree, state: PyTree) -> tuple[bool, bool, int]:
+    """Whether a constraint reads the state, whether the action, and how many values it has."""
+    example = (params, state, _idle(problem), jnp.asarray(1))
+    _, reads_state, reads_action, _ = reads(constraint.function, *example)
+    return reads_state, reads_action, jax.eval_shape(constraint.function, *example).size
+
+
+def _equalities(problem: Problem, params: PyTree, state: PyTree) -> np.ndarray:
+    """Which of all values `[C]` must be zero."""
+    sizes = [_look(c, problem, params, state)[2] for c in problem.constraints]
+    return np.repeat([c.equality for c in problem.constraints], sizes)
+
+
+def _lift(problem: Problem, params: PyTree, state: PyTree) -> PyTree:
+    looks = [_look(c, problem, params, state) for c in problem.constraints]
+    mixed = any(reads_state and reads_action for reads_state, reads_action, _ in looks)
+    return Arrived(state, _idle(problem)) if mixed else state
+
+
+def _better(one: Candidate, other: Candidate) -> Candidate:
+    """The cheaper where both are feasible, or else the less violating."""
+    allowed = tolerance(one.violation.dtype)
+    both = (one.violation <= allowed) & (other.violation <= allowed)
+    first = jnp.where(both, one.energy < other.energy, one.violation < other.violation)
+    return jax.tree.map(partial(jnp.where, first), one, other)
+
+
+def _later(x: jax.Array) -> jax.Array:
+    return jnp.concatenate([x[1:], x[-1:]])
