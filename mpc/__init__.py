@@ -8,6 +8,7 @@ from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
 from mpc.planners.chain import chain
+from mpc.planners.collocation import collocation
 from mpc.planners.gradient import gradient
 from mpc.planners.icem import icem
 from mpc.planners.ilqr import ilqr
@@ -37,6 +38,7 @@ __all__ = [
     "categorical_cem",
     "cem",
     "chain",
+    "collocation",
     "constraints",
     "costates",
     "costs",

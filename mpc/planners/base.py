@@ -138,7 +138,7 @@ def solve(
     tolerance: float | None = None,
     deadline: float | None = None,
 ) -> Plan:
-    """Plan from scratch. Without a deadline, one compiled program, which `jit`, `vmap` and, with fixed iterations, `grad` accept.
+    """Plan from scratch; without a deadline in one compiled program that `jit`, `vmap` and, for fixed iterations, `grad` take.
 
     Args:
         planner: Any planner; compiled once per planner value, so build it once and keep it.
@@ -177,7 +177,6 @@ def _unfinished(memory: Any, count: jax.Array, iterations: Any, tolerance: Any) 
 
 def _improve(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: jax.Array, until: Any, tolerance: Any):
     """Steps from the `count`-th on, until there are `until` or the optimality is at most `tolerance`."""
-
     state = planner.problem.lifted(params, state)
 
     def improve(carry):
@@ -200,8 +199,8 @@ def _solve(
 ) -> Plan:
     memory, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
     if tolerance is None:  # a loop of known length, which can be differentiated in reverse
-        inner = planner.problem.lifted(params, state)
-        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, inner, m), memory)
+        lifted = planner.problem.lifted(params, state)
+        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, lifted, m), memory)
         return _conclude(planner, params, state, memory, count, -jnp.inf)
     memory, count = _improve(planner, params, state, memory, jnp.asarray(0), iterations, tolerance)
     return _conclude(planner, params, state, memory, count, tolerance)
@@ -218,7 +217,7 @@ RACE = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _concl
 def _race(
     planner: Planner, params: PyTree, state: PyTree, key: Any, guess: Any, tolerance: Any, iterations: int, deadline: float
 ) -> Plan:
-    """Improve in chunks, each sized by the pace of those before, as long as there is time for one more and the conclusion."""
+    """Improve in chunks, each sized by the pace of those before, while there is time for one more and the conclusion."""
     tolerance = -jnp.inf if tolerance is None else tolerance
     begin, improve, conclude = RACE
     start, none, at_most = (params, state), jnp.asarray(0), jnp.asarray(iterations)

@@ -63,14 +63,14 @@ def gradient(
             scale of the energy or the horizon. For optimisers that neither adapt to the scale nor search along a line.
         clip: Largest Euclidean norm of a costate on its way back through time, or None. Through long or chaotic futures they
             grow exponentially; clipped, actions long before an effect keep a bounded say in it, and the gradient is biased.
-        remat: Keep about 2·sqrt(H) steps of the future in memory instead of H, and imagine the rest once more on the way back.
+        remat: Keep about 2·sqrt(H) steps of the future in memory, not H, and imagine the rest once more on the way back.
 
     Returns:
         The planner; `plan.info["costates"]` are the λ of the plan.
 
     Raises:
-        ValueError: If `starts` is less than 1, `spread` negative, `clip` not positive, the optimiser's name unknown, or L-BFGS
-            is to search along normalised gradients.
+        ValueError: If `starts` is less than 1, `spread` negative, `clip` not positive, the optimiser's name unknown, or
+            L-BFGS is to search along normalised gradients.
     """
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be a positive norm or None; got {clip}")
