@@ -113,18 +113,17 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         actions, guessed = guess if isinstance(guess, tuple) else (guess, None)
         model = _Model(problem, params, state)
         variables = jnp.zeros((horizon, space.size)) if actions is None else space.project(space.encode(actions))
+        states = jnp.broadcast_to(model.state, (horizon + 1, len(model.state)))
+        cost = jnp.asarray(jnp.inf)
         if guessed is None:
             still = Policy(jnp.zeros_like(variables), jnp.zeros((horizon, space.size, len(model.state))))
-            states, _, cost = _follow(
-                model, variables, jnp.broadcast_to(model.state, (horizon + 1, len(model.state))), still, jnp.ones(())
-            )
+            states, _, cost = _follow(model, variables, states, still, jnp.ones(()))
         else:
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
-            cost = jnp.asarray(jnp.inf)
-        least, progress = jnp.asarray(damping), jnp.ones(())
+        least = jnp.asarray(damping)
         expansion, optimality = _expand(model, states, variables, second_order > 1, parallel)
         policy = _improve(expansion, least, parallel)
-        return IlqrMemory(variables, states, expansion, policy, least, progress, cost, optimality)
+        return IlqrMemory(variables, states, expansion, policy, least, jnp.ones(()), cost, optimality)
 
     def step(params: PyTree, state: PyTree, memory: IlqrMemory) -> IlqrMemory:
         model = _Model(problem, params, state)
@@ -175,7 +174,8 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
     def shift(memory: IlqrMemory) -> IlqrMemory:
         policy = jax.tree.map(_later, memory.policy)  # feedback answers what the model did not foresee
         best, states = _later(memory.best), _later(memory.states)
-        expansion = Expansion(*map(_later, memory.expansion[:-2]), *memory.expansion[-2:])
+        end, end_hessian = memory.expansion[-2:]
+        expansion = jax.tree.map(_later, memory.expansion)._replace(terminal_gradient=end, terminal_hessian=end_hessian)
         infinite, one = jnp.full_like(memory.cost, jnp.inf), jnp.ones_like(memory.progress)
         least = jnp.full_like(memory.damping, damping)
         return IlqrMemory(best, states, expansion, policy, least, one, infinite, infinite)
@@ -237,6 +237,9 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
     def first(z: Array, t: Array) -> tuple[Array, Array, Array]:
         return jax.jacrev(model.dynamics)(z), model.dynamics(z), jax.grad(model.cost)(z, t)
 
+    def hamiltonian(z: Array, t: Array, costate: Array) -> Array:
+        return model.cost(z, t) + costate @ model.dynamics(z)
+
     def back(costate: Array, step: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         jacobian, gradient = step
         total = gradient + costate @ jacobian
@@ -246,16 +249,12 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
         return over(jax.hessian(model.cost), points, times)
 
     def bent() -> Array:
-        hamiltonian = lambda z, t, costate: model.cost(z, t) + costate @ model.dynamics(z)  # noqa: E731
         return over(jax.hessian(hamiltonian), points, times, costates)
 
     jacobian, reached, gradient = over(first, points, times)
     end, end_hessian = jax.grad(model.terminal_cost)(states[-1]), jax.hessian(model.terminal_cost)(states[-1])
     _, (costates, slope) = jax.lax.scan(back, end, (jacobian, gradient), reverse=True)
-    if isinstance(curved, bool):
-        hessian = bent() if curved else straight()
-    else:
-        hessian = jax.lax.cond(curved, bent, straight)
+    hessian = (bent if curved else straight)() if isinstance(curved, bool) else jax.lax.cond(curved, bent, straight)
     far = jnp.full_like(variables, jnp.inf)
     low, high = model.space.project(-far) - variables, model.space.project(far) - variables
     # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
