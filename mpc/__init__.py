@@ -4,6 +4,7 @@ import importlib
 
 from mpc import constraints, costs, hoisting, risk, spaces
 from mpc.controller import Controller
+from mpc.planners.anneal import anneal
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
@@ -35,6 +36,7 @@ __all__ = [
     "Problem",
     "Rollout",
     "Status",
+    "anneal",
     "categorical_cem",
     "cem",
     "chain",

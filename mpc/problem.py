@@ -34,7 +34,8 @@ class Problem:
         cost: `(params, state, action, t) -> scalar`; `mpc.costs.total` builds one out of named terms.
         terminal_cost: `(params, state) -> scalar`, or None.
         horizon: Number of steps H, at least 1.
-        action_space: `mpc.Box`, `mpc.Discrete`, `mpc.MultiDiscrete` or `mpc.MultiBinary`.
+        action_space: `mpc.Box`, `mpc.Discrete`, `mpc.MultiDiscrete` or `mpc.MultiBinary`; also `mpc.spaces.held` and
+            `mpc.spaces.rate_limited` ones.
         constraints: Of `mpc.constraints.inequality` and `.equality`; every planner enforces them.
         latents: Size of the latent z that decides each step where the future is not determined, or None where it is.
         lift: `(params, state) -> state`, from the state that `solve` and `Controller` are given to the one that the dynamics
@@ -66,9 +67,9 @@ class Problem:
         if self.latents is not None and not _whole(self.latents):
             raise ValueError(f"latents must be the size of one step's latent, at least 1, or None; got {self.latents!r}")
         _takes_latent(self.dynamics, self.latents)
-        if not isinstance(self.action_space, spaces.Box | spaces.MultiDiscrete):
+        if not isinstance(self.action_space, spaces.Box | spaces.MultiDiscrete | spaces.Held | spaces.RateLimited):
             raise ValueError(
-                "action_space must be an mpc.Box, Discrete, MultiDiscrete or MultiBinary; "
+                "action_space must be an mpc.Box, Discrete, MultiDiscrete or MultiBinary, held or rate-limited or as it is; "
                 f"got {type(self.action_space).__name__}"
             )
         given = self.constraints if isinstance(self.constraints, Sequence) else [self.constraints]

@@ -22,7 +22,7 @@ from mpc.planners.base import Plan, Planner, conclude
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
-from mpc.rollout import rollout
+from mpc.rollout import energy, rollout
 
 PyTree = Any
 
@@ -114,10 +114,13 @@ def _single(
     times = jnp.arange(horizon)
 
     def imagine(params: PyTree, state: PyTree, variables: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The states `[H+1, n]` that variables lead to, and the energy, infinite where it is not finite."""
-        future = rollout(problem, params, state, space.relax(variables))
-        states = jax.vmap(lambda s: ravel_pytree(s)[0])(future.states)
-        return states, jnp.where(jnp.isfinite(future.energy), future.energy, jnp.inf)
+        """The states `[H+1, n]` that variables lead to, and the energy of what is executed, infinite where not finite."""
+        bound = space.bind(params)
+        future = rollout(problem, params, state, bound.relax(variables))
+        states, value = jax.vmap(lambda s: ravel_pytree(s)[0])(future.states), future.energy
+        if not space.exact:
+            value = energy(problem, params, state, space.embed(bound.decide(variables)))
+        return states, jnp.where(jnp.isfinite(value), value, jnp.inf)
 
     def pieces(params: PyTree, state: PyTree) -> tuple[Callable, Callable]:
         """One step `(s, u, t) -> (cost, next s)` and the end's cost, of flat states."""
@@ -141,16 +144,17 @@ def _single(
             (cost, _), pull = jax.vjp(lambda s: at(s, action, t), flat)
             return pull((jnp.ones_like(cost), later))[0], later
 
-        return jax.lax.scan(back, jax.grad(end)(states[-1]), (states[:-1], space.relax(variables), times), reverse=True)[1]
+        steps = (states[:-1], space.bind(params).relax(variables), times)
+        return jax.lax.scan(back, jax.grad(end)(states[-1]), steps, reverse=True)[1]
 
     def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> CollocationMemory:
         variables = jnp.zeros((horizon, space.size)) if guess is None else space.project(space.encode(guess))
         key, draw = jax.random.split(key)
-        states, energy = imagine(params, state, space.project(variables + jax.random.normal(draw, variables.shape)))
+        states, value = imagine(params, state, space.project(variables + jax.random.normal(draw, variables.shape)))
         varied = jnp.sqrt(jnp.mean((states - states[0]) ** 2, axis=0))
         scale = jnp.where(jnp.isfinite(varied), jnp.maximum(varied, 1e-3), 1.0)
-        rho = penalty * jnp.where(jnp.isfinite(energy), jnp.maximum(jnp.abs(energy) / horizon, 1e-6), 1.0)
-        infinite, rest = jnp.full_like(energy, jnp.inf), jnp.zeros_like(states[1:])
+        rho = penalty * jnp.where(jnp.isfinite(value), jnp.maximum(jnp.abs(value) / horizon, 1e-6), 1.0)
+        infinite, rest = jnp.full_like(value, jnp.inf), jnp.zeros_like(states[1:])
         moments = optimizer.init((variables, rest))
         first = jnp.asarray(0)
         return CollocationMemory(variables, rest, rest, moments, scale, rho, first, variables, infinite, infinite, key)
@@ -163,12 +167,12 @@ def _single(
         point = (memory.variables, memory.states / scale + wander)
         moments = jax.tree.map(partial(jnp.where, first), optimizer.init(point), memory.optimizer)
         at, end = pieces(params, state)
-        start = ravel_pytree(state)[0]
+        start, bound = ravel_pytree(state)[0], space.bind(params)
 
         def lagrangian(point: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             variables, scaled = point
             states = jnp.concatenate([start[None], scaled * scale])
-            costs, reached = jax.vmap(at)(states[:-1], space.relax(variables), times)
+            costs, reached = jax.vmap(at)(states[:-1], bound.relax(variables), times)
             defects = reached - states[1:]
             pull = jnp.sum(memory.costates * defects) + 0.5 * memory.penalty * jnp.sum((defects / scale) ** 2)
             return jnp.sum(costs) + end(states[-1]) + pull, defects
@@ -198,8 +202,8 @@ def _single(
 
     def synchronised(params: PyTree, state: PyTree, memory: CollocationMemory) -> CollocationMemory:
         """What the actions are really worth; and, when it is due, the states and costates that are really theirs."""
-        states, energy = imagine(params, state, memory.variables)
-        better = energy < memory.cost
+        states, value = imagine(params, state, memory.variables)
+        better = value < memory.cost
 
         def anew(memory: CollocationMemory) -> CollocationMemory:
             pulls = memory.costates if stop_gradients else adjoint(params, state, states, memory.variables)
@@ -208,13 +212,14 @@ def _single(
         due = memory.rounds % synchronise == 0
         memory = anew(memory) if synchronise == 1 else jax.lax.cond(due, anew, lambda m: m, memory)
         best = jnp.where(better, memory.variables, memory.best)
-        return memory._replace(best=best, cost=jnp.minimum(energy, memory.cost))
+        return memory._replace(best=best, cost=jnp.minimum(value, memory.cost))
 
     def plan(params: PyTree, state: PyTree, memory: CollocationMemory) -> Plan:
-        energy = imagine(params, state, memory.variables)[1]
-        best = jnp.where(energy < memory.cost, memory.variables, memory.best)
-        found = jnp.isfinite(jnp.minimum(energy, memory.cost))
-        return conclude(problem, params, state, space.decide(best), found, {"optimality": memory.optimality})
+        value = imagine(params, state, memory.variables)[1]
+        best = jnp.where(value < memory.cost, memory.variables, memory.best)
+        found = jnp.isfinite(jnp.minimum(value, memory.cost))
+        actions = space.bind(params).decide(best)
+        return conclude(problem, params, state, actions, found, {"optimality": memory.optimality})
 
     def shift(memory: CollocationMemory) -> CollocationMemory:
         return memory.restart(jnp.concatenate([memory.best[1:], memory.best[-1:]]))

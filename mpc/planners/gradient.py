@@ -109,11 +109,13 @@ def descent(
     searched = problem if clip is None else _with_limited_costates(problem, clip)
 
     def score(variables: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
-        return energy(searched, params, state, space.relax(variables), remat=remat)
+        return energy(searched, params, state, space.bind(params).relax(variables), remat=remat)
 
     def executed(variables: jax.Array, value: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
         # a relaxed plan that got cheaper may still round to a dearer one: the best is told by what would be executed
-        return value if space.exact else energy(problem, params, state, space.embed(space.decide(variables)))
+        if space.exact:
+            return value
+        return energy(problem, params, state, space.embed(space.bind(params).decide(variables)))
 
     def point(variables: jax.Array) -> jax.Array:
         """Where the optimiser stands, `variables = place(point)`; an angle not quite at its bound, where it could not leave."""
@@ -163,7 +165,8 @@ def descent(
 
     def plan(params: PyTree, state: PyTree, memory: GradientMemory) -> Plan:
         info = {"optimality": memory.optimality}
-        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), info)
+        actions = space.bind(params).decide(memory.best)
+        return conclude(problem, params, state, actions, jnp.isfinite(memory.cost), info)
 
     def shift(memory: GradientMemory) -> GradientMemory:
         return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]))

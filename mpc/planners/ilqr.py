@@ -108,6 +108,11 @@ def unscored(memory: IlqrMemory) -> IlqrMemory:
 def newton(problem: Problem, *, second_order: float, damping: float, parallel: bool) -> Planner:
     """`ilqr` from a single start."""
     space, horizon = problem.action_space, problem.horizon
+    if not space.separable:
+        raise ValueError(
+            f"ilqr steps through time and cannot tie actions together as {type(space).__name__} does; "
+            "take mpc.gradient, or put the last action into the state and limit the change by a constraint"
+        )
 
     def init(params: PyTree, state: PyTree, key: Array, guess: Any = None) -> IlqrMemory:
         actions, guessed = guess if isinstance(guess, tuple) else (guess, None)
@@ -188,7 +193,7 @@ class _Model:
 
     def __init__(self, problem: Problem, params: PyTree, state: PyTree):
         flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, state))
-        self.problem, self.params, self.space = problem, params, problem.action_space
+        self.problem, self.params, self.space = problem, params, problem.action_space.bind(params)
         self.state = flat.astype(float)
         self.unflatten = lambda x: unravel(x.astype(flat.dtype))
 

@@ -46,7 +46,10 @@ def implicit(
     space = problem.action_space
     if not space.exact:
         raise ValueError(f"discrete actions do not change smoothly with the parameters; got {type(space).__name__}")
+    if not space.separable:
+        raise ValueError(f"implicit knows bounds, but not ties between steps such as those of {type(space).__name__}")
     found = solve(planner, *jax.lax.stop_gradient((params, state)), key, iterations, **settings)
+    state = problem.lifted(params, state)
     optimum = jax.lax.stop_gradient(space.encode(found.actions))
     variables = _follow(problem, params, state, optimum)
     plan = conclude(problem, params, state, space.relax(variables), found.status != Status.NOT_FINITE, found.info)

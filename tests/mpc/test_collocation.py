@@ -1,5 +1,7 @@
 """Collocation against the Riccati optimum, the pendulum's best known cost, and its own claims."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,12 +143,13 @@ def test_a_shifted_plan_is_a_warm_start():
 
 def test_impossible_settings_are_refused():
     problem = linear()[0]
-    for settings, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"updates": 0}, "updates"),
         ({"penalty": 0.0}, "penalty"),
         ({"synchronise": 0}, "synchronise"),
         ({"noise": -1.0}, "noise"),
         ({"starts": 0}, "starts"),
-    ):
+    ]
+    for settings, message in wrong:
         with pytest.raises(ValueError, match=message):
             mpc.collocation(problem, **settings)

@@ -100,7 +100,7 @@ def test_energies_over_latents_are_those_of_a_loop(measure):
         for t in range(4):
             energy += float(single.cost(None, state, actions[t], jnp.asarray(t)))
             state = single.dynamics(None, state, actions[t], z[t])
-        energies.append(energy + float(single.terminal_cost(None, state)))
+        energies.append(energy + 2.0 * float((state[0] - 1.0) ** 2))
     params = {"latents": draws}
     lifted = problem.lifted(params, jnp.zeros(1))
     got = jax.jit(lambda: mpc.energy(problem, params, lifted, actions))()
@@ -160,7 +160,10 @@ def test_constraints_hold_in_every_world_and_controllers_take_plain_states():
     )
     problem = risk.over_models(single, risk.mean, 3)
     values = problem.constraints[0].function(
-        {"model": jnp.array([1.0, 2.0, 3.0])}, risk.Worlds(jnp.ones((3, 1)), jnp.zeros(3), jnp.zeros(())), jnp.ones(1), 1
+        {"model": jnp.array([1.0, 2.0, 3.0])},
+        risk.Worlds(jnp.ones((3, 1)), jnp.zeros(3), jnp.zeros(())),
+        jnp.ones(1),
+        jnp.asarray(1),
     )
     assert values.shape == (3, 1)
     free = risk.over_models(
