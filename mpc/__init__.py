@@ -2,13 +2,18 @@
 
 import importlib
 
-from mpc import constraints, costs, hoisting, spaces
+from mpc import constraints, costs, hoisting, risk, spaces
 from mpc.controller import Controller
+from mpc.planners.anneal import anneal
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
+from mpc.planners.chain import chain
+from mpc.planners.collocation import collocation
 from mpc.planners.gradient import gradient
 from mpc.planners.icem import icem
+from mpc.planners.ilqr import ilqr
+from mpc.planners.implicit import implicit
 from mpc.planners.lagrangian import lagrangian
 from mpc.planners.mppi import mppi
 from mpc.planners.multistart import multistart
@@ -31,18 +36,24 @@ __all__ = [
     "Problem",
     "Rollout",
     "Status",
+    "anneal",
     "categorical_cem",
     "cem",
+    "chain",
+    "collocation",
     "constraints",
     "costates",
     "costs",
     "energy",
     "gradient",
     "icem",
+    "ilqr",
+    "implicit",
     "lagrangian",
     "mppi",
     "multistart",
     "predictive_sampling",
+    "risk",
     "rollout",
     "solve",
     "spaces",

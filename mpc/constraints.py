@@ -75,6 +75,12 @@ def along(constraint: Constraint, params: PyTree, states: PyTree, actions: jax.A
     return jax.vmap(constraint.function, in_axes=(None, 0, 0, 0))(params, arrived, actions, 1 + jnp.arange(len(actions)))
 
 
+def table(constraints: Sequence[Constraint], params: PyTree, states: PyTree, actions: jax.Array) -> jax.Array:
+    """All constraints' values side by side, `[H, C]`; arguments as for `violation`."""
+    columns = [along(c, params, states, actions).reshape(len(actions), -1) for c in constraints]
+    return jnp.concatenate([jnp.zeros((len(actions), 0)), *columns], axis=1)
+
+
 def violation(constraints: Sequence[Constraint], params: PyTree, states: PyTree, actions: jax.Array) -> dict[str, jax.Array]:
     """How far a future is from satisfying each constraint: `max max(g, 0)` and `max |h|`, scalars by name.
 

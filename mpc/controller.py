@@ -35,11 +35,12 @@ def neutral(planner: Planner) -> jax.Array:
 
 def begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> Loop:
     """Start a control loop, with nothing to fall back on yet."""
-    return Loop(planner.init(params, state, key, guess), neutral(planner))
+    return Loop(planner.init(params, planner.problem.lifted(params, state), key, guess), neutral(planner))
 
 
 def improve(planner: Planner, params: PyTree, state: PyTree, loop: Loop, iterations: int) -> Loop:
     """Spend iterations on the decision at hand."""
+    state = planner.problem.lifted(params, state)
     return loop._replace(planner=jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), loop.planner))
 
 
@@ -56,10 +57,11 @@ def settle(planner: Planner, params: PyTree, state: PyTree, loop: Loop, before: 
     Returns:
         The next loop (already shifted), the plan with its status, and the action, finite and in bounds in any case.
     """
-    plan = planner.plan(params, state, loop.planner)
+    plan = planner.plan(params, planner.problem.lifted(params, state), loop.planner)
     fine = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), (state, plan.actions, plan.cost)))
     trusted = fine & (plan.status != Status.NOT_FINITE)
-    actions = jnp.where(trusted, plan.actions, loop.backup)
+    backup = planner.problem.action_space.bind(params).permit(loop.backup)
+    actions = jnp.where(trusted, plan.actions, backup)
     memory = planner.shift(jax.tree.map(partial(jnp.where, trusted), loop.planner, before.planner))
     backup = jnp.concatenate([actions[1:], neutral(planner)[-1:]])
     plan = plan._replace(actions=actions, status=jnp.where(trusted, plan.status, Status.NOT_FINITE))
@@ -122,21 +124,21 @@ class Controller:
         self._settle = jax.jit(partial(settle, planner))
         self._begin = jax.jit(partial(begin, planner))
         self._slowest_chunk = self._slowest_end = 0.0
-        self._key, self._loop, self._example = key, None, None
+        self._key, self._loop, self._example, self._last = key, None, None, None
         if state is not None:
             self._prepare(state)
 
     def _prepare(self, example: PyTree) -> None:
         """Fix the shapes of states, and compile everything before the clock runs."""
         example = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, jnp.float32)), example)
-        self.planner.problem.check(self.params, example)
+        self.planner.problem.check(self._informed(), example)
         self._example = example
         self._warm_up()
         self.reset(self._key)
 
     def reset(self, key: int = 0) -> None:
-        """Forget the last plan, as at the start of an episode."""
-        self._key, self._loop = key, None
+        """Forget the last plan and action, as at the start of an episode."""
+        self._key, self._loop, self._last = key, None, None
 
     def act(self, state: PyTree) -> np.ndarray:
         """Decide what to do now; afterwards `plan`, `status`, `late` and `seconds` tell how it went.
@@ -152,30 +154,35 @@ class Controller:
             self._prepare(state)
         begun = time.perf_counter()
         action = self._act(self._fitting(state), begun)
+        self._last = action
         self.seconds = time.perf_counter() - begun
         self.late = self.deadline is not None and self.seconds > self.deadline
         return action
 
     def _act(self, state: PyTree, begun: float) -> np.ndarray:
-        before = self._loop
+        before, params = self._loop, self._informed()
         if before is None:
-            before = self._begin(self.params, self._example, jax.random.key(self._key))
+            before = self._begin(params, self._example, jax.random.key(self._key))
         if self.deadline is None:
-            self._loop, plan, action = self._decide(self.params, state, before)
+            self._loop, plan, action = self._decide(params, state, before)
             self.iterations_spent = self.iterations
         else:
-            loop, self.iterations_spent = self._until(state, before, begun + self.deadline)
+            loop, self.iterations_spent = self._until(params, state, before, begun + self.deadline)
             ended = time.perf_counter()
-            self._loop, plan, action = self._settle(self.params, state, loop, before)
+            self._loop, plan, action = self._settle(params, state, loop, before)
             jax.block_until_ready(action)
             self._slowest_end = max(0.99 * self._slowest_end, time.perf_counter() - ended)
         self.plan, self.status = plan, Status(int(plan.status))
         return np.asarray(action)
 
-    def _until(self, state: PyTree, loop: Loop, end: float) -> tuple[Loop, int]:
+    def _informed(self) -> PyTree:
+        """The parameters, with the action executed last where the action space asks for it."""
+        return self.planner.problem.action_space.remember(self.params, self._last)
+
+    def _until(self, params: PyTree, state: PyTree, loop: Loop, end: float) -> tuple[Loop, int]:
         spent, now = 0, time.perf_counter()
         while spent < self.iterations and (spent == 0 or now + self._slowest_chunk + self._slowest_end < end):
-            loop = jax.block_until_ready(self._improve(self.params, state, loop))
+            loop = jax.block_until_ready(self._improve(params, state, loop))
             before, now = now, time.perf_counter()
             # the slowest seen, slowly forgotten: one hiccup should not cost iterations for ever
             self._slowest_chunk = max(0.99 * self._slowest_chunk, now - before)

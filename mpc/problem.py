@@ -34,9 +34,12 @@ class Problem:
         cost: `(params, state, action, t) -> scalar`; `mpc.costs.total` builds one out of named terms.
         terminal_cost: `(params, state) -> scalar`, or None.
         horizon: Number of steps H, at least 1.
-        action_space: `mpc.Box`, `mpc.Discrete`, `mpc.MultiDiscrete` or `mpc.MultiBinary`.
+        action_space: `mpc.Box`, `mpc.Discrete`, `mpc.MultiDiscrete` or `mpc.MultiBinary`; also `mpc.spaces.held` and
+            `mpc.spaces.rate_limited` ones.
         constraints: Of `mpc.constraints.inequality` and `.equality`; every planner enforces them.
         latents: Size of the latent z that decides each step where the future is not determined, or None where it is.
+        lift: `(params, state) -> state`, from the state that `solve` and `Controller` are given to the one that the dynamics
+            carry along, where these differ (see `mpc.risk`); None where they do not.
 
     Raises:
         ValueError: If the horizon or the latents are no positive whole number, a function is not callable, the dynamics
@@ -51,6 +54,7 @@ class Problem:
     action_space: spaces.Space = field(kw_only=True)
     constraints: Sequence[Constraint] = field(default=(), kw_only=True)
     latents: int | None = field(default=None, kw_only=True)
+    lift: Callable[[PyTree, PyTree], PyTree] | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
         for name in ("dynamics", "cost"):
@@ -63,9 +67,9 @@ class Problem:
         if self.latents is not None and not _whole(self.latents):
             raise ValueError(f"latents must be the size of one step's latent, at least 1, or None; got {self.latents!r}")
         _takes_latent(self.dynamics, self.latents)
-        if not isinstance(self.action_space, spaces.Box | spaces.MultiDiscrete):
+        if not isinstance(self.action_space, spaces.Box | spaces.MultiDiscrete | spaces.Held | spaces.RateLimited):
             raise ValueError(
-                "action_space must be an mpc.Box, Discrete, MultiDiscrete or MultiBinary; "
+                "action_space must be an mpc.Box, Discrete, MultiDiscrete or MultiBinary, held or rate-limited or as it is; "
                 f"got {type(self.action_space).__name__}"
             )
         given = self.constraints if isinstance(self.constraints, Sequence) else [self.constraints]
@@ -77,18 +81,22 @@ class Problem:
                 )
         object.__setattr__(self, "constraints", tuple(self.constraints))
 
+    def lifted(self, params: PyTree, state: PyTree) -> PyTree:
+        """The state that the dynamics carry along, for a state as `solve` is given it."""
+        return state if self.lift is None else self.lift(params, state)
+
     def check(self, params: PyTree, state: PyTree) -> None:
         """Hold dynamics and costs against one example, by shapes alone: nothing is computed and nothing compiled.
 
         Args:
             params: Parameters as they will be given to `solve`.
-            state: One state.
+            state: One state, as `solve` is given it.
 
         Raises:
             ValueError: If the state has a leaf without a floating dtype, the dynamics change the state's structure, a
                 shape or a dtype, a cost is not a scalar number, or a constraint is not one array of them.
         """
-        state = jax.eval_shape(lambda s: jax.tree.map(jnp.asarray, s), state)
+        state = jax.eval_shape(lambda s: jax.tree.map(jnp.asarray, self.lifted(params, s)), state)
         for path, leaf in jax.tree.leaves_with_path(state):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise ValueError(

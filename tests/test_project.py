@@ -4,6 +4,12 @@ import os
 import subprocess
 import sys
 
+import jax.numpy as jnp
+import jaxtyping
+import pytest
+
+from envs import pendulum
+
 
 def python(program: str, folder=None) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh interpreter, started in a folder, which is then searched for packages first."""
@@ -43,3 +49,8 @@ def test_hoisting_can_be_turned_off_and_keeps_the_users_own_flags():
             os.environ["XLA_FLAGS"] = before
     assert "while_loop" in on.stdout and "while_loop" not in off.stdout.split("|")[0]
     assert own.stdout.startswith("--xla_cpu_enable_fast_math=false ") and "while_loop" in own.stdout
+
+
+def test_shape_types_are_checked_while_testing():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        pendulum.observe(jnp.zeros(3))

@@ -169,6 +169,32 @@ def sample(buffer: TrajectoryBuffer, key: PRNGKeyArray, batch: int, length: int)
     )
 
 
+@partial(jax.jit, static_argnames=("count", "within"))
+def before_terminations(buffer: TrajectoryBuffer, key: PRNGKeyArray, count: int, within: int) -> Shaped[Array, "count ..."]:
+    """Draw observations from the last steps before terminations; any observations while nothing has terminated.
+
+    Args:
+        buffer: With E environments.
+        key: Consumed.
+        count: Number of observations.
+        within: How many steps before a termination an observation may lie, at most; each as likely as the others that the
+            episode had.
+    """
+    capacity = buffer.follows.shape[1]
+    ends = jnp.cumsum(buffer.terminated.ravel())
+    pick, back, other = jax.random.split(key, 3)
+    ticket = jax.random.randint(pick, (count,), 0, jnp.maximum(ends[-1], 1))
+    place = jnp.minimum(jnp.searchsorted(ends, ticket, side="right"), ends.shape[0] - 1)
+    environment, row = place // capacity, place % capacity
+    rows = (row[:, None] - jnp.arange(within)) % capacity
+    linked = jnp.cumprod(buffer.follows[environment[:, None], rows], axis=1, dtype=jnp.int32)
+    room = jnp.minimum(linked.sum(axis=1), within - 1)
+    steps = jnp.floor(jax.random.uniform(back, (count,)) * (room + 1)).astype(jnp.int32)
+    dying = buffer.observations[environment, (row - steps) % capacity]
+    anywhere = buffer.observations[_propose(buffer, other, (count,))]
+    return jnp.where(ends[-1] > 0, dying, anywhere)
+
+
 def _propose(
     buffer: TrajectoryBuffer, key: PRNGKeyArray, shape: tuple[int, ...]
 ) -> tuple[Int[Array, "..."], Int[Array, "..."]]:

@@ -31,6 +31,8 @@ class Practice(NamedTuple):
 
     actor: PyTree
     critic: PyTree
+    steady: PyTree
+    """A running average of the actor, which acts: from one update to the next policies swing between good and bad."""
     target: PyTree
     """A running average of the critic, which returns are bootstrapped from and plans end in."""
     optimizer: PyTree
@@ -38,19 +40,20 @@ class Practice(NamedTuple):
 
 
 class ActorCritic(NamedTuple):
-    """`init(key) -> Practice`, `act(practice, latent) -> variables`, `value(practice, latent) -> cost to go` and
-    `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps.
+    """`init(key) -> Practice`; `act(actor, latent) -> variables`; `value(params, critic, latent) -> cost to go`, floored by
+    `least`; and `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps.
     """
 
     init: Callable[[jax.Array], Practice]
     act: Callable[[PyTree, jax.Array], jax.Array]
-    value: Callable[[PyTree, jax.Array], jax.Array]
+    value: Callable[[PyTree, PyTree, jax.Array], jax.Array]
     fit: Callable[..., tuple[Practice, dict[str, jax.Array]]]
 
 
 def actor_critic(
     dynamics: Callable[[PyTree, Imagined, jax.Array], Imagined],
     step_cost: Callable[[PyTree, Imagined, jax.Array, Imagined], jax.Array],
+    least: Callable[[PyTree], jax.Array],
     encode: Callable[[PyTree, jax.Array], Imagined],
     space: Space,
     latent: int,
@@ -61,8 +64,32 @@ def actor_critic(
     updates: int = 100,
     trace: float = 0.9,
     averaging: float = 0.98,
+    steadiness: float = 0.995,
     learning_rate: float = 1e-3,
 ) -> ActorCritic:
+    """Make the practice of an actor and a critic in what a world model imagines.
+
+    Args:
+        dynamics: `(params, state, action) -> next state`, the action as `space.embed` shows it.
+        step_cost: `(params, state, action, next state) -> scalar`, weighted by the odds of being alive.
+        least: `params -> scalar`: no cost to go is less than that; `-inf` where nothing is known.
+        encode: `(params, observation) -> state`.
+        space: Of actions.
+        latent: Size D of a latent.
+        hidden: Units of both networks' two hidden layers.
+        steps: Imagined ahead per future, K.
+        batch: Futures per gradient step; half of them begin shortly before a termination, once there has been one.
+        updates: Gradient steps per `fit`.
+        trace: λ of the returns; higher values look further along the imagined future and trust the critic less.
+        averaging: Share of the critic's running average kept at each step.
+        steadiness: The same for the actor.
+        learning_rate: Of Adam, for both.
+
+    Example:
+        >>> practice, metrics = minds.fit(minds.init(key), params, buffer)  # doctest: +SKIP
+        >>> variables = minds.act(practice.steady, latent)  # doctest: +SKIP
+    """
+
     def build(rngs: nnx.Rngs, outputs: int) -> MLP:  # beginning as a constant 0: no preference, and no cost to come
         return MLP((latent, hidden, hidden, outputs), last_scale=0.0, rngs=rngs)
 
@@ -71,8 +98,11 @@ def actor_critic(
     def act(actor: PyTree, latent: jax.Array) -> jax.Array:
         return space.project(jnp.tanh(nnx.merge(graphs[0], actor)(latent)))
 
-    def value(critic: PyTree, latent: jax.Array) -> jax.Array:
+    def guess(critic: PyTree, latent: jax.Array) -> jax.Array:
         return nnx.merge(graphs[1], critic)(latent)[..., 0]
+
+    def value(params: PyTree, critic: PyTree, latent: jax.Array) -> jax.Array:
+        return jnp.maximum(guess(critic, latent), least(params))
 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
 
@@ -81,11 +111,17 @@ def actor_critic(
         actor, critic = (
             nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=k), n))[1]) for k, n in zip(keys, (space.size, 1), strict=True)
         )
-        return Practice(actor, critic, jax.tree.map(jnp.copy, critic), (optimizer.init(actor), optimizer.init(critic)), key)
+        steady, target = jax.tree.map(jnp.copy, (actor, critic))
+        return Practice(actor, critic, steady, target, (optimizer.init(actor), optimizer.init(critic)), key)
+
+    def acted(variables: jax.Array) -> jax.Array:
+        """What would be executed, with the gradient of its relaxation (straight-through: Bengio et al. 2013)."""
+        relaxed = space.relax(variables)
+        return relaxed if space.exact else relaxed + jax.lax.stop_gradient(space.embed(space.decide(variables)) - relaxed)
 
     def imagine(actor: PyTree, params: PyTree, start: Imagined):
         def one(state: Imagined) -> tuple[Imagined, jax.Array]:
-            action = space.relax(act(actor, state.latent))
+            action = acted(act(actor, state.latent))
             later = dynamics(params, state, action)
             return later, step_cost(params, state, action, later)
 
@@ -101,7 +137,7 @@ def actor_critic(
             alive = jnp.concatenate([start.alive[None], later.alive])
             each = costs / jnp.maximum(alive[:-1], 1e-6)
             ratio = later.alive / jnp.maximum(alive[:-1], 1e-6)
-            values = value(practice.target, later.latent)
+            values = value(params, practice.target, later.latent)
 
             def back(after: jax.Array, step):
                 c, r, v = step
@@ -116,7 +152,7 @@ def actor_critic(
         weight = jax.lax.stop_gradient(alive[:-1])
 
         def critic_loss(critic: PyTree):
-            return (weight * jnp.square(value(critic, inputs) - returns)).sum() / weight.sum()
+            return (weight * jnp.square(guess(critic, inputs) - returns)).sum() / weight.sum()
 
         miss, critic_slopes = jax.value_and_grad(critic_loss)(practice.critic)
         moves, state_a = optimizer.update(slopes, practice.optimizer[0], practice.actor)
@@ -124,14 +160,18 @@ def actor_critic(
         moves, state_c = optimizer.update(critic_slopes, practice.optimizer[1], practice.critic)
         critic = optax.apply_updates(practice.critic, moves)
         target = optax.incremental_update(critic, practice.target, 1 - averaging)
-        return Practice(actor, critic, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
+        steady = optax.incremental_update(actor, practice.steady, 1 - steadiness)
+        return Practice(actor, critic, steady, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
 
     @partial(jax.jit, donate_argnums=0)
     def fit(practice: Practice, params: PyTree, buffer: data.TrajectoryBuffer):
         key, draw = jax.random.split(practice.key)
 
         def one(practice: Practice, key: jax.Array):
-            seen = data.sample(buffer, key, batch, 1).observations[:, 0]
+            usual, deadly = jax.random.split(key)
+            seen = data.sample(buffer, usual, batch - batch // 2, 1).observations[:, 0]
+            # falling is rare, and only from just before a fall can it be learnt how not to
+            seen = jnp.concatenate([seen, data.before_terminations(buffer, deadly, batch // 2, 2 * steps)])
             return update(practice, params, jax.vmap(lambda o: encode(params, o))(seen))
 
         practice, metrics = jax.lax.scan(one, practice, jax.random.split(draw, updates))

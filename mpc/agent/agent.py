@@ -137,14 +137,19 @@ class Agent:
         return {
             "model": self.training.params,
             "cost": {"doubt": np.float32(self.settings.doubt)},
-            "actor": self.practice.actor,
+            "actor": self.practice.steady,
             "critic": self.practice.target,
         }
 
     def _noisy(self, actions: jax.Array, key: jax.Array) -> jax.Array:
-        variables = jax.vmap(self.space.encode)(actions)
-        noise = self.settings.noise * jax.random.normal(key, variables.shape)
-        return jax.vmap(self.space.decide)(self.space.project(variables + noise))
+        variables, noise = jax.vmap(self.space.encode)(actions), self.settings.noise
+        if self.space.exact:
+            variables += noise * jax.random.normal(key, variables.shape)
+        else:  # no small change turns one choice into another
+            draw, whether = jax.random.split(key)
+            other = jax.random.uniform(draw, variables.shape, minval=-1.0)
+            variables = jnp.where(jax.random.bernoulli(whether, noise, (len(actions), 1)), other, variables)
+        return jax.vmap(self.space.decide)(self.space.project(variables))
 
     def _draw(self, count: int) -> jax.Array:
         self._key, *keys = jax.random.split(self._key, count + 1)
@@ -317,7 +322,7 @@ class Agent:
         if again:
             self.practice = self._minds.init(self._draw(1)[0])
             self._practised_since = self.num_timesteps
-        for _ in range(self.settings.first_trainings if again else times):
+        for _ in range(self.settings.restart_practices if again else times):
             self.practice, practised = self._minds.fit(self.practice, self.params, self.buffer)
             metrics |= practised
         self.trained = True

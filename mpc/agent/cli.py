@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium
-import numpy as np
 import tyro
 
 import mpc
 from mpc.agent import pictures
 from mpc.agent.agent import Agent
 from mpc.agent.doctor import examine, ours
-from mpc.agent.evaluation import evaluate, random_returns
+from mpc.agent.evaluation import decision_times, evaluate, random_returns
 from mpc.agent.runs import Run
 from world_models import analytic
 from world_models.checkpoint import CheckpointError
@@ -127,25 +126,6 @@ def show(agent: Agent, env: str, folder: Path, seed: int) -> dict[str, Any]:
     return {"return": float(episode.rewards.sum()), "prediction_error": errors}
 
 
-def decision_times(agent: Agent, env: str, seed: int, decisions: int = 200) -> dict[str, float]:
-    """Milliseconds per decision, one environment, compiled: p50, p95, p99; and the first call with its compilation."""
-    made = gymnasium.make(env)
-    raw, _ = made.reset(seed=seed)
-    begun = time.perf_counter()
-    action, state = agent.predict(raw)
-    first, times = time.perf_counter() - begun, []
-    for _ in range(decisions):
-        raw, _, terminated, truncated, _ = made.step(action)
-        if terminated or truncated:
-            raw, _ = made.reset()
-        begun = time.perf_counter()
-        action, state = agent.predict(raw, state=state)
-        times.append(time.perf_counter() - begun)
-    made.close()
-    marks = {f"p{q}": round(1e3 * float(np.percentile(times, q)), 2) for q in (50, 95, 99)}
-    return {"first": round(1e3 * first, 1)} | marks
-
-
 def demo(options: Demo) -> dict[str, Any]:
     """Learn, score beside the floor and the truth, film."""
     begun, env, tell = time.perf_counter(), "Pendulum-v1", say(options)
@@ -164,7 +144,7 @@ def demo(options: Demo) -> dict[str, Any]:
     tell(f"\n  {'planned with':<28}{'mean return':>12}{'worst':>10}   ({options.episodes} episodes, the same for all)")
     for name, row in table.items():
         tell(f"  {name:<28}{row['mean']:>12.1f}{row['worst']:>10.1f}")
-    milliseconds = decision_times(agent, env, options.seed)
+    milliseconds, _ = decision_times(agent, env, options.seed)
     shown = show(agent, env, options.out, options.seed)
     seconds = round(time.perf_counter() - begun, 1)
     tell(f"\n  a decision takes {milliseconds['p50']} ms (p99 {milliseconds['p99']} ms); all of this took {seconds:.0f} s")

@@ -54,6 +54,13 @@ def actor_and_critic(
         step = _missed(params, later) if known is None else state.alive * known(params, state, action, 0)
         return step + _doubt(params, later)
 
+    def least(params: PyTree) -> jax.Array:
+        scales = params["model"].get("scales")
+        if known is not None or scales is None:
+            return jnp.asarray(-jnp.inf)
+        # no future is better than the best reward seen, at every step; an end may come before a bad one
+        return -jnp.maximum(scales.reward_best, 0.0) / scales.reward_std / max(1.0 - settings.discount, 1e-3)
+
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
         return model.encode(params["model"], observation)
 
@@ -61,6 +68,7 @@ def actor_and_critic(
     return actor_critic(
         _dynamics(model, space),
         cost,
+        least,
         encode,
         space,
         latent,
@@ -84,7 +92,7 @@ def planner(
     """
 
     def beyond(params: PyTree, state: Imagined) -> jax.Array:
-        return state.alive * minds.value(params["critic"], state.latent)
+        return state.alive * minds.value(params, params["critic"], state.latent)
 
     terms: dict[str, tuple[float, Cost]] = {"doubt": (1.0, _doubt)}
     if known is None:
@@ -106,9 +114,10 @@ def react(problem: mpc.Problem, minds: ActorCritic, params: PyTree, state: Imagi
         params: The agent's parameters.
         state: Where to start.
     """
+    space = problem.action_space
 
     def advance(state: Imagined, _: None):
-        variables = minds.act(params["actor"], state.latent)
-        return problem.dynamics(params, state, problem.action_space.relax(variables)), variables
+        action = space.decide(minds.act(params["actor"], state.latent))
+        return problem.dynamics(params, state, space.embed(action)), space.encode(action)
 
     return jax.lax.scan(advance, jax.tree.map(jnp.asarray, state), None, length=problem.horizon)[1]

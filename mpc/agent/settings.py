@@ -28,6 +28,8 @@ class Settings:
     """Gradient steps of the actor and the critic, in imagination, after each training."""
     restart_growth: float = 1.5
     """Growth of experience after which the actor and the critic begin anew."""
+    restart_practices: int = 20
+    """Practices in a row when they do."""
     practice_steps: int = 15
     """Steps imagined ahead in them."""
     hidden: int = 64
@@ -53,7 +55,7 @@ class Settings:
     doubt: float = 0.3
     """Cost of the ensemble's disagreement; higher values keep closer to what has been seen."""
     noise: float = 0.1
-    """Of the exploration noise of `predict(deterministic=False)`, in planner variables."""
+    """Of `predict(deterministic=False)`: deviation in planner variables; of choices, the share made at random."""
     capacity: int = 100_000
     """Steps remembered, over all environments."""
 

@@ -85,6 +85,17 @@ def bounded(problem: Problem, who: str) -> None:
         raise ValueError(f"{who} needs finite bounds on every action; got {problem.action_space}")
 
 
+def standing(plan: Plan) -> tuple[jax.Array, jax.Array]:
+    """How plans compare: by grade (0 feasible, 1 infeasible, 2 not finite), and in one grade by merit, lower before higher.
+
+    The merit is the cost of a feasible plan and the largest violation of an infeasible one.
+    """
+    infeasible, finite = plan.status == Status.INFEASIBLE, plan.status != Status.NOT_FINITE
+    violations = list(plan.info.get("violation", {}).values())
+    merit = jnp.where(infeasible, jnp.stack(violations).max(axis=0), plan.cost) if violations else plan.cost
+    return jnp.where(finite, jnp.where(infeasible, 1, 0), 2), jnp.where(finite, merit, jnp.inf)
+
+
 def smoothing(horizon: int, memory: float = 0.8) -> np.ndarray:
     """The matrix `[H, H]` that turns white noise n into `w[t] = ρ w[t-1] + sqrt(1 - ρ²) n[t]`, for ρ = `memory`."""
     lag = np.arange(horizon)[:, None] - np.arange(horizon)[None]
@@ -127,7 +138,7 @@ def solve(
     tolerance: float | None = None,
     deadline: float | None = None,
 ) -> Plan:
-    """Plan from scratch. Without a deadline, one compiled program, which `jit`, `vmap` and, with fixed iterations, `grad` accept.
+    """Plan from scratch; without a deadline in one compiled program that `jit`, `vmap` and, for fixed iterations, `grad` take.
 
     Args:
         planner: Any planner; compiled once per planner value, so build it once and keep it.
@@ -154,7 +165,9 @@ def solve(
     if not deadline > 0:
         raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((params, state, key, guess))):
-        raise ValueError("a deadline needs a clock, which traced functions do not have: call solve outside of jit, vmap and grad")
+        raise ValueError(
+            "a deadline needs a clock, which traced functions do not have: call solve outside of jit, vmap and grad"
+        )
     return _race(planner, params, state, key, guess, tolerance, iterations, deadline)
 
 
@@ -164,6 +177,7 @@ def _unfinished(memory: Any, count: jax.Array, iterations: Any, tolerance: Any) 
 
 def _improve(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: jax.Array, until: Any, tolerance: Any):
     """Steps from the `count`-th on, until there are `until` or the optimality is at most `tolerance`."""
+    state = planner.problem.lifted(params, state)
 
     def improve(carry):
         memory, count = carry
@@ -173,7 +187,7 @@ def _improve(planner: Planner, params: PyTree, state: PyTree, memory: Any, count
 
 
 def _conclude(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: Any, tolerance: Any) -> Plan:
-    plan = planner.plan(params, state, memory)
+    plan = planner.plan(params, planner.problem.lifted(params, state), memory)
     converged = (plan.status == Status.ITERATIONS) & (count > 0) & (memory.optimality <= tolerance)
     status = jnp.where(converged, Status.CONVERGED, plan.status)
     return plan._replace(status=status, info=plan.info | {"iterations": jnp.asarray(count)})
@@ -185,7 +199,8 @@ def _solve(
 ) -> Plan:
     memory, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
     if tolerance is None:  # a loop of known length, which can be differentiated in reverse
-        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), memory)
+        lifted = planner.problem.lifted(params, state)
+        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, lifted, m), memory)
         return _conclude(planner, params, state, memory, count, -jnp.inf)
     memory, count = _improve(planner, params, state, memory, jnp.asarray(0), iterations, tolerance)
     return _conclude(planner, params, state, memory, count, tolerance)
@@ -193,7 +208,7 @@ def _solve(
 
 def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None) -> Any:
     planner.problem.check(params, state)
-    return planner.init(params, state, key, guess)
+    return planner.init(params, planner.problem.lifted(params, state), key, guess)
 
 
 RACE = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]
@@ -202,7 +217,7 @@ RACE = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _concl
 def _race(
     planner: Planner, params: PyTree, state: PyTree, key: Any, guess: Any, tolerance: Any, iterations: int, deadline: float
 ) -> Plan:
-    """Improve in chunks, each sized by the pace of those before, as long as there is time for one more and the conclusion."""
+    """Improve in chunks, each sized by the pace of those before, while there is time for one more and the conclusion."""
     tolerance = -jnp.inf if tolerance is None else tolerance
     begin, improve, conclude = RACE
     start, none, at_most = (params, state), jnp.asarray(0), jnp.asarray(iterations)

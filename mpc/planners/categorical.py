@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.lagrangian import constrained
 from mpc.problem import Problem
 from mpc.rollout import energy
 from mpc.spaces import MultiDiscrete
@@ -26,6 +27,7 @@ class CategoricalMemory(NamedTuple):
     key: jax.Array
 
 
+@constrained(inner=10, growth=2.0)
 def categorical_cem(
     problem: Problem,
     *,

@@ -11,6 +11,7 @@ from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import gaussian_noise, sampler
 from mpc.problem import Problem
+from mpc.spaces import MultiDiscrete
 
 
 class CemMemory(NamedTuple):
@@ -24,7 +25,7 @@ class CemMemory(NamedTuple):
     key: jax.Array
 
 
-@constrained(inner=10)
+@constrained(inner=10, growth=2.0)
 def cem(
     problem: Problem,
     *,
@@ -59,7 +60,7 @@ def cem(
     check(samples, elites, spread, momentum)
     if not 0 <= smoothness < 1:
         raise ValueError(f"smoothness must lie in [0, 1); got {smoothness}")
-    if not problem.action_space.exact:
+    if isinstance(problem.action_space, MultiDiscrete):
         return categorical_cem(problem, samples=samples, elites=elites, momentum=momentum)
     search = sampler(problem, knots, interpolation)
     steps, size = search.knots.count, problem.action_space.size

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from mpc.planners.base import Plan, Planner, conclude
-from mpc.planners.lagrangian import constrained
+from mpc.planners.lagrangian import constrained, unscored
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
 from mpc.rollout import energy
@@ -63,35 +63,69 @@ def gradient(
             scale of the energy or the horizon. For optimisers that neither adapt to the scale nor search along a line.
         clip: Largest Euclidean norm of a costate on its way back through time, or None. Through long or chaotic futures they
             grow exponentially; clipped, actions long before an effect keep a bounded say in it, and the gradient is biased.
-        remat: Keep about 2·sqrt(H) steps of the future in memory instead of H, and imagine the rest once more on the way back.
+        remat: Keep about 2·sqrt(H) steps of the future in memory, not H, and imagine the rest once more on the way back.
 
     Returns:
         The planner; `plan.info["costates"]` are the λ of the plan.
 
     Raises:
-        ValueError: If `starts` is less than 1, `spread` negative, `clip` not positive, the optimiser's name unknown, or L-BFGS
-            is to search along normalised gradients.
+        ValueError: If `starts` is less than 1, `spread` negative, `clip` not positive, the optimiser's name unknown, or
+            L-BFGS is to search along normalised gradients.
     """
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be a positive norm or None; got {clip}")
     if isinstance(optimizer, str) and (optimizer != "lbfgs" or normalise):
         raise ValueError(f'optimizer must be an optax optimiser or, without normalise, "lbfgs"; got {optimizer!r}')
-    optimizer = optax.adam(0.1) if optimizer is None else optax.lbfgs() if optimizer == "lbfgs" else optimizer
     single = descent(problem, optimizer=optimizer, normalise=normalise, clip=clip, remat=remat)
     return multistart(single, starts=starts, spread=spread, screen=screen)
 
 
-@constrained(inner=20)
+def _forget_curvature(memory: GradientMemory) -> GradientMemory:
+    """Differences of gradients taken across two energies say nothing about either."""
+
+    def forget(part: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, part) if isinstance(part, optax.ScaleByLBFGSState) else part
+
+    moments = jax.tree.map(forget, memory.moments, is_leaf=lambda part: isinstance(part, optax.ScaleByLBFGSState))
+    return unscored(memory)._replace(moments=moments)
+
+
+@constrained(inner=20, rescore=_forget_curvature)
 def descent(
-    problem: Problem, *, optimizer: optax.GradientTransformation, normalise: bool, clip: float | None, remat: bool
+    problem: Problem,
+    *,
+    optimizer: optax.GradientTransformation | Literal["lbfgs"] | None,
+    normalise: bool,
+    clip: float | None,
+    remat: bool,
 ) -> Planner:
     """`gradient` from a single start."""
     space, horizon = problem.action_space, problem.horizon
-    rule = optax.with_extra_args_support(optimizer)
+    # bounds break the smoothness that curvature and line searches count on; over angles, u = sin(angle), there are none
+    curved = optimizer == "lbfgs" and space.bounded
+    rule = optax.with_extra_args_support(
+        optax.adam(0.1) if optimizer is None else optax.lbfgs() if isinstance(optimizer, str) else optimizer
+    )
     searched = problem if clip is None else _with_limited_costates(problem, clip)
 
     def score(variables: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
-        return energy(searched, params, state, space.relax(variables), remat=remat)
+        return energy(searched, params, state, space.bind(params).relax(variables), remat=remat)
+
+    def executed(variables: jax.Array, value: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
+        # a relaxed plan that got cheaper may still round to a dearer one: the best is told by what would be executed
+        if space.exact:
+            return value
+        return energy(problem, params, state, space.embed(space.bind(params).decide(variables)))
+
+    def point(variables: jax.Array) -> jax.Array:
+        """Where the optimiser stands, `variables = place(point)`; an angle not quite at its bound, where it could not leave."""
+        if not curved:
+            return variables
+        most = 1 - 10 * jnp.finfo(variables.dtype).eps
+        return jnp.arcsin(jnp.clip(variables, -most, most))
+
+    def place(point: jax.Array) -> jax.Array:
+        return space.project(jnp.sin(point) if curved else point)
 
     def begin(variables: jax.Array) -> GradientMemory:
         infinite = jnp.asarray(jnp.inf, variables.dtype)
@@ -107,29 +141,32 @@ def descent(
         value, slope = jax.value_and_grad(score)(variables, params, state)
         finite = jnp.isfinite(value) & jnp.isfinite(slope).all()
         slope = jnp.where(finite, slope, 0.0)  # a start that left the model's domain rests
-        better = finite & (value < memory.cost)
+        reached = executed(variables, value, params, state)
+        better = finite & (reached < memory.cost)
         best = jnp.where(better, variables, memory.best)
         # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
         residual = jnp.abs(space.project(variables - slope) - variables)
-        free = jnp.where(residual > 0, slope, 0.0)
+        here = point(variables)
+        free = slope * jnp.cos(here) if curved else jnp.where(residual > 0, slope, 0.0)
         if normalise:
             free = free / jnp.maximum(jnp.sqrt(jnp.mean(free * free)), jnp.finfo(free.dtype).tiny)
 
         def along(trial: jax.Array) -> jax.Array:
-            return score(space.project(trial), params, state)
+            return score(place(trial), params, state)
 
         update: Any  # optax types it as a tree; here it is one array
-        update, moments = rule.update(free, memory.moments, variables, value=value, grad=free, value_fn=along)
-        moved = space.project(variables + update)
+        update, moments = rule.update(free, memory.moments, here, value=value, grad=free, value_fn=along)
+        moved = place(here + update)
         moved = jnp.where(jnp.isfinite(moved), moved, variables)
         broken = jax.tree.reduce(lambda any_, m: any_ | jnp.isnan(m).any(), moments, jnp.asarray(False))
         moments = jax.tree.map(partial(jnp.where, broken), rule.init(variables), moments)
         optimality = jnp.where(finite, residual.max(), jnp.inf)
-        return GradientMemory(moved, moments, best, jnp.where(better, value, memory.cost), optimality)
+        return GradientMemory(moved, moments, best, jnp.where(better, reached, memory.cost), optimality)
 
     def plan(params: PyTree, state: PyTree, memory: GradientMemory) -> Plan:
         info = {"optimality": memory.optimality}
-        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), info)
+        actions = space.bind(params).decide(memory.best)
+        return conclude(problem, params, state, actions, jnp.isfinite(memory.cost), info)
 
     def shift(memory: GradientMemory) -> GradientMemory:
         return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mpc.planners.base import Plan, Planner
 from mpc.planners.cem import cheapest, check, refit
 from mpc.planners.knots import Interpolation
+from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import colouring, gaussian_noise, sampler
 from mpc.problem import Problem
 
@@ -29,6 +30,7 @@ class IcemMemory(NamedTuple):
     key: jax.Array
 
 
+@constrained(inner=10, growth=2.0)
 def icem(
     problem: Problem,
     *,
@@ -53,7 +55,8 @@ def icem(
         exponent: Of the noise's power spectrum `f^-exponent`: 0 is white, 2 changes slowly. The paper takes 2 to 4 for
             locomotion and 0.25 where actions must switch.
         kept: Share of the elites that compete again in the next iteration.
-        decay: The population is divided by this at each iteration, down to twice the elites; 1 keeps it, 1.25 is the paper's.
+        decay: The population is divided by this at each iteration, down to twice the elites; the paper takes 1.25.
+            1 keeps it.
         knots: Search over so many knots in time instead of every step; None for every step.
         interpolation: `"zero"`, `"linear"` or `"cubic"` between knots.
 

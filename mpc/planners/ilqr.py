@@ -1,42 +1,58 @@
-"""Iterative LQR."""
+"""Iterative LQR with box limits on the actions: Newton's method on the actions, by dynamic programming through time.
 
+Around the current trajectory, costs are expanded to second order and dynamics to first order (Gauss-Newton: iLQR, Li &
+Todorov 2004) or second order (DDP, Jacobson & Mayne 1970). The quadratic subproblem with its limits (control-limited DDP,
+Tassa, Mansard & Todorov 2014) is solved by one pass back through time, and its policy tried in a rollout of the real
+dynamics,
+
+    u[t] ← project(u[t] + α k[t] + K[t] (x̂[t] - x[t])),        x̂[t+1] = f(x̂[t], u[t])
+
+at ever shorter steps α, and then with ever more damping (Levenberg & Marquardt), until the energy falls.
+"""
+
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
-from mpc.planners.riccati import Expansion, Policy, backward
+from mpc.planners.riccati import Expansion, Policy, backward, parallel_backward
 from mpc.problem import Problem
 
 Array = jax.Array
 PyTree = Any
 
+STEP_SIZES = (1.0, 0.4, 0.15)
+TRIES = 8  # policies tried in one step, each with GROWTH times more damping
+GROWTH, DECAY, LARGEST = 10.0, 0.1, 1e5  # of the damping
+FLOOR = 1e-6  # of pivots
+
 
 class IlqrMemory(NamedTuple):
+    """Where one start stands: the trajectory, the problem's expansion around it, and the policy to be tried next.
+
+    `best`: `[H, V]` variables, of the cheapest trajectory so far. `states`: `[H+1, N]`, each a state as one vector.
+    `damping`: μ. `progress`: the share of the energy that recent steps removed.
+    """
+
     best: Array
     states: Array
-    defects: Array
-    feedforward: Array
-    gain: Array
-    decrease: Array
+    expansion: Expansion
+    policy: Policy
     damping: Array
+    progress: Array
     cost: Array
     optimality: Array
 
     def restart(self, variables: Array) -> "IlqrMemory":
+        """Begin anew from variables `[H, V]`, with no policy around them yet."""
         infinite = jnp.full_like(self.cost, jnp.inf)
-        return self._replace(
-            best=variables,
-            defects=jnp.zeros_like(self.defects),
-            feedforward=jnp.zeros_like(self.feedforward),
-            gain=jnp.zeros_like(self.gain),
-            damping=jnp.full_like(self.damping, self.damping0) if False else self.damping,
-            cost=infinite,
-            optimality=infinite,
-        )
+        expansion, policy = jax.tree.map(jnp.zeros_like, (self.expansion, self.policy))
+        return self._replace(best=variables, expansion=expansion, policy=policy, cost=infinite, optimality=infinite)
 
 
 def ilqr(
@@ -44,110 +60,216 @@ def ilqr(
     *,
     starts: int = 1,
     spread: float = 0.3,
-    screen=None,
-    second_order: bool = False,
-    damping: float = 1e-3,
-    grow: float = 8.0, shrink: float = 0.2, floor: float = 1e-6, dmin=1e-8, dmax=1e8,
-    step_sizes: tuple[float, ...] = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01),
+    screen: tuple[int, int] | None = None,
+    second_order: float = 0.003,
+    damping: float = 1e-6,
+    parallel: bool | None = None,
 ) -> Planner:
+    """Plan by iterative LQR; where models are smooth and states few, the quickest and most exact way to a local optimum.
+
+    It needs the Hessian of the costs and the Jacobian of the dynamics, so the work of a step grows with the square of the
+    state's size; for large latent states prefer `mpc.gradient`. As a guess, `init` takes actions `[H, ...]`, or a pair of
+    actions and states `[H+1, ...]` that need not follow from them (a multiple-shooting start): the first step tracks the
+    states by feedback and closes their defects.
+
+    Args:
+        problem: What is minimised over what; all functions must be twice differentiable.
+        starts: Number of starts. One finds a local optimum; see `multistart`.
+        spread: Standard deviation of the smoothed noise that starts are drawn from, in variables.
+        screen: `(candidates, steps)`: begin with so many starts and keep the best after so many steps; see `multistart`.
+        second_order: The curvature of the dynamics counts while steps remove less than this share of the energy: near an
+            optimum, where it makes convergence quadratic, and in long valleys. 0 is iLQR throughout, infinity DDP.
+        damping: The first μ, and the least, in the units of variables. Higher values take shorter steps to begin with.
+        parallel: Whether to expand all time steps and try all step sizes at once, and to go back through time by an
+            associative scan: for devices with many cores. Otherwise one after the other, and starts too, as small loops
+            that a CPU runs much faster. None is: not on a CPU.
+
+    Returns:
+        The planner; `optimality` is the largest component of the projected gradient.
+
+    Raises:
+        ValueError: If `second_order` is negative, `damping` not positive, or `multistart` refuses its settings.
+    """
+    if not second_order >= 0 or not damping > 0:
+        raise ValueError(
+            f"second_order must not be negative and damping positive; got second_order={second_order}, damping={damping}"
+        )
+    parallel = jax.default_backend() != "cpu" if parallel is None else parallel
+    single = newton(problem, second_order=second_order, damping=damping, parallel=parallel)
+    return multistart(single, starts=starts, spread=spread, screen=screen, together=parallel)
+
+
+def unscored(memory: IlqrMemory) -> IlqrMemory:
+    """A memory whose problem changed: what its trajectory costs is not known, nor what would improve it."""
+    return memory.restart(memory.best)
+
+
+@constrained(rescore=unscored)
+def newton(problem: Problem, *, second_order: float, damping: float, parallel: bool) -> Planner:
+    """`ilqr` from a single start."""
     space, horizon = problem.action_space, problem.horizon
-    sizes = np.asarray(step_sizes)
+    if not space.separable:
+        raise ValueError(
+            f"ilqr steps through time and cannot tie actions together as {type(space).__name__} does; "
+            "take mpc.gradient, or put the last action into the state and limit the change by a constraint"
+        )
 
-    def limits(variables):
-        far = jnp.full_like(variables, jnp.inf)
-        return space.project(-far), space.project(far)
-
-    def single(params, state):
-        leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, state))
-        shapes = [(x.shape, x.dtype) for x in leaves]
-        splits = np.cumsum([x.size for x in leaves])[:-1]
-
-        def flat(state):
-            return jnp.concatenate([jnp.ravel(x).astype(float) for x in jax.tree.leaves(state)])
-
-        def unflat(x):
-            parts = jnp.split(x, splits)
-            return jax.tree.unflatten(tree, [p.reshape(s).astype(d) for p, (s, d) in zip(parts, shapes, strict=True)])
-
-        def f(x, v):
-            return flat(problem.dynamics(params, unflat(x), space.relax(v)))
-
-        def l(x, v, t):
-            return problem.cost(params, unflat(x), space.relax(v), t)
-
-        def end(x):
-            return jnp.zeros(()) if problem.terminal_cost is None else problem.terminal_cost(params, unflat(x))
-        return flat, f, l, end
-
-    def expand(params, state, states, variables):
-        flat, f, l, end = single(params, state)
-        m = space.size
-        z = jnp.concatenate([variables, states[:-1]], axis=1)
-        fz = lambda z: f(z[m:], z[:m])
-        lz = lambda z, t: l(z[m:], z[:m], t)
-        ts = jnp.arange(horizon)
-        jac = jax.vmap(jax.jacfwd(fz))(z)
-        grad = jax.vmap(jax.grad(lz))(z, ts)
-        egrad, ehess = jax.grad(end)(states[-1]), jax.hessian(end)(states[-1])
-
-        def adjoint(lam, step):
-            J, g = step
-            q = g + lam @ J
-            return q[m:], (q[:m], lam)
-        _, (slope, lam) = jax.lax.scan(adjoint, egrad, (jac, grad), reverse=True)
-        if second_order:
-            hess = jax.vmap(jax.hessian(lambda z, t, lam: lz(z, t) + lam @ fz(z)))(z, ts, lam)
+    def init(params: PyTree, state: PyTree, key: Array, guess: Any = None) -> IlqrMemory:
+        actions, guessed = guess if isinstance(guess, tuple) else (guess, None)
+        model = _Model(problem, params, state)
+        variables = jnp.zeros((horizon, space.size)) if actions is None else space.project(space.encode(actions))
+        states = jnp.broadcast_to(model.state, (horizon + 1, len(model.state)))
+        cost = jnp.asarray(jnp.inf)
+        if guessed is None:
+            still = Policy(jnp.zeros_like(variables), jnp.zeros((horizon, space.size, len(model.state))))
+            states, _, cost = _follow(model, variables, states, still, jnp.ones(()))
         else:
-            hess = jax.vmap(jax.hessian(lz))(z, ts)
-        low, high = limits(variables)
-        defects = jnp.zeros_like(states[1:])
-        ex = Expansion(jac, defects, grad, hess, egrad, ehess, low - variables, high - variables)
-        return ex, slope
+            states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
+        least = jnp.asarray(damping)
+        expansion, optimality = _expand(model, states, variables, second_order > 1, parallel)
+        policy = _improve(expansion, least, parallel)
+        return IlqrMemory(variables, states, expansion, policy, least, jnp.ones(()), cost, optimality)
 
-    def rollout(params, state, memory, alpha):
-        flat, f, l, end = single(params, state)
+    def step(params: PyTree, state: PyTree, memory: IlqrMemory) -> IlqrMemory:
+        model = _Model(problem, params, state)
 
-        def advance(carry, step):
-            x, total = carry
-            v, k, K, xn, t = step
-            v = space.project(v + alpha * k + K @ (x - xn))
-            return (f(x, v), total + l(x, v, t)), (x, v)
-        (last, total), (xs, vs) = jax.lax.scan(advance, (flat(state), jnp.zeros(())), (memory.best, memory.feedforward, memory.gain, memory.states[:-1], jnp.arange(horizon)))
-        return jnp.concatenate([xs, last[None]]), vs, total + end(last)
+        def search(policy: Policy) -> tuple[Array, Array, Array, Array]:
+            """The trajectory at the longest step that lowers the energy, and which step that is."""
+            follow = partial(_follow, model, memory.best, memory.states, policy)
+            sizes = jnp.asarray(STEP_SIZES, memory.best.dtype)
+            if parallel:
+                states, variables, costs = jax.vmap(follow)(sizes)
+                first = jnp.argmax(costs < memory.cost)
+                return states[first], variables[first], costs[first], first
+            tried = (*follow(sizes[0]), jnp.asarray(0))
 
-    def begin(variables, states):
-        inf = jnp.asarray(jnp.inf)
-        n = states.shape[1]
-        return IlqrMemory(variables, states, jnp.zeros((horizon, n)), jnp.zeros_like(variables), jnp.zeros((horizon, space.size, n)), jnp.zeros(()), jnp.asarray(damping / grow), inf, inf)
+            def shorter(tried: tuple) -> tuple:
+                return (*follow(sizes[tried[-1] + 1]), tried[-1] + 1)
 
-    def init(params, state, key, guess=None):
-        flat = single(params, state)[0]
-        variables = jnp.zeros((horizon, space.size)) if guess is None else space.project(space.encode(guess))
-        states = jnp.broadcast_to(flat(state), (horizon + 1, flat(state).size))
-        return begin(variables, states)
+            return jax.lax.while_loop(lambda t: ~(t[2] < memory.cost) & (t[-1] < len(sizes) - 1), shorter, tried)
 
-    def step(params, state, memory):
-        xs, vs, costs = jax.vmap(lambda a: rollout(params, state, memory, a))(sizes.astype(memory.states.dtype))
-        costs = jnp.where(jnp.isfinite(costs), costs, jnp.inf)
-        i = jnp.argmin(costs)
-        better = costs[i] < memory.cost
-        first = jnp.isinf(memory.cost)
-        states = jnp.where(better, xs[i], memory.states)
-        variables = jnp.where(better, vs[i], memory.best)
-        cost = jnp.where(better, costs[i], memory.cost)
-        mu = jnp.where(better, memory.damping * jnp.where(i == 0, shrink, jnp.where(i <= 2, 1.0, grow)), memory.damping * grow)
-        mu = jnp.clip(mu, dmin, dmax)
-        ex, slope = expand(params, state, states, variables)
-        policy = backward(ex, mu, jnp.asarray(floor))
-        residual = jnp.abs(space.project(variables - slope) - variables).max()
-        return IlqrMemory(variables, states, memory.defects, policy.feedforward, policy.gain, policy.decrease, mu, cost, residual)
+        def failing(carry: tuple) -> Array:
+            tries, mu, (_, _, cost, _) = carry
+            return ~(cost < memory.cost) & (tries < TRIES) & (mu < LARGEST)
 
-    def plan(params, state, memory):
-        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), {"optimality": memory.optimality})
+        def harder(carry: tuple) -> tuple:
+            tries, mu, _ = carry
+            mu = GROWTH * mu
+            return tries + 1, mu, search(_improve(memory.expansion, mu, parallel))
 
-    def shift(memory):
-        def later(x): return jnp.concatenate([x[1:], x[-1:]])
-        inf = jnp.full_like(memory.cost, jnp.inf)
-        return memory._replace(best=later(memory.best), states=later(memory.states), feedforward=later(memory.feedforward), gain=later(memory.gain).at[-1].set(0.0), cost=inf, optimality=inf, damping=jnp.full_like(memory.damping, damping/grow))
+        start = (jnp.asarray(1), memory.damping, search(memory.policy))
+        _, mu, (states, variables, cost, size) = jax.lax.while_loop(failing, harder, start)
+        better = cost < memory.cost
+        states, variables = jnp.where(better, states, memory.states), jnp.where(better, variables, memory.best)
+        share = (memory.cost - cost) / jnp.abs(memory.cost)
+        share = jnp.where(better & jnp.isfinite(share), share, jnp.where(better, 1.0, 0.0))
+        progress = 0.5 * (memory.progress + share)
+        mu = jnp.where(better, jnp.maximum(mu * jnp.where(size == 0, DECAY, 1.0), damping), mu)
+        curved = progress < second_order if 0 < second_order < 1 else second_order > 0
+        expansion, optimality = _expand(model, states, variables, curved, parallel)
+        policy = _improve(expansion, mu, parallel)
+        cost = jnp.where(better, cost, memory.cost)
+        optimality = jnp.where(jnp.isfinite(cost), optimality, jnp.inf)
+        return IlqrMemory(variables, states, expansion, policy, mu, progress, cost, optimality)
 
-    return multistart(Planner(init, step, plan, shift, problem), starts=starts, spread=spread, screen=screen)
+    def plan(params: PyTree, state: PyTree, memory: IlqrMemory) -> Plan:
+        info = {"optimality": memory.optimality, "gain": memory.policy.gain, "damping": memory.damping}
+        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), info)
+
+    def shift(memory: IlqrMemory) -> IlqrMemory:
+        policy = jax.tree.map(_later, memory.policy)  # feedback answers what the model did not foresee
+        best, states = _later(memory.best), _later(memory.states)
+        end, end_hessian = memory.expansion[-2:]
+        expansion = jax.tree.map(_later, memory.expansion)._replace(terminal_gradient=end, terminal_hessian=end_hessian)
+        infinite, one = jnp.full_like(memory.cost, jnp.inf), jnp.ones_like(memory.progress)
+        least = jnp.full_like(memory.damping, damping)
+        return IlqrMemory(best, states, expansion, policy, least, one, infinite, infinite)
+
+    return Planner(init, step, plan, shift, problem)
+
+
+class _Model:
+    """A problem's functions of vectors: states flattened, actions as variables, and z = (variables, state)."""
+
+    def __init__(self, problem: Problem, params: PyTree, state: PyTree):
+        flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, state))
+        self.problem, self.params, self.space = problem, params, problem.action_space.bind(params)
+        self.state = flat.astype(float)
+        self.unflatten = lambda x: unravel(x.astype(flat.dtype))
+
+    def flatten(self, state: PyTree) -> Array:
+        return ravel_pytree(state)[0].astype(float)
+
+    def split(self, z: Array) -> tuple[PyTree, Array]:
+        return self.unflatten(z[self.space.size :]), self.space.relax(z[: self.space.size])
+
+    def dynamics(self, z: Array) -> Array:
+        return self.flatten(self.problem.dynamics(self.params, *self.split(z)))
+
+    def cost(self, z: Array, t: Array) -> Array:
+        return self.problem.cost(self.params, *self.split(z), t).astype(float)
+
+    def terminal_cost(self, x: Array) -> Array:
+        terminal = self.problem.terminal_cost
+        return jnp.zeros(()) if terminal is None else terminal(self.params, self.unflatten(x)).astype(float)
+
+
+def _follow(model: _Model, variables: Array, states: Array, policy: Policy, size: Array) -> tuple[Array, Array, Array]:
+    """Roll the real dynamics out under a policy around a trajectory: states, variables and energy, `inf` if not finite."""
+
+    def advance(carry: tuple[Array, Array], now: tuple) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        state, energy = carry
+        variable, nominal, (feedforward, gain), t = now
+        variable = model.space.project(variable + size * feedforward + gain @ (state - nominal))
+        z = jnp.concatenate([variable, state])
+        return (model.dynamics(z), energy + model.cost(z, t)), (state, variable)
+
+    now = (variables, states[:-1], policy, jnp.arange(len(variables)))
+    (last, energy), (before, variables) = jax.lax.scan(advance, (model.state, jnp.zeros(())), now)
+    energy = energy + model.terminal_cost(last)
+    return jnp.concatenate([before, last[None]]), variables, jnp.where(jnp.isfinite(energy), energy, jnp.inf)
+
+
+def _expand(model: _Model, states: Array, variables: Array, curved: Any, parallel: bool) -> tuple[Expansion, Array]:
+    """Expand the problem around a trajectory, and say how far from optimal it is.
+
+    `curved`: Whether the Hessian is that of `cost + λᵀ dynamics`, for the costates λ, and not of the cost alone.
+    """
+    over = (lambda f, *xs: jax.vmap(f)(*xs)) if parallel else (lambda f, *xs: jax.lax.map(lambda x: f(*x), xs))
+    points, times = jnp.concatenate([variables, states[:-1]], axis=1), jnp.arange(len(variables))
+    size = variables.shape[1]
+
+    def first(z: Array, t: Array) -> tuple[Array, Array, Array]:
+        return jax.jacrev(model.dynamics)(z), model.dynamics(z), jax.grad(model.cost)(z, t)
+
+    def hamiltonian(z: Array, t: Array, costate: Array) -> Array:
+        return model.cost(z, t) + costate @ model.dynamics(z)
+
+    def back(costate: Array, step: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        jacobian, gradient = step
+        total = gradient + costate @ jacobian
+        return total[size:], (costate, total[:size])
+
+    def straight() -> Array:
+        return over(jax.hessian(model.cost), points, times)
+
+    def bent() -> Array:
+        return over(jax.hessian(hamiltonian), points, times, costates)
+
+    jacobian, reached, gradient = over(first, points, times)
+    end, end_hessian = jax.grad(model.terminal_cost)(states[-1]), jax.hessian(model.terminal_cost)(states[-1])
+    _, (costates, slope) = jax.lax.scan(back, end, (jacobian, gradient), reverse=True)
+    hessian = (bent if curved else straight)() if isinstance(curved, bool) else jax.lax.cond(curved, bent, straight)
+    far = jnp.full_like(variables, jnp.inf)
+    low, high = model.space.project(-far) - variables, model.space.project(far) - variables
+    # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
+    residual = jnp.abs(model.space.project(variables - slope) - variables).max()
+    return Expansion(jacobian, reached - states[1:], gradient, hessian, low, high, end, end_hessian), residual
+
+
+def _improve(expansion: Expansion, damping: Array, parallel: bool) -> Policy:
+    return (parallel_backward if parallel else backward)(expansion, damping, jnp.asarray(FLOOR, damping.dtype))
+
+
+def _later(x: Array) -> Array:
+    return jnp.concatenate([x[1:], x[-1:]])

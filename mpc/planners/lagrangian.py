@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.constraints import Constraint, along, reads, tolerance
+from mpc.constraints import Constraint, reads, table, tolerance
 from mpc.planners.base import Plan, Planner, conclude, ready
 from mpc.problem import Problem
 from mpc.rollout import rollout
@@ -23,6 +23,7 @@ from mpc.rollout import rollout
 PyTree = Any
 P = ParamSpec("P")
 
+SETTLED = 0.1  # the inner optimality from which on violations say something about the penalty
 SUFFICIENT = 0.25  # the share of its violation that a round must leave for the penalty to stay
 LARGEST = 1e8  # of duals and penalties: beyond, the constraints cannot be met, and arithmetic ends
 
@@ -119,15 +120,14 @@ def lagrangian(
         actions = planner.plan(augmented, _lift(problem, params, state), memory.inner).actions
         shown = space.embed(actions)
         future = rollout(problem, params, state, shown)
-        rows = [along(c, params, future.states, shown).reshape(horizon, -1) for c in problem.constraints]
-        values = jnp.concatenate(rows, axis=1).astype(memory.duals.dtype)
-        broken = jnp.max(jnp.where(_equalities(problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
+        values = table(problem.constraints, params, future.states, shown).astype(memory.duals.dtype)
+        broken = jnp.max(jnp.where(equalities(problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
         fine = jnp.isfinite(broken) & jnp.isfinite(future.energy)
         energy = future.energy.astype(values.dtype)
         return Candidate(actions, jnp.where(fine, energy, jnp.inf), jnp.where(fine, broken, jnp.inf)), values
 
     def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> LagrangianMemory:
-        duals = jnp.zeros((horizon, len(_equalities(problem, params, state))))
+        duals = jnp.zeros((horizon, len(equalities(problem, params, state))))
         rho, infinite = jnp.asarray(penalty, duals.dtype), jnp.asarray(jnp.inf, duals.dtype)
         begun = planner.init(Augmented(params, duals, rho), _lift(problem, params, state), key, guess)
         best = Candidate(space.decide(jnp.zeros((horizon, space.size))), infinite, infinite)
@@ -137,18 +137,20 @@ def lagrangian(
         augmented = Augmented(params, memory.duals, memory.penalty)
         moved = planner.step(augmented, _lift(problem, params, state), memory.inner)
         memory = memory._replace(inner=moved, spent=memory.spent + 1, cost=moved.cost.astype(memory.cost.dtype))
-        # no need to settle more exactly than the constraints are met (Nocedal & Wright 2006, algorithm 17.4)
-        settled = moved.optimality <= jnp.minimum(memory.missed, 1 / memory.penalty)
-        return jax.lax.cond((memory.spent >= inner) | settled, update, lambda *_: memory, params, state, memory)
+        # no need to settle more exactly than the constraints are met (after Nocedal & Wright 2006, algorithm 17.4)
+        due = (memory.spent >= inner) | (moved.optimality <= jnp.minimum(memory.missed, SETTLED))
+        return jax.lax.cond(due, update, lambda *given: given[-1], params, state, memory)
 
     def update(params: PyTree, state: PyTree, memory: LagrangianMemory) -> LagrangianMemory:
         candidate, values = found(params, state, memory)
-        equal, fine = _equalities(problem, params, state), jnp.isfinite(candidate.violation)
+        equal, fine = equalities(problem, params, state), jnp.isfinite(candidate.violation)
         pushed = memory.duals + memory.penalty * values
         duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -LARGEST, LARGEST)
         missed = jnp.max(jnp.abs(duals - memory.duals)) / memory.penalty
-        stalled = missed > SUFFICIENT * memory.missed
-        raised = jnp.minimum(growth * memory.penalty, LARGEST)
+        # a violation left by an inner planner that has not settled is not the penalty's fault, nor is one of rounding
+        allowed = tolerance(missed.dtype)
+        stalled = (memory.inner.optimality <= SETTLED) & (missed > jnp.maximum(SUFFICIENT * memory.missed, allowed))
+        raised = jnp.minimum(growth * memory.penalty, 1 / allowed)
         changed = memory._replace(
             inner=rescore(memory.inner),
             duals=duals,
@@ -179,7 +181,9 @@ def lagrangian(
     return Planner(init, step, plan, shift, problem)
 
 
-def constrained(**settings: Any) -> Callable[[Callable[Concatenate[Problem, P], Planner]], Callable[Concatenate[Problem, P], Planner]]:
+def constrained(
+    **settings: Any,
+) -> Callable[[Callable[Concatenate[Problem, P], Planner]], Callable[Concatenate[Problem, P], Planner]]:
     """Make a planner's constructor heed the problem's constraints: `@constrained()`, above one that takes the problem first.
 
     Args:
@@ -259,10 +263,10 @@ def _look(constraint: Constraint, problem: Problem, params: PyTree, state: PyTre
     return reads_state, reads_action, jax.eval_shape(constraint.function, *example).size
 
 
-def _equalities(problem: Problem, params: PyTree, state: PyTree) -> np.ndarray:
+def equalities(problem: Problem, params: PyTree, state: PyTree) -> np.ndarray:
     """Which of all values `[C]` must be zero."""
-    sizes = [_look(c, problem, params, state)[2] for c in problem.constraints]
-    return np.repeat([c.equality for c in problem.constraints], sizes)
+    sizes = [(c.equality, _look(c, problem, params, state)[2]) for c in problem.constraints]
+    return np.array([equality for equality, size in sizes for _ in range(size)], bool)
 
 
 def _lift(problem: Problem, params: PyTree, state: PyTree) -> PyTree:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mpc.planners.base import Plan, Planner
 from mpc.planners.knots import Interpolation
+from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import colouring, gaussian_noise, sampler
 from mpc.problem import Problem
 
@@ -29,6 +30,7 @@ class MppiMemory(NamedTuple):
     key: jax.Array
 
 
+@constrained(inner=10, growth=2.0)
 def mppi(
     problem: Problem,
     *,
@@ -70,6 +72,7 @@ def mppi(
     search = sampler(problem, knots, interpolation)
     steps, size = search.knots.count, problem.action_space.size
     noise = gaussian_noise((steps, size, samples), colouring(steps, exponent))
+    wanted = max(effective * samples, 1.0)
 
     def begin(mean: jax.Array, key: jax.Array) -> MppiMemory:
         infinite, width = jnp.asarray(jnp.inf, mean.dtype), jnp.asarray(spread, mean.dtype)
@@ -86,9 +89,7 @@ def mppi(
         leader = jnp.argmin(costs)
         lowest = costs[leader]
         excess = jnp.where(jnp.isfinite(costs), costs - jnp.where(jnp.isfinite(lowest), lowest, 0.0), jnp.inf)
-        heat = (
-            adapted(excess, max(effective * samples, 1.0)) if temperature is None else jnp.asarray(temperature, costs.dtype)
-        )
+        heat = adapted(excess, wanted) if temperature is None else jnp.asarray(temperature, costs.dtype)
         weights = softmin(excess, heat)
         mean = jnp.where(jnp.isfinite(lowest), candidates @ weights, memory.mean)
         better = lowest < memory.cost

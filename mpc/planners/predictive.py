@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mpc.planners.base import Plan, Planner
 from mpc.planners.knots import Interpolation
+from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import colouring, gaussian_noise, sampler
 from mpc.problem import Problem
 
@@ -20,6 +21,7 @@ class PredictiveMemory(NamedTuple):
     key: jax.Array
 
 
+@constrained(inner=10, growth=2.0)
 def predictive_sampling(
     problem: Problem,
     *,

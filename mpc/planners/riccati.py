@@ -20,26 +20,25 @@ Array = jax.Array
 class Expansion(NamedTuple):
     """Second-order model of a problem around a trajectory, for V controls, N states and Z = V + N, controls first.
 
-    `jacobian`: `[H, N, Z]`. `defects`: `[H, N]`. `gradient`: `[H, Z]`. `hessian`: `[H, Z, Z]`.
-    `terminal_gradient`: `[N]`. `terminal_hessian`: `[N, N]`. `low`, `high`: `[H, V]`, limits of the change in control.
+    `jacobian`: `[H, N, Z]`. `defects`: `[H, N]`. `gradient`: `[H, Z]`. `hessian`: `[H, Z, Z]`. `low`, `high`: `[H, V]`,
+    limits of the change in control. `terminal_gradient`: `[N]`. `terminal_hessian`: `[N, N]`.
     """
 
     jacobian: Array
     defects: Array
     gradient: Array
     hessian: Array
-    terminal_gradient: Array
-    terminal_hessian: Array
     low: Array
     high: Array
+    terminal_gradient: Array
+    terminal_hessian: Array
 
 
 class Policy(NamedTuple):
-    """Changes of control `δu = k + K δx`: `feedforward` k `[H, V]`, `gain` K `[H, V, N]`; `decrease`, the model's promise."""
+    """Changes of control `δu = k + K δx`: `feedforward` k `[H, V]`, `gain` K `[H, V, N]`."""
 
     feedforward: Array
     gain: Array
-    decrease: Array
 
 
 def factorise(matrix: Array, floor: Array) -> tuple[list[Array], list[Array]]:
@@ -96,7 +95,8 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
         k = jnp.clip(newton[:, -1], low, high)
         return jnp.concatenate([jnp.where((k == newton[:, -1])[:, None], newton[:, :-1], 0.0), k[:, None]], axis=1)
     columns, pivots = factorise(hessian, floor)
-    hessian = sum(d * c[:, None] * c for c, d in zip(columns, pivots, strict=True))
+    lower = jnp.stack(columns, axis=1)
+    hessian = lower * jnp.stack(pivots) @ lower.T
     gradient = right[:, -1]
 
     def free(k: Array) -> Array:
@@ -110,7 +110,7 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
 
     def improve(_: int, k: Array) -> Array:
         newton = solve(free(k), (gradient + hessian @ k)[:, None])[:, 0]
-        tried = jnp.clip(k + jnp.array([1.0, 0.5, 0.1], k.dtype)[:, None] * newton, low, high)
+        tried = jnp.clip(k + jnp.array([1.0, 0.5, 0.1, 0.0], k.dtype)[:, None] * newton, low, high)
         values = tried @ gradient + 0.5 * jnp.sum(tried * (tried @ hessian), axis=1)
         return tried[jnp.argmin(values)]
 
@@ -119,21 +119,132 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
 
 
 def backward(expansion: Expansion, damping: Array, floor: Array) -> Policy:
-    """Dynamic programming from the end (Riccati), with `½ damping |δu|²` added to every stage (Levenberg & Marquardt)."""
-    controls = expansion.low.shape[1]
-    regular = damping * jnp.diag(jnp.arange(expansion.gradient.shape[1]) < controls).astype(damping.dtype)
+    """Dynamic programming from the end, step by step (Riccati).
 
-    def stage(value: Array, step: tuple[Array, ...]):
-        jacobian, defect, gradient, hessian, low, high = step  # value = [Vxx | Vx]
-        ahead = value[:, :-1] @ jnp.concatenate([jacobian, defect[:, None]], axis=1)
-        ahead = ahead.at[:, -1].add(value[:, -1])
-        model = jacobian.T @ ahead + jnp.concatenate([hessian + regular, gradient[:, None]], axis=1)
-        policy = limited_policy(model[:controls], low, high, floor)
-        k = policy[:, -1]
-        decrease = k @ model[:controls, -1] + 0.5 * k @ (model[:controls, :controls] @ k)
-        return model[controls:, controls:] + model[controls:, :controls] @ policy, (policy, decrease)
+    Args:
+        expansion: The problem around a trajectory.
+        damping: Levenberg and Marquardt's μ: `½ μ |δu|²` is added to every stage.
+        floor: Smallest pivot allowed where a control is eliminated; negative ones change sign.
+    """
+    size = expansion.low.shape[1]
 
-    value = jnp.concatenate([expansion.terminal_hessian, expansion.terminal_gradient[:, None]], axis=1)
-    steps = (expansion.jacobian, expansion.defects, expansion.gradient, expansion.hessian, expansion.low, expansion.high)
-    _, (policy, decrease) = jax.lax.scan(stage, value, steps, reverse=True)
-    return Policy(policy[:, :, -1], policy[:, :, :-1], -jnp.sum(decrease))
+    def stage(value: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
+        jacobian, defect, terms, low, high = step
+        model = _ahead(value, jacobian, defect, terms)
+        policy = limited_policy(model[:size], low, high, floor)
+        return model[size:, size:] + model[size:, :size] @ policy, policy
+
+    _, policy = jax.lax.scan(stage, _last_value(expansion), _stages(expansion, damping), reverse=True)
+    return Policy(policy[:, :, -1], policy[:, :, :-1])
+
+
+def parallel_backward(expansion: Expansion, damping: Array, floor: Array, rounds: int = 10) -> Policy:
+    """The same policy in O(log H) parallel time, by an associative scan (Särkkä & García-Fernández 2023).
+
+    A stretch of stages, its controls eliminated, is a quadratic in the states at its two ends; two stretches combine into
+    one, and all stretches that reach to the end make the values. Which controls are clamped is found by repetition: begin
+    with none, solve, clamp those that the policy clamps, until they stay the same.
+
+    The values agree with `backward` to round-off where the subproblem is convex, so that no pivot has to be changed, and
+    where its stage Hessian in the controls, damping included, is invertible.
+
+    Args:
+        expansion: The problem around a trajectory.
+        damping: See `backward`; must be positive where the controls have no curvature of their own.
+        floor: See `backward`.
+        rounds: Repetitions at most.
+    """
+    jacobians, defects, terms, low, high = _stages(expansion, damping)
+    last = _last_value(expansion)
+    zero = jnp.zeros_like(last[:, :-1])
+    end = (zero, zero[0], zero, last[:, :-1], last[:, -1])
+
+    def policy_for(fixed: Array, clamped: Array) -> Array:
+        elements = jax.vmap(_stretch)(jacobians, defects, terms, fixed, clamped)
+        elements = jax.tree.map(lambda e, x: jnp.concatenate([e, x[None]]), elements, end)
+        *_, hessian, gradient = jax.lax.associative_scan(_join_backward, elements, reverse=True)
+        values = jnp.concatenate([hessian, gradient[:, :, None]], axis=2)[1:]
+        models = jax.vmap(_ahead)(values, jacobians, defects, terms)
+        return jax.vmap(limited_policy, in_axes=(0, 0, 0, None))(models[:, : low.shape[1]], low, high, floor)
+
+    def clamps(policy: Array) -> Array:
+        return (policy[:, :, -1] <= low) | (policy[:, :, -1] >= high)
+
+    def unsettled(carry: tuple[Array, Array, Array]) -> Array:
+        count, policy, clamped = carry
+        return (count < rounds) & (clamps(policy) != clamped).any()
+
+    def repeat(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        count, policy, _ = carry
+        clamped = clamps(policy)
+        return count + 1, policy_for(jnp.where(clamped, policy[:, :, -1], 0.0), clamped), clamped
+
+    free = jnp.zeros(low.shape, bool)
+    start = (jnp.asarray(1), policy_for(jnp.zeros_like(low), free), free)
+    _, policy, _ = jax.lax.while_loop(unsettled, repeat, start)
+    return Policy(policy[:, :, -1], policy[:, :, :-1])
+
+
+def _stages(expansion: Expansion, damping: Array) -> tuple[Array, ...]:
+    controls = jnp.arange(expansion.gradient.shape[1]) < expansion.low.shape[1]
+    hessian = expansion.hessian + damping * jnp.diag(controls).astype(damping.dtype)
+    model = jnp.concatenate([hessian, expansion.gradient[:, :, None]], axis=2)
+    return expansion.jacobian, expansion.defects, model, expansion.low, expansion.high
+
+
+def _last_value(expansion: Expansion) -> Array:
+    return jnp.concatenate([expansion.terminal_hessian, expansion.terminal_gradient[:, None]], axis=1)
+
+
+def _ahead(value: Array, jacobian: Array, defect: Array, model: Array) -> Array:
+    """Hessian and gradient `[Z, Z + 1]` of a stage and, through the dynamics, the value `[Vxx | Vx]` of all that follows."""
+    moved = value[:, :-1] @ jnp.concatenate([jacobian, defect[:, None]], axis=1)
+    return model + jacobian.T @ jnp.concatenate([moved[:, :-1], (moved[:, -1] + value[:, -1])[:, None]], axis=1)
+
+
+Stretch = tuple[Array, Array, Array, Array, Array]
+
+
+def _stretch(jacobian: Array, defect: Array, model: Array, fixed: Array, clamped: Array) -> Stretch:
+    """One stage as `(A, b, C, J, g)`: its cost between δx and δx⁺ is
+
+    max over λ of  ½ δxᵀJδx + gᵀδx - ½ λᵀCλ + λᵀ(A δx + b - δx⁺)
+    """
+    size = len(fixed)
+    free = ~clamped
+    kept = jnp.where(free[:, None] & free, model[:size, :size], jnp.eye(size, dtype=model.dtype))
+    cross = jnp.where(free[:, None], model[:size, size:-1], 0.0)
+    slope = jnp.where(free, model[:size, -1] + model[:size, :size] @ fixed, 0.0)
+    inputs = jnp.where(free, jacobian[:, :size], 0.0)
+    solved = jnp.linalg.solve(kept, jnp.concatenate([cross, slope[:, None], inputs.T], axis=1))
+    feedback, newton, across = solved[:, : cross.shape[1]], solved[:, cross.shape[1]], solved[:, cross.shape[1] + 1 :]
+    return (
+        jacobian[:, size:] - inputs @ feedback,
+        defect + jacobian[:, :size] @ fixed - inputs @ newton,
+        inputs @ across,
+        model[size:, size:-1] - cross.T @ feedback,
+        model[size:, -1] + model[size:, :size] @ fixed - cross.T @ newton,
+    )
+
+
+def _join_backward(later: Stretch, earlier: Stretch) -> Stretch:
+    """Two neighbouring stretches as one; a reversed scan hands over the later one first."""
+    (a1, b1, c1, j1, g1), (a2, b2, c2, j2, g2) = earlier, later
+    mix = jnp.eye(c1.shape[-1], dtype=c1.dtype) + c1 @ j2
+    right = jnp.concatenate([a1, (b1 - _times(c1, g2))[..., None], c1], axis=-1)
+    solved = jnp.linalg.solve(mix, right)
+    n = c1.shape[-1]
+    a, b, c = solved[..., :n], solved[..., n], solved[..., n + 1 :]
+    across = jnp.linalg.solve(jnp.swapaxes(mix, -1, -2), (g2 + _times(j2, b1))[..., None])[..., 0]
+    back = jnp.swapaxes(a1, -1, -2)
+    return (
+        a2 @ a,
+        _times(a2, b) + b2,
+        a2 @ c @ jnp.swapaxes(a2, -1, -2) + c2,
+        j1 + back @ j2 @ a,
+        g1 + _times(back, across),
+    )
+
+
+def _times(matrix: Array, vector: Array) -> Array:
+    return jnp.einsum("...ij,...j->...i", matrix, vector)

@@ -40,11 +40,11 @@ def sampler(problem: Problem, knots: int | None, interpolation: Interpolation) -
     space, horizon = problem.action_space, problem.horizon
     grid = knots_in_time(horizon, knots, interpolation)
 
-    def decide(candidate: jax.Array) -> jax.Array:
-        return space.decide(space.project(grid.expand(candidate)))
+    def decide(candidate: jax.Array, params: PyTree) -> jax.Array:
+        return space.bind(params).decide(space.project(grid.expand(candidate)))
 
     def score(candidate: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
-        value = energy(problem, params, state, space.embed(decide(candidate)))
+        value = energy(problem, params, state, space.embed(decide(candidate, params)))
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
     def project(candidates: jax.Array) -> jax.Array:
@@ -56,7 +56,7 @@ def sampler(problem: Problem, knots: int | None, interpolation: Interpolation) -
         return grid.fit(space.project(space.encode(guess)))
 
     def plan(params: PyTree, state: PyTree, candidate: jax.Array, ok: jax.Array, info: dict[str, Any]) -> Plan:
-        return conclude(problem, params, state, decide(candidate), ok, info)
+        return conclude(problem, params, state, decide(candidate, params), ok, info)
 
     return Sampler(grid, jax.vmap(score, in_axes=(-1, None, None)), project, start, plan)
 

@@ -13,13 +13,15 @@ import pytest
 from gymnasium import spaces
 
 import mpc
-from mpc.agent import Agent, Settings, evaluate
+from mpc.agent import Agent, Settings, evaluate, objective
 from world_models.checkpoint import CheckpointError
 
 SMALL = Settings(
     random_steps=20,
     updates=5,
     first_trainings=1,
+    practice=2,
+    restart_practices=1,
     hidden=8,
     members=2,
     horizon=5,
@@ -171,7 +173,7 @@ def test_a_known_cost_replaces_the_learnt_reward():
     agent = Agent("Pendulum-v1", settings=SMALL, cost=lambda p, s, a, t: 3.0 * (a[0] - 1.0) ** 2)
     agent = agent.learn(25, progress_bar=False)
     settings = Settings(**(SMALL.asdict() | {"starts": 4, "doubt": 0.0}))
-    planner = mpc.agent.agent.planner(agent.model, agent.space, settings, agent.cost)  # type: ignore[attr-defined]
+    planner = objective.planner(agent.model, agent.space, settings, agent._minds, agent.cost)
     params = agent.params | {"cost": {"doubt": np.float32(0.0)}}
     state = agent.model.encode(params["model"], jax.numpy.zeros(3))
     plan = mpc.solve(planner, params, state, jax.random.key(0), iterations=300)

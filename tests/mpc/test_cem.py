@@ -163,3 +163,33 @@ def test_noise_has_the_spectrum_asked_for_and_is_new_for_every_key():
 def test_impossible_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build(integrator())
+
+
+@pytest.mark.parametrize(
+    "build", [mpc.cem, mpc.icem, mpc.mppi, mpc.predictive_sampling, lambda problem: mpc.collocation(problem, starts=1)]
+)
+def test_every_planner_here_enforces_constraints(build):
+    problem = mpc.Problem(
+        lambda p, s, a: s + 0.2 * a,
+        lambda p, s, a, t: jnp.sum((s - 1.0) ** 2),
+        horizon=5,
+        action_space=mpc.Box([-1.0], [1.0]),
+        constraints=[mpc.constraints.inequality(lambda p, s, a, t: s - 0.5)],
+    )
+    plan = mpc.solve(build(problem), None, jnp.zeros(1), jax.random.key(0), iterations=100)
+    assert plan.status == mpc.Status.ITERATIONS and float(plan.info["violation"]["inequality"]) <= 1e-5
+    assert float(plan.cost) == pytest.approx(
+        2.5, rel=2e-2
+    )  # full speed to 0.5, and there to stay: 1 + 0.8² + 0.6² + 2 · 0.5²
+
+
+def test_categorical_search_enforces_constraints():
+    problem = mpc.Problem(
+        lambda p, s, a: s + 0.2 * a @ jnp.array([-1.0, 0.0, 1.0, 0.5]),
+        lambda p, s, a, t: jnp.sum((s - 1.0) ** 2),
+        horizon=5,
+        action_space=mpc.Discrete(4),
+        constraints=[mpc.constraints.inequality(lambda p, s, a, t: s - 0.55)],
+    )
+    plan = mpc.solve(mpc.cem(problem, samples=64, elites=8), None, jnp.zeros(1), jax.random.key(0), iterations=60)
+    assert plan.status == mpc.Status.ITERATIONS and float(plan.cost) == pytest.approx(2.5, rel=1e-5)

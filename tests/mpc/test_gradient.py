@@ -160,3 +160,23 @@ def test_weights_given_as_parameters_override_the_defaults():
     params = {"cost": {"weights": {"effort": 2.0}}}
     assert float(cost(params, jnp.ones(2), jnp.ones(1), 0)) == 4.0
     assert float(cost(None, jnp.ones(2), jnp.ones(1), 0)) == pytest.approx(2.1)
+
+
+def test_a_plan_of_choices_is_never_dearer_than_its_guess():
+    """A balanced pole pushed left or right: relaxed plans get cheaper and cheaper, and round to ones that fall."""
+
+    def dynamics(params, state, action):
+        angle, speed = state
+        speed = speed + 0.1 * (4.0 * angle + 3.0 * (action[1] - action[0]))
+        return jnp.stack([angle + 0.1 * speed, speed])
+
+    problem = mpc.Problem(dynamics, lambda p, s, a, t: s @ s, horizon=30, action_space=mpc.Discrete(2))
+    state, choices = jnp.array([0.1, 0.0]), []
+    for _ in range(problem.horizon):  # a controller that balances
+        choices.append(int(2.0 * state[0] + state[1] < 0.0))
+        state = dynamics(None, state, problem.action_space.embed(jnp.asarray(choices[-1])))
+    guess, start = jnp.array(choices), jnp.array([0.1, 0.0])
+    balanced = float(mpc.energy(problem, None, start, problem.action_space.embed(guess)))
+    plan = mpc.solve(mpc.gradient(problem, starts=1), None, start, jax.random.key(0), 50, guess=guess)
+    assert balanced < 10.0
+    assert float(plan.cost) <= balanced + 1e-4

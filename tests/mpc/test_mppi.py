@@ -1,5 +1,7 @@
 """Path integral control against closed forms, a known optimum and bad models."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,10 +73,10 @@ def test_every_space_every_status_and_every_key(space):
 
 
 @pytest.mark.parametrize(
-    "settings_",
+    "wrong",
     [{"samples": 1}, {"spread": 0.0}, {"effective": 1.0}, {"cooling": 0.0}, {"temperature": -1.0}, {"exponent": -1}],
 )
-def test_impossible_settings_are_refused(settings_):
+def test_impossible_settings_are_refused(wrong: Any):
     problem = mpc.Problem(lambda p, s, a: s, lambda p, s, a, t: jnp.sum(s), horizon=4, action_space=mpc.Box([-1.0], [1.0]))
-    with pytest.raises(ValueError, match="mppi|effective"):
-        mpc.mppi(problem, **settings_)
+    with pytest.raises(ValueError, match=r"mppi|effective"):
+        mpc.mppi(problem, **wrong)

@@ -1,5 +1,7 @@
 """Predictive sampling: it never loses ground, finds a known optimum, and survives bad models."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,7 @@ def test_spaces_batches_and_broken_models(space):
 
 
 def test_impossible_settings_are_refused():
-    for settings in ({"samples": 1}, {"spread": 0.0}, {"scales": 0}, {"exponent": -1.0}):
+    wrong: list[dict[str, Any]] = [{"samples": 1}, {"spread": 0.0}, {"scales": 0}, {"exponent": -1.0}]
+    for settings in wrong:
         with pytest.raises(ValueError, match="predictive_sampling needs"):
             mpc.predictive_sampling(reach(), **settings)

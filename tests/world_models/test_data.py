@@ -249,3 +249,20 @@ def test_a_broken_sensor_teaches_nothing(broken: float):
         buffer = append_all(buffer, recorder.step([1.0], [o], [r], [False], [False], {}))
     assert sorted((t[0][0], t[4][0]) for t in stored(buffer)) == [(0, 1), (3, 4)]
     assert np.isfinite(buffer.observations).all() and np.isfinite(buffer.rewards).all()
+
+
+def test_observations_before_terminations_are_those_and_evenly_drawn():
+    """Rows 0-6 of one environment: an episode of 4 steps that terminates, one of 2 that is truncated."""
+    buffer = data.create(10, 1, (1,), (1,))
+    follows, terminated = [0, 1, 1, 1, 1, 0, 1, 1], [0, 0, 0, 1, 0, 0, 0, 0]
+    for i, (linked, over) in enumerate(zip(follows, terminated, strict=True)):
+        row = data.Rows(np.full((1, 1), i), np.zeros((1, 1)), np.ones(1), np.array([bool(over)]), np.array([bool(linked)]))
+        buffer = data.append(buffer, row, np.ones(1, bool))
+    for within, expected in ((1, {3}), (3, {1, 2, 3}), (20, {0, 1, 2, 3})):
+        drawn = np.asarray(data.before_terminations(buffer, jax.random.key(0), 2000, within)).ravel()
+        values, counts = np.unique(drawn, return_counts=True)
+        assert set(values) == expected
+        assert counts.min() > 0.8 * counts.max()
+    none = buffer._replace(terminated=jax.numpy.zeros_like(buffer.terminated))
+    drawn = np.asarray(data.before_terminations(none, jax.random.key(0), 500, 3)).ravel()
+    assert set(drawn) == set(range(8))

@@ -1,0 +1,67 @@
+"""Annealing: search a blurred version of discrete choices first, and sharpen it step by step.
+
+A relaxed choice is a softmax of scores; the sharper it is, the closer it comes to what is executed, and the less its
+gradient tells about the alternatives (Jang et al. 2017; Maddison et al. 2017).
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mpc.planners.base import Plan, Planner
+
+PyTree = Any
+
+
+class AnnealMemory(NamedTuple):
+    """The planner's own memory, and how many `steps` it has made in this decision."""
+
+    inner: Any
+    steps: jax.Array
+    cost: jax.Array
+    optimality: jax.Array
+
+
+def anneal(planner: Planner, *, start: float = 0.2, steps: int = 50) -> Planner:
+    """Let the sharpness of a planner's relaxed choices rise from `start` to 1, geometrically, over its first `steps`.
+
+    For planners that see relaxed actions, such as `mpc.gradient` and `mpc.collocation`; a continuous space has nothing to
+    sharpen. The sharpness reaches the action space as `params["sharpness"]`, so the parameters are a dict or None.
+
+    Args:
+        planner: Any planner.
+        start: Sharpness to begin with; lower values blur more.
+        steps: Steps until the sharpness is 1, counted anew at every decision.
+
+    Raises:
+        ValueError: If `start` is not in `(0, 1]` or `steps` is less than 1; when solving, if the parameters are of another
+            kind.
+    """
+    if not 0 < start <= 1 or steps < 1:
+        raise ValueError(f"anneal needs start in (0, 1] and steps >= 1; got start={start}, steps={steps}")
+
+    def at(params: PyTree, count: jax.Array) -> PyTree:
+        if params is not None and not isinstance(params, Mapping):
+            raise ValueError(f"anneal sets params['sharpness']: params must be a dict or None; got {type(params).__name__}")
+        left = jnp.maximum(1.0 - count / steps, 0.0)
+        return {**(params or {}), "sharpness": start**left}
+
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> AnnealMemory:
+        first = jnp.asarray(0)
+        inner = planner.init(at(params, first), state, key, guess)
+        return AnnealMemory(inner, first, inner.cost, inner.optimality)
+
+    def step(params: PyTree, state: PyTree, memory: AnnealMemory) -> AnnealMemory:
+        inner = planner.step(at(params, memory.steps), state, memory.inner)
+        return AnnealMemory(inner, memory.steps + 1, inner.cost, jnp.where(memory.steps < steps, jnp.inf, inner.optimality))
+
+    def plan(params: PyTree, state: PyTree, memory: AnnealMemory) -> Plan:
+        return planner.plan(at(params, jnp.asarray(steps)), state, memory.inner)
+
+    def shift(memory: AnnealMemory) -> AnnealMemory:
+        inner = planner.shift(memory.inner)
+        return AnnealMemory(inner, jnp.zeros_like(memory.steps), inner.cost, inner.optimality)
+
+    return Planner(init, step, plan, shift, planner.problem)

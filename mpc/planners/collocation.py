@@ -1,0 +1,232 @@
+"""Collocation: states and actions are both variables, and every time step is improved at once.
+
+    minimise over s, u   Σ_t c(s[t], u[t], t) + c_T(s[H]) + Σ_t λ[t+1]·d[t] + ρ/2 |d[t] / scale|²,
+    where                d[t] = f(s[t], u[t]) - s[t+1]          is the defect, 0 where states are what the actions lead to
+
+an augmented Lagrangian whose gradient needs no recursion over time: all H steps are one `vmap`, of the same depth for any
+horizon, and no gradient passes through more than one step. The multipliers λ are the costates (Betts 2010; with learned
+models, noise on the states and gradients stopped at the model's input: GRASP, Psenka et al. 2025). Once a round the actions
+are rolled out, to know what they are really worth and, when it is due, to synchronise states and multipliers with them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.lagrangian import constrained
+from mpc.planners.multistart import multistart
+from mpc.problem import Problem
+from mpc.rollout import energy, rollout
+
+PyTree = Any
+
+
+class CollocationMemory(NamedTuple):
+    """Where the search stands, for states of n numbers.
+
+    `variables`: `[H, V]`. `states`, `costates`: `[H, n]`, of s[1..H]. `scale`: `[n]`, by how much each coordinate varies.
+    `penalty`: ρ. `rounds`: since the search began. `best`: the variables whose rollout cost least, `cost`.
+    """
+
+    variables: jax.Array
+    states: jax.Array
+    costates: jax.Array
+    optimizer: Any
+    scale: jax.Array
+    penalty: jax.Array
+    rounds: jax.Array
+    best: jax.Array
+    cost: jax.Array
+    optimality: jax.Array
+    key: jax.Array
+
+    def restart(self, variables: jax.Array) -> "CollocationMemory":
+        """Begin anew from variables `[H, V]`; their states are found in the next round, the first."""
+        infinite, first = jnp.full_like(self.cost, jnp.inf), jnp.zeros_like(self.rounds)
+        return self._replace(variables=variables, rounds=first, best=variables, cost=infinite, optimality=infinite)
+
+
+def collocation(
+    problem: Problem,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    updates: int = 5,
+    penalty: float = 1.0,
+    synchronise: int = 1,
+    noise: float = 0.0,
+    stop_gradients: bool = False,
+    starts: int = 4,
+    spread: float = 0.3,
+) -> Planner:
+    """Plan by descending on states and actions together, all time steps at once.
+
+    One `step` is a round of updates between two rollouts. Constraints are enforced as for other planners, by the augmented
+    Lagrangian around them. The plan is always a rollout of its actions, never the virtual states.
+
+    Args:
+        problem: What is minimised over what; dynamics and costs must be differentiable.
+        optimizer: Any optax optimiser over variables `[H, V]`, which live in `[-1, 1]`, and states in units of their scale;
+            Adam(0.05) unless told.
+        updates: Gradient steps a round. More of them spare rollouts and trust the virtual states for longer.
+        penalty: ρ, in units of the first rollout's energy per step. Higher values keep defects smaller and slow
+            the rest.
+        synchronise: Rounds between two synchronisations, which set the states to what the actions lead to and the
+            multipliers to the costates. 1 is the most exact; higher values let states that no actions reach guide the
+            search, the multipliers moving by λ ← λ + ρ d meanwhile.
+        noise: Standard deviation of noise on the virtual states, in units of their scale, that fades as 1 / round (GRASP);
+            for learned models, to leave bad basins.
+        stop_gradients: Stop gradients at the model's state input and do without multipliers, so that states move only to be
+            reached and to cost less, not to fool a model where it was never trained (GRASP). Much less exact where the model
+            can be trusted; let several rounds pass between synchronisations.
+        starts: Number of starts, of which the best is the plan.
+        spread: Standard deviation of the smoothed noise that starts are drawn from, in variables.
+
+    Raises:
+        ValueError: If there are no updates, starts or rounds between synchronisations, the penalty is not positive, or
+            noise or spread is negative.
+    """
+    if updates < 1 or synchronise < 1 or not penalty > 0 or noise < 0:
+        raise ValueError(
+            "collocation needs updates >= 1, synchronise >= 1, penalty > 0 and noise >= 0; "
+            f"got updates={updates}, synchronise={synchronise}, penalty={penalty}, noise={noise}"
+        )
+    single = _single(problem, optimizer or optax.adam(0.05), updates, penalty, synchronise, noise, stop_gradients)
+    return multistart(single, starts=starts, spread=spread)
+
+
+@constrained(inner=10)
+def _single(
+    problem: Problem,
+    optimizer: optax.GradientTransformation,
+    updates: int,
+    penalty: float,
+    synchronise: int,
+    noise: float,
+    stop_gradients: bool,
+) -> Planner:
+    space, horizon = problem.action_space, problem.horizon
+    times = jnp.arange(horizon)
+
+    def imagine(params: PyTree, state: PyTree, variables: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The states `[H+1, n]` that variables lead to, and the energy of what is executed, infinite where not finite."""
+        bound = space.bind(params)
+        future = rollout(problem, params, state, bound.relax(variables))
+        states, value = jax.vmap(lambda s: ravel_pytree(s)[0])(future.states), future.energy
+        if not space.exact:
+            value = energy(problem, params, state, space.embed(bound.decide(variables)))
+        return states, jnp.where(jnp.isfinite(value), value, jnp.inf)
+
+    def pieces(params: PyTree, state: PyTree) -> tuple[Callable, Callable]:
+        """One step `(s, u, t) -> (cost, next s)` and the end's cost, of flat states."""
+        unravel = ravel_pytree(state)[1]
+
+        def at(flat: jax.Array, action: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            shown = unravel(jax.lax.stop_gradient(flat) if stop_gradients else flat)
+            return problem.cost(params, unravel(flat), action, t), ravel_pytree(problem.dynamics(params, shown, action))[0]
+
+        def end(flat: jax.Array) -> jax.Array:
+            return jnp.zeros(()) if problem.terminal_cost is None else problem.terminal_cost(params, unravel(flat))
+
+        return at, end
+
+    def adjoint(params: PyTree, state: PyTree, states: jax.Array, variables: jax.Array) -> jax.Array:
+        """Costates `[H, n]` of s[1..H] along a rollout: `λ[t] = ∂c/∂s[t] + (∂f/∂s[t])ᵀ λ[t+1]`."""
+        at, end = pieces(params, state)
+
+        def back(later: jax.Array, step: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            flat, action, t = step
+            (cost, _), pull = jax.vjp(lambda s: at(s, action, t), flat)
+            return pull((jnp.ones_like(cost), later))[0], later
+
+        steps = (states[:-1], space.bind(params).relax(variables), times)
+        return jax.lax.scan(back, jax.grad(end)(states[-1]), steps, reverse=True)[1]
+
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> CollocationMemory:
+        variables = jnp.zeros((horizon, space.size)) if guess is None else space.project(space.encode(guess))
+        key, draw = jax.random.split(key)
+        states, value = imagine(params, state, space.project(variables + jax.random.normal(draw, variables.shape)))
+        varied = jnp.sqrt(jnp.mean((states - states[0]) ** 2, axis=0))
+        scale = jnp.where(jnp.isfinite(varied), jnp.maximum(varied, 1e-3), 1.0)
+        rho = penalty * jnp.where(jnp.isfinite(value), jnp.maximum(jnp.abs(value) / horizon, 1e-6), 1.0)
+        infinite, rest = jnp.full_like(value, jnp.inf), jnp.zeros_like(states[1:])
+        moments = optimizer.init((variables, rest))
+        first = jnp.asarray(0)
+        return CollocationMemory(variables, rest, rest, moments, scale, rho, first, variables, infinite, infinite, key)
+
+    def step(params: PyTree, state: PyTree, memory: CollocationMemory) -> CollocationMemory:
+        key, draw = jax.random.split(memory.key)
+        memory = synchronised(params, state, memory)
+        first, scale = memory.rounds == 0, memory.scale
+        wander = noise / (1.0 + memory.rounds) * jax.random.normal(draw, memory.states.shape) if noise else 0.0
+        point = (memory.variables, memory.states / scale + wander)
+        moments = jax.tree.map(partial(jnp.where, first), optimizer.init(point), memory.optimizer)
+        at, end = pieces(params, state)
+        start, bound = ravel_pytree(state)[0], space.bind(params)
+
+        def lagrangian(point: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            variables, scaled = point
+            states = jnp.concatenate([start[None], scaled * scale])
+            costs, reached = jax.vmap(at)(states[:-1], bound.relax(variables), times)
+            defects = reached - states[1:]
+            pull = jnp.sum(memory.costates * defects) + 0.5 * memory.penalty * jnp.sum((defects / scale) ** 2)
+            return jnp.sum(costs) + end(states[-1]) + pull, defects
+
+        def update(_: int, carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
+            point, moments, _ = carry
+            slopes = jax.tree.map(_finite, jax.grad(lagrangian, has_aux=True)(point)[0])
+            change, moments = optimizer.update(slopes, moments, point)
+            variables, scaled = jax.tree.map(lambda x, d: x + _finite(d), point, change)
+            residual = jnp.abs(space.project(point[0] - slopes[0]) - point[0]).max()
+            return (space.project(variables), scaled), moments, residual
+
+        begun = (point, moments, jnp.zeros_like(memory.cost))
+        point, moments, residual = jax.lax.fori_loop(0, updates, update, begun)
+        defects = lagrangian(point)[1]
+        pulls = memory.costates if stop_gradients else memory.costates + memory.penalty * defects / scale**2
+        measured = jnp.maximum(residual, jnp.abs(defects / scale).max())
+        return memory._replace(
+            variables=point[0],
+            states=point[1] * scale,
+            costates=pulls,
+            optimizer=moments,
+            rounds=memory.rounds + 1,
+            optimality=jnp.where(jnp.isfinite(memory.cost) & jnp.isfinite(measured), measured, jnp.inf),
+            key=key,
+        )
+
+    def synchronised(params: PyTree, state: PyTree, memory: CollocationMemory) -> CollocationMemory:
+        """What the actions are really worth; and, when it is due, the states and costates that are really theirs."""
+        states, value = imagine(params, state, memory.variables)
+        better = value < memory.cost
+
+        def anew(memory: CollocationMemory) -> CollocationMemory:
+            pulls = memory.costates if stop_gradients else adjoint(params, state, states, memory.variables)
+            return memory._replace(states=states[1:], costates=pulls)
+
+        due = memory.rounds % synchronise == 0
+        memory = anew(memory) if synchronise == 1 else jax.lax.cond(due, anew, lambda m: m, memory)
+        best = jnp.where(better, memory.variables, memory.best)
+        return memory._replace(best=best, cost=jnp.minimum(value, memory.cost))
+
+    def plan(params: PyTree, state: PyTree, memory: CollocationMemory) -> Plan:
+        value = imagine(params, state, memory.variables)[1]
+        best = jnp.where(value < memory.cost, memory.variables, memory.best)
+        found = jnp.isfinite(jnp.minimum(value, memory.cost))
+        actions = space.bind(params).decide(best)
+        return conclude(problem, params, state, actions, found, {"optimality": memory.optimality})
+
+    def shift(memory: CollocationMemory) -> CollocationMemory:
+        return memory.restart(jnp.concatenate([memory.best[1:], memory.best[-1:]]))
+
+    return Planner(init, step, plan, shift, problem)
+
+
+def _finite(x: jax.Array) -> jax.Array:
+    """A step into nowhere is not taken."""
+    return jnp.where(jnp.isfinite(x), x, 0.0)

@@ -1,0 +1,232 @@
+"""Risk: what to minimise when a future is not one energy but many, one per model of an ensemble or per draw of a latent.
+
+    minimise over u   ρ(E_1(u), …, E_N(u)),        E_i the energy of the same actions in the i-th imagined world
+
+`over_models` and `over_latents` turn a problem into an ordinary one whose state holds all N worlds side by side, with what
+each has cost so far, so that every planner works with it unchanged and constraints hold in every world. `solve` and
+`Controller` take the plain state as before. Measures are functions of the N energies: `mean`, `worst_case`, `optimistic`,
+`cvar(alpha)`, `entropic(aversion)`, or one's own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mpc.costs import Total, itemise
+from mpc.problem import Problem
+
+PyTree = Any
+Measure = Callable[[jax.Array], jax.Array]
+
+
+class Worlds(NamedTuple):
+    """The state of a risk-aware problem: N worlds `[N, ...]`, what each has cost so far `[N]`, and the step."""
+
+    states: PyTree
+    spent: jax.Array
+    time: jax.Array
+
+
+def mean(energies: jax.Array) -> jax.Array:
+    """The expectation, indifferent to risk."""
+    return jnp.mean(energies)
+
+
+def worst_case(energies: jax.Array) -> jax.Array:
+    """The largest energy: robust control."""
+    return jnp.max(energies)
+
+
+def optimistic(energies: jax.Array) -> jax.Array:
+    """The lowest energy: the latent is chosen as the action is, by inference; for exploring, not for robots."""
+    return jnp.min(energies)
+
+
+def cvar(alpha: float) -> Measure:
+    """Conditional value at risk, the mean of the worst share `alpha` of the energies.
+
+        CVaR_α(E) = min_η  η + Σ_i max(0, E_i - η) / (α N)        (Rockafellar & Uryasev 2000)
+
+    The minimum lies at one of the energies. 1 is the mean; at most 1/N is the worst case.
+
+    Raises:
+        ValueError: If alpha is not in `(0, 1]`.
+    """
+    if not 0 < alpha <= 1:
+        raise ValueError(f"cvar's alpha is a share in (0, 1]; got {alpha}")
+
+    def measure(energies: jax.Array) -> jax.Array:
+        share = max(alpha * energies.shape[0], 1.0)
+        beyond = jnp.maximum(energies[:, None] - energies, 0.0).sum(axis=0)  # no sort: XLA would leave the planner's loop
+        return jnp.min(energies + beyond / share)
+
+    return measure
+
+
+def entropic(aversion: float) -> Measure:
+    """The entropic risk `log(mean exp(θ E_i)) / θ`: smooth, about `mean + θ/2 variance` (Whittle 1981).
+
+    Args:
+        aversion: θ, in units of one over the cost. Higher values tend to the worst case, negative ones to the best.
+
+    Raises:
+        ValueError: If it is 0; take `mean`.
+    """
+    if aversion == 0:
+        raise ValueError("entropic needs an aversion other than 0, where it is the mean; take mpc.risk.mean")
+
+    def measure(energies: jax.Array) -> jax.Array:
+        return (jax.nn.logsumexp(aversion * energies) - np.log(energies.shape[0])) / aversion
+
+    return measure
+
+
+def over_models(problem: Problem, measure: Measure, count: int) -> Problem:
+    """Plan one action sequence for all members of an ensemble of models.
+
+    Args:
+        problem: With dynamics and costs that read one model, `params["model"]`.
+        measure: Of the members' energies; see this module.
+        count: Number of members N: the leading axis of every leaf of `params["model"]` that the new problem is given.
+
+    Returns:
+        A problem whose plans show all members' states, `plan.states.states [H+1, N, ...]`; named costs are means over
+        members, and the term `risk` is what the measure adds to them.
+
+    Raises:
+        ValueError: If the count is less than 1, the problem has latents (apply `over_latents` first), or a term is called
+            risk; when solving, if a leaf of `params["model"]` has another leading axis.
+    """
+    if problem.latents is not None:
+        raise ValueError("the problem has latents: apply mpc.risk.over_latents first, then over_models to what it returns")
+
+    def each(function: Callable, params: PyTree, states: PyTree, *rest: Any) -> Any:
+        model = params["model"]
+        for path, leaf in jax.tree.leaves_with_path(model):
+            if jnp.ndim(leaf) == 0 or jnp.shape(leaf)[0] != count:
+                where = f"params['model']{jax.tree_util.keystr(path)}"
+                raise ValueError(f"{where} must have a leading axis of {count} members; got shape {list(jnp.shape(leaf))}")
+        return jax.vmap(lambda m, s: function({**params, "model": m}, s, *rest))(model, states)
+
+    def advance(params: PyTree, worlds: Worlds, action: jax.Array) -> PyTree:
+        return each(problem.dynamics, params, worlds.states, action)
+
+    def spread(params: PyTree, state: PyTree) -> PyTree:
+        return each(problem.lifted, params, _copies(state, count))
+
+    return _transformed(problem, measure, count, each, advance, spread)
+
+
+def over_latents(problem: Problem, measure: Measure, count: int, seed: int = 0) -> Problem:
+    """Plan one action sequence for many draws of the latents that decide what the actions leave open.
+
+    The draws `[N, H, size]` are standard normal, and the same for every candidate, iteration and decision, so that two
+    plans are compared on the same luck. `params["latents"]`, of that shape, replaces them without recompiling.
+
+    Args:
+        problem: With latents declared, and dynamics `(params, state, action, latent)`.
+        measure: Of the draws' energies; see this module.
+        count: Number of draws N.
+        seed: Of the draws.
+
+    Returns:
+        A problem without latents whose plans show all draws' states, as `over_models` does.
+
+    Raises:
+        ValueError: If the problem has no latents, the count is less than 1, or a term is called risk; when solving, if
+            `params["latents"]` has another shape.
+    """
+    if problem.latents is None:
+        raise ValueError("over_latents needs a problem with latents: Problem(..., latents=size)")
+    shape = (count, problem.horizon, problem.latents)
+    fixed = np.random.default_rng(seed).standard_normal(shape) if count > 0 else np.zeros(shape)
+
+    def each(function: Callable, params: PyTree, states: PyTree, *rest: Any) -> Any:
+        return jax.vmap(lambda s: function(params, s, *rest))(states)
+
+    def advance(params: PyTree, worlds: Worlds, action: jax.Array) -> PyTree:
+        given = params.get("latents", fixed) if isinstance(params, Mapping) else fixed
+        if jnp.shape(given) != shape:
+            raise ValueError(f"params['latents'] must be [count, horizon, latents] = {list(shape)}; got {jnp.shape(given)}")
+        draws = jnp.asarray(given, worlds.spent.dtype)
+        now = jax.lax.dynamic_index_in_dim(draws, _step(worlds), axis=1, keepdims=False)
+        return jax.vmap(lambda s, z: problem.dynamics(params, s, action, z))(worlds.states, now)
+
+    def spread(params: PyTree, state: PyTree) -> PyTree:
+        return _copies(problem.lifted(params, state), count)
+
+    return _transformed(problem, measure, count, each, advance, spread)
+
+
+def _transformed(
+    problem: Problem,
+    measure: Measure,
+    count: int,
+    each: Callable[..., Any],
+    advance: Callable[[PyTree, Worlds, jax.Array], PyTree],
+    spread: Callable[[PyTree, PyTree], PyTree],
+) -> Problem:
+    """The problem over N worlds, where `each` calls a function in every world and `advance` takes them a step further."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"count must be a whole number of worlds, at least 1; got {count!r}")
+    for cost in (problem.cost, problem.terminal_cost):
+        if isinstance(cost, Total) and "risk" in cost.weighted:
+            raise ValueError("a cost term is called risk, which is the name of what the measure adds; rename it")
+
+    def dynamics(params: PyTree, worlds: Worlds, action: jax.Array) -> Worlds:
+        spent = worlds.spent + each(problem.cost, params, worlds.states, action, _step(worlds))
+        return Worlds(advance(params, worlds, action), spent, worlds.time + 1)
+
+    def stage(params: PyTree, worlds: Worlds, action: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
+        return _means(each(itemise(problem.cost, "stage"), params, worlds.states, action, t))
+
+    def terminal(params: PyTree, worlds: Worlds) -> dict[str, jax.Array]:
+        energies, terms = worlds.spent, {}
+        if problem.terminal_cost is not None:
+            energies = energies + each(problem.terminal_cost, params, worlds.states)
+            terms = _means(each(itemise(problem.terminal_cost, "terminal"), params, worlds.states))
+        # the worlds of a world may have a risk of their own, already part of its energy
+        return terms | {"risk": terms.get("risk", 0.0) + measure(energies) - jnp.mean(energies)}
+
+    def begin(params: PyTree, state: PyTree) -> Worlds:
+        dtype = jnp.result_type(float)
+        return Worlds(spread(params, state), jnp.zeros(count, dtype), jnp.zeros((), dtype))
+
+    constraints = [
+        replace(c, function=lambda params, worlds, *rest, f=c.function: each(f, params, worlds.states, *rest))
+        for c in problem.constraints
+    ]
+    return Problem(
+        dynamics,
+        _Terms(stage),
+        _Terms(terminal),
+        horizon=problem.horizon,
+        action_space=problem.action_space,
+        constraints=constraints,
+        lift=begin,
+    )
+
+
+class _Terms(Total):
+    """A cost whose named terms come from one function; their sum is the cost."""
+
+    def __init__(self, terms: Callable[..., dict[str, jax.Array]]):
+        super().__init__({})
+        self.terms = terms
+
+
+def _means(terms: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: jnp.mean(values) for name, values in terms.items()}
+
+
+def _copies(state: PyTree, count: int) -> PyTree:
+    return jax.tree.map(lambda s: jnp.broadcast_to(s, (count, *jnp.shape(s))), state)
+
+
+def _step(worlds: Worlds) -> jax.Array:
+    """The step as an index; collocation may hand in a clock that is off by a little."""
+    return jnp.round(worlds.time).astype(jnp.int32)

@@ -1,0 +1,58 @@
+"""Actor and critic on a problem whose best policy and cost to go are known in closed form."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import mpc
+from mpc.agent.actor import actor_critic
+from world_models import data
+from world_models.base import Imagined, perceived
+
+DECAY, STEP, EFFORT, DISCOUNT = 0.9, 0.5, 0.1, 0.95
+
+
+def dynamics(params, state: Imagined, action: jax.Array) -> Imagined:
+    """`x' = 0.9 x + 0.5 u`, never terminating."""
+    return state._replace(latent=DECAY * state.latent + STEP * action, alive=state.alive * DISCOUNT)
+
+
+def step_cost(params, state: Imagined, action: jax.Array, later: Imagined) -> jax.Array:
+    """`x² + 0.1 u²`, weighted like the model's by-products."""
+    return state.alive * (state.latent[0] ** 2 + EFFORT * action[0] ** 2)
+
+
+def riccati() -> tuple[float, float]:
+    """Cost to go `P x²` and feedback `u = -K x` of the discounted problem, by iterating the Riccati equation."""
+    p = k = 0.0
+    for _ in range(1000):
+        k = DISCOUNT * p * STEP * DECAY / (EFFORT + DISCOUNT * p * STEP**2)
+        p = 1.0 + EFFORT * k**2 + DISCOUNT * p * (DECAY - STEP * k) ** 2
+    return p, k
+
+
+def test_actor_and_critic_find_the_discounted_lqr():
+    space = mpc.Box([-1.0], [1.0])
+    least = jnp.asarray(-jnp.inf)
+    minds = actor_critic(
+        dynamics, step_cost, lambda _: least, lambda _, o: perceived(o), space, 1, steps=10, updates=3000, hidden=32
+    )
+    buffer = data.create(256, 1, (1,), (1,))
+    for i, x in enumerate(np.linspace(-0.6, 0.6, 200)):
+        row = data.Rows(np.full((1, 1), x), np.zeros((1, 1)), np.zeros(1), np.zeros(1, bool), np.array([i > 0]))
+        buffer = data.append(buffer, row, np.ones(1, bool))
+    practice, _ = minds.fit(minds.init(jax.random.key(0)), {}, buffer)
+    p, k = riccati()
+    at = jnp.linspace(-0.5, 0.5, 11)[:, None]
+    np.testing.assert_allclose(jax.vmap(partial(minds.act, practice.steady))(at), -k * at, atol=0.05)
+    found = jax.vmap(partial(minds.value, {}, practice.target))(at)
+    np.testing.assert_allclose(found, p * at[:, 0] ** 2, atol=0.05)
+
+
+def test_no_value_is_better_than_the_best_possible():
+    minds = actor_critic(dynamics, step_cost, lambda p: p, lambda _, o: perceived(o), mpc.Box([-1.0], [1.0]), 1)
+    practice = minds.init(jax.random.key(0))
+    assert float(minds.value(jnp.asarray(2.5), practice.target, jnp.ones(1))) == 2.5
+    assert float(minds.value(jnp.asarray(-2.5), practice.target, jnp.ones(1))) == 0.0

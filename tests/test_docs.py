@@ -1,0 +1,34 @@
+"""Every Python example in README and docs runs, as a reader would run it, one document after the other from the top."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mpc.agent import agent as module
+from mpc.agent.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BRIEF = {
+    "updates": 2,
+    "first_trainings": 1,
+    "restart_practices": 1,
+    "practice": 2,
+    "first_iterations": 1,
+    "iterations": 1,
+    "random_steps": 390,
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_examples_run(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what an example writes, it writes here
+    monkeypatch.setattr(
+        module, "Settings", lambda **given: Settings(**(given or BRIEF))
+    )  # the same code, with hardly any learning
+    examples = re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+    assert examples
+    scope: dict = {"__name__": document.stem}
+    for example in examples:
+        exec(compile(example, str(document), "exec"), scope)
