@@ -360,8 +360,8 @@ def shortened(entry: Entry) -> Entry:
     return entry._replace(iterations=max(entry.iterations // 10, 2), warm=max(entry.warm // 10, 1))
 
 
-def run(options: Options) -> list[dict[str, Any]]:
-    """Every wanted planner on every wanted problem.
+def run(options: Options, save: Callable[[list[dict[str, Any]]], None]) -> list[dict[str, Any]]:
+    """Every wanted planner on every wanted problem; `save` is given all rows so far after each problem.
 
     Raises:
         ValueError: If a problem or a planner is not known.
@@ -396,6 +396,7 @@ def run(options: Options) -> list[dict[str, Any]]:
                 f"median {row['cost_median']:.5g}, violation {row['violation_max']:.0e}, reached {row['success']:.0%}",
                 flush=True,
             )
+        save(rows)
     return rows
 
 
@@ -434,8 +435,7 @@ def main() -> None:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "loops_hoisted": mpc.loops_hoisted,
     }
-    rows = run(options)
-    write(options.out, header, rows)
+    rows = run(options, partial(write, options.out, header))
     if options.json:
         print(json.dumps(header | {"rows": rows}))
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,12 @@ import pytest
 
 from benchmarks import peers, planners, throughput
 from benchmarks.problems import REFERENCES, optimum
+from mpc.rollout import energy
 
 
 def test_the_smallest_run_writes_what_it_measured(tmp_path):
     options = planners.Options(problems=("pendulum",), planners=("gradient", "cem"), seeds=1, quick=True, out=tmp_path)
-    rows = planners.run(options)
-    planners.write(tmp_path, {"command": "test", "processor": "test"}, rows)
+    planners.run(options, partial(planners.write, tmp_path, {"command": "test", "processor": "test"}))
     stored = json.loads((tmp_path / "planners.json").read_text())["rows"]
     with open(tmp_path / "planners.csv") as file:
         table = list(csv.DictReader(file))
@@ -29,7 +30,7 @@ def test_the_smallest_run_writes_what_it_measured(tmp_path):
 
 def test_unknown_names_are_told():
     with pytest.raises(ValueError, match="no problem is called 'pendulums'"):
-        planners.run(planners.Options(problems=("pendulums",)))
+        planners.run(planners.Options(problems=("pendulums",)), print)
 
 
 @pytest.mark.parametrize("solver", ["fatrop", "ipopt", "lbfgsb"])
@@ -65,8 +66,6 @@ def test_chains_of_operations_are_counted():
 def test_by_hand_and_by_planner_the_work_is_the_same():
     params = jax.tree.map(jnp.asarray, throughput.weights(throughput.MODELS["A"]))
     state, actions = jnp.ones(24), 0.5 * jax.random.normal(jax.random.key(0), (4, throughput.STEPS, throughput.ACTIONS))
-    from mpc.rollout import energy
-
     problem = throughput.task(throughput.STEPS)
     slopes = jax.vmap(jax.grad(lambda a: energy(problem, params, state, a)))(actions)
     moved = throughput.plain_gradient(params, state, actions)
