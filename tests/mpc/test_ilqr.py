@@ -33,7 +33,9 @@ def linear_quadratic(controls: int, bound: float, horizon: int = 20) -> tuple[mp
     state = np.array([1.0, -0.5, 0.3])
     problem = mpc.Problem(
         lambda p, s, u: jnp.asarray(a, s.dtype) @ s + jnp.asarray(b, s.dtype) @ u,
-        lambda p, s, u, t: 0.5 * s @ q.astype(np.float32) @ s + 0.5 * u @ r.astype(np.float32) @ u + u @ n.astype(np.float32) @ s,
+        lambda p, s, u, t: (
+            0.5 * s @ q.astype(np.float32) @ s + 0.5 * u @ r.astype(np.float32) @ u + u @ n.astype(np.float32) @ s
+        ),
         lambda p, s: 0.5 * s @ q.astype(np.float32) @ s,
         horizon=horizon,
         action_space=mpc.Box([-bound] * controls, [bound] * controls),
@@ -145,8 +147,17 @@ def expansion(seed: int, horizon: int, controls: int, states: int, limit: float)
     jacobian = 0.5 * rng.standard_normal((horizon, states, size))
     hessian = np.stack([positive_definite(rng, size) for _ in range(horizon)])
     low, high = -limit * rng.uniform(size=(horizon, controls)), limit * rng.uniform(size=(horizon, controls))
-    parts = (jacobian, 0.3 * rng.standard_normal((horizon, states)), rng.standard_normal((horizon, size)), hessian, low, high)
-    return Expansion(*map(jnp.float32, parts), jnp.float32(rng.standard_normal(states)), jnp.float32(positive_definite(rng, states)))
+    parts = (
+        jacobian,
+        0.3 * rng.standard_normal((horizon, states)),
+        rng.standard_normal((horizon, size)),
+        hessian,
+        low,
+        high,
+    )
+    return Expansion(
+        *map(jnp.float32, parts), jnp.float32(rng.standard_normal(states)), jnp.float32(positive_definite(rng, states))
+    )
 
 
 @pytest.mark.parametrize("controls", [1, 2])
