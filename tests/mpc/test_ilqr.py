@@ -41,7 +41,7 @@ def linear_quadratic(controls: int, bound: float, horizon: int = 20) -> tuple[mp
         horizon=horizon,
         action_space=mpc.Box([-bound] * controls, [bound] * controls),
     )
-    return problem, state, 0.5 * state @ value @ state, -gain @ state
+    return problem, state, float(0.5 * state @ value @ state), np.asarray(-gain @ state)
 
 
 def pendulum(horizon: int = 50) -> mpc.Problem:
@@ -63,7 +63,7 @@ def pendulum(horizon: int = 50) -> mpc.Problem:
 HANGING = jnp.array([jnp.pi, 0.0])
 
 
-def exact_cost(actions: np.ndarray) -> float:
+def exact_cost(actions: jax.Array) -> float:
     theta, omega, total = np.pi, 0.0, 0.0
     for u in np.asarray(actions, np.float64)[:, 0]:
         total += 2 * (1 - np.cos(theta)) + 0.1 * omega**2 + 0.001 * u**2
@@ -143,17 +143,15 @@ def expansion(seed: int, horizon: int, controls: int, states: int, limit: float)
     size = controls + states
     jacobian = 0.5 * rng.standard_normal((horizon, states, size))
     hessian = np.stack([positive_definite(rng, size) for _ in range(horizon)])
-    low, high = -limit * rng.uniform(size=(horizon, controls)), limit * rng.uniform(size=(horizon, controls))
-    parts = (
-        jacobian,
-        0.3 * rng.standard_normal((horizon, states)),
-        rng.standard_normal((horizon, size)),
-        hessian,
-        low,
-        high,
-    )
     return Expansion(
-        *map(jnp.float32, parts), jnp.float32(rng.standard_normal(states)), jnp.float32(positive_definite(rng, states))
+        jacobian=jnp.float32(jacobian),
+        defects=jnp.float32(0.3 * rng.standard_normal((horizon, states))),
+        gradient=jnp.float32(rng.standard_normal((horizon, size))),
+        hessian=jnp.float32(hessian),
+        low=jnp.float32(-limit * rng.uniform(size=(horizon, controls))),
+        high=jnp.float32(limit * rng.uniform(size=(horizon, controls))),
+        terminal_gradient=jnp.float32(rng.standard_normal(states)),
+        terminal_hessian=jnp.float32(positive_definite(rng, states)),
     )
 
 
@@ -198,7 +196,7 @@ def test_limited_policies_equal_brute_force_over_active_sets(seed, size):
     rng = np.random.default_rng(seed)
     hessian, cross, gradient = positive_definite(rng, size), rng.standard_normal((size, 2)), 2 * rng.standard_normal(size)
     low, high = -rng.uniform(0.1, 1.0, size), rng.uniform(0.1, 1.0, size)
-    best, chosen = np.inf, None
+    best, chosen = np.inf, np.zeros(size)
     for ends in itertools.product((-1, 0, 1), repeat=size):
         k = np.where(np.array(ends) < 0, low, np.where(np.array(ends) > 0, high, 0.0))
         free = np.array(ends) == 0
