@@ -15,7 +15,8 @@ Models are residual SiLU networks in float32, `x + W3 silu(W2 silu(W1 [x, a] + b
 B: 128 + 6 → 512 → 512 → 128. Beside the planners stand the same two steps written by hand in plain `jax.jit`, and in eager
 torch. A product of [m, k] and [k, n] counts 2mkn operations; a CEM iteration is the forward pass, a gradient twice that,
 for the weights need none. The peak is the fastest product of those tried (`SHAPES`, the models' own among them) by XLA and
-by NumPy, measured in the same process before, between and after; all of them are listed.
+by NumPy, measured in the same process before, between and after; all of them are listed. Chains are counted in what JAX
+traced, whatever the device; where a step branches (collocation synchronises now and then), the shortest way counts too.
 
 Every number of cores is a process of its own, pinned to them before JAX starts. One core: CPU time; several: wall time;
 the least of the repeats, for what else the machine does only adds.
@@ -47,7 +48,6 @@ import mpc
 from benchmarks.peers import Unavailable, library
 from benchmarks.planners import RESULTS, processor
 from benchmarks.problems import REFERENCES
-from mpc.planners.ilqr import ilqr
 from world_models.checkpoint import versions
 
 SHAPES = (
@@ -278,7 +278,7 @@ def batch(clock: Clock, quick: bool) -> dict[str, Any]:
     for name, planner in {
         "gradient": mpc.gradient(problem, starts=1),
         "cem": mpc.cem(problem, samples=64, elites=8),
-        "ilqr": ilqr(problem),
+        "ilqr": mpc.ilqr(problem),
     }.items():
         solve = partial(mpc.solve, planner, None, iterations=iterations)
         together = jax.jit(jax.vmap(lambda s, k, solve=solve: solve(s, k).actions))
@@ -309,16 +309,18 @@ def long(clock: Clock, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def chain(jaxpr: core.Jaxpr) -> int:
+def chain(jaxpr: core.Jaxpr, branch: Callable[..., int] = max) -> int:
     """The longest chain of dependent operations in a program: what an infinitely parallel machine would still wait for.
 
-    A scan counts its body once per step, a branch its longest way; a while loop whose length is not known counts once.
+    A scan counts its body once per step; a while loop whose length is not known counts once. Where the program branches,
+    `branch` says which way counts: `max`, the longest, or `min`, the shortest.
     """
     ready: dict[Any, int] = {}
     longest = 0
     for equation in jaxpr.eqns:
-        inner = [chain(body) for body in core.jaxprs_in_params(equation.params)]
-        cost = max(inner, default=1) * (equation.params["length"] if equation.primitive.name == "scan" else 1)
+        inner = [chain(body, branch) for body in core.jaxprs_in_params(equation.params)]
+        way = branch if equation.primitive.name == "cond" else max
+        cost = way(inner, default=1) * (equation.params["length"] if equation.primitive.name == "scan" else 1)
         begun = max((ready.get(v, 0) for v in equation.invars if not isinstance(v, core.Literal)), default=0)
         ready |= dict.fromkeys(equation.outvars, begun + cost)
         longest = max(longest, begun + cost)
@@ -327,7 +329,9 @@ def chain(jaxpr: core.Jaxpr) -> int:
 
 DEEP: dict[str, Callable[[mpc.Problem], mpc.Planner]] = {
     "gradient": partial(mpc.gradient, starts=1),
-    "ilqr": ilqr,
+    "ilqr": partial(mpc.ilqr, parallel=False),
+    "ilqr, parallel": partial(mpc.ilqr, parallel=True),
+    "collocation, 10 rounds": partial(mpc.collocation, starts=1, synchronise=10),
 }
 
 
@@ -345,7 +349,8 @@ def depth(quick: bool) -> list[dict[str, Any]]:
             planner, state = build(problem), jnp.ones(2)
             memory = jax.eval_shape(planner.init, None, state, jax.random.key(0))
             traced = jax.make_jaxpr(planner.step)(None, state, memory)
-            rows.append({"planner": name, "horizon": horizon, "chain": chain(traced.jaxpr)})
+            ways = {"chain": chain(traced.jaxpr), "shortest": chain(traced.jaxpr, min)}
+            rows.append({"planner": name, "horizon": horizon} | ways)
     return rows
 
 
@@ -407,7 +412,8 @@ def flatten(result: dict[str, Any]) -> list[dict[str, Any]]:
         add("long", label, "GiB reserved", row["reserved_gib"])
         add("long", label, "GiB peak of the process", row["process_peak_gib"])
     for row in result.get("depth", ()):
-        add("depth", f"{row['planner']}, {row['horizon']} steps", "chain", row["chain"])
+        add("depth", f"{row['planner']}, {row['horizon']} steps", "operations in a chain", row["chain"])
+        add("depth", f"{row['planner']}, {row['horizon']} steps", "the same, by the shortest way", row["shortest"])
     return rows
 
 
@@ -425,7 +431,9 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
         chains = result.get("depth", [])
         for name in dict.fromkeys(r["planner"] for r in chains):
             points = [(r["horizon"], r["chain"]) for r in chains if r["planner"] == name]
-            right.plot(*zip(*points, strict=True), "o-", label=name)
+            (line,) = right.plot(*zip(*points, strict=True), "o-", label=name)
+            points = [(r["horizon"], r["shortest"]) for r in chains if r["planner"] == name]
+            right.plot(*zip(*points, strict=True), "--", color=line.get_color())
     for axis, x, y in ((left, "starts", "ms"), (middle, "horizon", "ms"), (right, "horizon", "longest chain of operations")):
         axis.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
         if axis.lines:
