@@ -127,7 +127,5 @@ def test_implicit_derivatives_do_not_depend_on_how_the_optimum_was_found():
     for name in PARAMS:
         assert float(slopes[0][name]) == pytest.approx(float(slopes[1][name]), rel=1e-4)
     with pytest.raises(ValueError, match="discrete"):
-        discrete = mpc.Problem(
-            lambda p, s, a: s, lambda p, s, a, t: jnp.sum(a), horizon=2, action_space=mpc.Discrete(2)
-        )
+        discrete = mpc.Problem(lambda p, s, a: s, lambda p, s, a, t: jnp.sum(a), horizon=2, action_space=mpc.Discrete(2))
         mpc.implicit(mpc.cem(discrete), None, jnp.ones(1), KEY, 1)
