@@ -76,7 +76,6 @@ def gradient(
         raise ValueError(f"clip must be a positive norm or None; got {clip}")
     if isinstance(optimizer, str) and (optimizer != "lbfgs" or normalise):
         raise ValueError(f'optimizer must be an optax optimiser or, without normalise, "lbfgs"; got {optimizer!r}')
-    optimizer = optax.adam(0.1) if optimizer is None else optax.lbfgs() if optimizer == "lbfgs" else optimizer
     single = descent(problem, optimizer=optimizer, normalise=normalise, clip=clip, remat=remat)
     return multistart(single, starts=starts, spread=spread, screen=screen)
 
@@ -93,11 +92,20 @@ def _forget_curvature(memory: GradientMemory) -> GradientMemory:
 
 @constrained(inner=20, rescore=_forget_curvature)
 def descent(
-    problem: Problem, *, optimizer: optax.GradientTransformation, normalise: bool, clip: float | None, remat: bool
+    problem: Problem,
+    *,
+    optimizer: optax.GradientTransformation | Literal["lbfgs"] | None,
+    normalise: bool,
+    clip: float | None,
+    remat: bool,
 ) -> Planner:
     """`gradient` from a single start."""
     space, horizon = problem.action_space, problem.horizon
-    rule = optax.with_extra_args_support(optimizer)
+    # bounds break the smoothness that curvature and line searches count on; over angles, u = sin(angle), there are none
+    curved = optimizer == "lbfgs" and space.bounded
+    rule = optax.with_extra_args_support(
+        optax.adam(0.1) if optimizer is None else optax.lbfgs() if isinstance(optimizer, str) else optimizer
+    )
     searched = problem if clip is None else _with_limited_costates(problem, clip)
 
     def score(variables: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
@@ -108,6 +116,16 @@ def descent(
         if space.exact:
             return value
         return energy(problem, params, state, space.embed(space.bind(params).decide(variables)))
+
+    def point(variables: jax.Array) -> jax.Array:
+        """Where the optimiser stands, `variables = place(point)`; never quite at a bound, where an angle would stay."""
+        if not curved:
+            return variables
+        most = 1 - 10 * jnp.finfo(variables.dtype).eps
+        return jnp.arcsin(jnp.clip(variables, -most, most))
+
+    def place(point: jax.Array) -> jax.Array:
+        return space.project(jnp.sin(point) if curved else point)
 
     def begin(variables: jax.Array) -> GradientMemory:
         infinite = jnp.asarray(jnp.inf, variables.dtype)
@@ -128,16 +146,17 @@ def descent(
         best = jnp.where(better, variables, memory.best)
         # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
         residual = jnp.abs(space.project(variables - slope) - variables)
-        free = jnp.where(residual > 0, slope, 0.0)
+        here = point(variables)
+        free = slope * jnp.cos(here) if curved else jnp.where(residual > 0, slope, 0.0)
         if normalise:
             free = free / jnp.maximum(jnp.sqrt(jnp.mean(free * free)), jnp.finfo(free.dtype).tiny)
 
         def along(trial: jax.Array) -> jax.Array:
-            return score(space.project(trial), params, state)
+            return score(place(trial), params, state)
 
         update: Any  # optax types it as a tree; here it is one array
-        update, moments = rule.update(free, memory.moments, variables, value=value, grad=free, value_fn=along)
-        moved = space.project(variables + update)
+        update, moments = rule.update(free, memory.moments, here, value=value, grad=free, value_fn=along)
+        moved = place(here + update)
         moved = jnp.where(jnp.isfinite(moved), moved, variables)
         broken = jax.tree.reduce(lambda any_, m: any_ | jnp.isnan(m).any(), moments, jnp.asarray(False))
         moments = jax.tree.map(partial(jnp.where, broken), rule.init(variables), moments)

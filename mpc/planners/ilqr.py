@@ -118,47 +118,54 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         actions, guessed = guess if isinstance(guess, tuple) else (guess, None)
         model = _Model(problem, params, state)
         variables = jnp.zeros((horizon, space.size)) if actions is None else space.project(space.encode(actions))
-        if guessed is None:
-            still = Policy(jnp.zeros_like(variables), jnp.zeros((horizon, space.size, len(model.state))))
-            states, _, cost = _follow(
-                model, variables, jnp.broadcast_to(model.state, (horizon + 1, len(model.state))), still, jnp.ones(())
-            )
-        else:
+        states = jnp.broadcast_to(model.state, (horizon + 1, len(model.state)))
+        expansion, policy = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: begin(model, states, variables)))
+        if guessed is not None:
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
-            cost = jnp.asarray(jnp.inf)
-        least, progress = jnp.asarray(damping), jnp.ones(())
-        expansion, optimality = _expand(model, states, variables, second_order > 1, parallel)
-        policy = _improve(expansion, least, parallel)
-        return IlqrMemory(variables, states, expansion, policy, least, progress, cost, optimality)
+            expansion, policy = begin(model, states, variables)
+        infinite = jnp.asarray(jnp.inf)
+        return IlqrMemory(variables, states, expansion, policy, jnp.asarray(damping), jnp.ones(()), infinite, infinite)
+
+    def begin(model: _Model, states: Array, variables: Array) -> tuple[Expansion, Policy]:
+        expansion, _ = _expand(model, states, variables, second_order > 1, parallel)
+        return expansion, _improve(expansion, jnp.asarray(damping), parallel)
 
     def step(params: PyTree, state: PyTree, memory: IlqrMemory) -> IlqrMemory:
-        model = _Model(problem, params, state)
+        """Once round; or twice, where the first time only finds out what the trajectory is and costs."""
+        fresh, model = jnp.isinf(memory.cost), _Model(problem, params, state)
+        return jax.lax.fori_loop(0, jnp.where(fresh, 2, 1), lambda _, m: around(model, m), memory)
+
+    def around(model: _Model, memory: IlqrMemory) -> IlqrMemory:
+        sizes = jnp.asarray(STEP_SIZES, memory.best.dtype)
+        nothing = (memory.states, memory.best, jnp.full_like(memory.cost, jnp.inf), jnp.asarray(-1))
 
         def search(policy: Policy) -> tuple[Array, Array, Array, Array]:
-            """The trajectory at the longest step that lowers the energy, and which step that is."""
+            """States, variables and cost at the longest step that lowers the energy, and which of the sizes that is."""
             follow = partial(_follow, model, memory.best, memory.states, policy)
-            sizes = jnp.asarray(STEP_SIZES, memory.best.dtype)
             if parallel:
-                states, variables, costs = jax.vmap(follow)(sizes)
-                first = jnp.argmax(costs < memory.cost)
-                return states[first], variables[first], costs[first], first
-            tried = (*follow(sizes[0]), jnp.asarray(0))
+                tried = jax.vmap(follow)(sizes)
+                first = jnp.argmax(tried[2] < memory.cost)
+                return (*jax.tree.map(lambda x: x[first], tried), first)
+
+            def missing(tried: tuple) -> Array:
+                return ~(tried[2] < memory.cost) & (tried[3] < len(sizes) - 1)
 
             def shorter(tried: tuple) -> tuple:
-                return (*follow(sizes[tried[-1] + 1]), tried[-1] + 1)
+                return (*follow(sizes[tried[3] + 1]), tried[3] + 1)
 
-            return jax.lax.while_loop(lambda t: ~(t[2] < memory.cost) & (t[-1] < len(sizes) - 1), shorter, tried)
+            return jax.lax.while_loop(missing, shorter, nothing)
 
         def failing(carry: tuple) -> Array:
-            tries, mu, (_, _, cost, _) = carry
-            return ~(cost < memory.cost) & (tries < TRIES) & (mu < LARGEST)
+            tries, mu, found = carry
+            return ~(found[2] < memory.cost) & (tries < TRIES) & (mu < LARGEST)
 
         def harder(carry: tuple) -> tuple:
             tries, mu, _ = carry
-            mu = GROWTH * mu
-            return tries + 1, mu, search(_improve(memory.expansion, mu, parallel))
+            mu = jnp.where(tries > 0, GROWTH * mu, mu)
+            policy = jax.lax.cond(tries > 0, lambda: _improve(memory.expansion, mu, parallel), lambda: memory.policy)
+            return tries + 1, mu, search(policy)
 
-        start = (jnp.asarray(1), memory.damping, search(memory.policy))
+        start = (jnp.asarray(0), jnp.minimum(memory.damping, LARGEST / GROWTH), nothing)
         _, mu, (states, variables, cost, size) = jax.lax.while_loop(failing, harder, start)
         better = cost < memory.cost
         states, variables = jnp.where(better, states, memory.states), jnp.where(better, variables, memory.best)
@@ -180,7 +187,8 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
     def shift(memory: IlqrMemory) -> IlqrMemory:
         policy = jax.tree.map(_later, memory.policy)  # feedback answers what the model did not foresee
         best, states = _later(memory.best), _later(memory.states)
-        expansion = Expansion(*map(_later, memory.expansion[:-2]), *memory.expansion[-2:])
+        end, end_hessian = memory.expansion[-2:]
+        expansion = jax.tree.map(_later, memory.expansion)._replace(terminal_gradient=end, terminal_hessian=end_hessian)
         infinite, one = jnp.full_like(memory.cost, jnp.inf), jnp.ones_like(memory.progress)
         least = jnp.full_like(memory.damping, damping)
         return IlqrMemory(best, states, expansion, policy, least, one, infinite, infinite)
@@ -242,6 +250,9 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
     def first(z: Array, t: Array) -> tuple[Array, Array, Array]:
         return jax.jacrev(model.dynamics)(z), model.dynamics(z), jax.grad(model.cost)(z, t)
 
+    def hamiltonian(z: Array, t: Array, costate: Array) -> Array:
+        return model.cost(z, t) + costate @ model.dynamics(z)
+
     def back(costate: Array, step: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         jacobian, gradient = step
         total = gradient + costate @ jacobian
@@ -251,16 +262,12 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
         return over(jax.hessian(model.cost), points, times)
 
     def bent() -> Array:
-        hamiltonian = lambda z, t, costate: model.cost(z, t) + costate @ model.dynamics(z)  # noqa: E731
         return over(jax.hessian(hamiltonian), points, times, costates)
 
     jacobian, reached, gradient = over(first, points, times)
     end, end_hessian = jax.grad(model.terminal_cost)(states[-1]), jax.hessian(model.terminal_cost)(states[-1])
     _, (costates, slope) = jax.lax.scan(back, end, (jacobian, gradient), reverse=True)
-    if isinstance(curved, bool):
-        hessian = bent() if curved else straight()
-    else:
-        hessian = jax.lax.cond(curved, bent, straight)
+    hessian = (bent if curved else straight)() if isinstance(curved, bool) else jax.lax.cond(curved, bent, straight)
     far = jnp.full_like(variables, jnp.inf)
     low, high = model.space.project(-far) - variables, model.space.project(far) - variables
     # the projected gradient vanishes exactly where no allowed move lowers the energy to first order

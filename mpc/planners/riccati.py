@@ -95,7 +95,8 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
         k = jnp.clip(newton[:, -1], low, high)
         return jnp.concatenate([jnp.where((k == newton[:, -1])[:, None], newton[:, :-1], 0.0), k[:, None]], axis=1)
     columns, pivots = factorise(hessian, floor)
-    hessian = sum(d * c[:, None] * c for c, d in zip(columns, pivots, strict=True))
+    lower = jnp.stack(columns, axis=1)
+    hessian = lower * jnp.stack(pivots) @ lower.T
     gradient = right[:, -1]
 
     def free(k: Array) -> Array:
@@ -109,7 +110,7 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
 
     def improve(_: int, k: Array) -> Array:
         newton = solve(free(k), (gradient + hessian @ k)[:, None])[:, 0]
-        tried = jnp.clip(k + jnp.array([1.0, 0.5, 0.1], k.dtype)[:, None] * newton, low, high)
+        tried = jnp.clip(k + jnp.array([1.0, 0.5, 0.1, 0.0], k.dtype)[:, None] * newton, low, high)
         values = tried @ gradient + 0.5 * jnp.sum(tried * (tried @ hessian), axis=1)
         return tried[jnp.argmin(values)]
 
@@ -128,8 +129,9 @@ def backward(expansion: Expansion, damping: Array, floor: Array) -> Policy:
     size = expansion.low.shape[1]
 
     def stage(value: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
-        model = _ahead(value, *step[:-2])
-        policy = limited_policy(model[:size], *step[-2:], floor)
+        jacobian, defect, terms, low, high = step
+        model = _ahead(value, jacobian, defect, terms)
+        policy = limited_policy(model[:size], low, high, floor)
         return model[size:, size:] + model[size:, :size] @ policy, policy
 
     _, policy = jax.lax.scan(stage, _last_value(expansion), _stages(expansion, damping), reverse=True)
@@ -152,37 +154,34 @@ def parallel_backward(expansion: Expansion, damping: Array, floor: Array, rounds
         floor: See `backward`.
         rounds: Repetitions at most.
     """
-    stages = _stages(expansion, damping)
-    size = expansion.low.shape[1]
+    jacobians, defects, terms, low, high = _stages(expansion, damping)
     last = _last_value(expansion)
+    zero = jnp.zeros_like(last[:, :-1])
+    end = (zero, zero[0], zero, last[:, :-1], last[:, -1])
 
     def policy_for(fixed: Array, clamped: Array) -> Array:
-        elements = jax.vmap(_stretch, in_axes=(0, 0, 0, 0, 0, 0))(*stages[:-2], fixed, clamped)
-        zero = jnp.zeros_like(last[:, :-1])
-        end = (zero, zero[0], zero, last[:, :-1], last[:, -1])
+        elements = jax.vmap(_stretch)(jacobians, defects, terms, fixed, clamped)
         elements = jax.tree.map(lambda e, x: jnp.concatenate([e, x[None]]), elements, end)
-        *_, hessian, gradient = jax.lax.associative_scan(
-            lambda later, earlier: _join(earlier, later), elements, reverse=True
-        )
+        *_, hessian, gradient = jax.lax.associative_scan(_join_backward, elements, reverse=True)
         values = jnp.concatenate([hessian, gradient[:, :, None]], axis=2)[1:]
-        models = jax.vmap(_ahead)(values, *stages[:-2])
-        return jax.vmap(limited_policy, in_axes=(0, 0, 0, None))(models[:, :size], *stages[-2:], floor)
+        models = jax.vmap(_ahead)(values, jacobians, defects, terms)
+        return jax.vmap(limited_policy, in_axes=(0, 0, 0, None))(models[:, : low.shape[1]], low, high, floor)
 
     def clamps(policy: Array) -> Array:
-        return (policy[:, :, -1] <= expansion.low) | (policy[:, :, -1] >= expansion.high)
+        return (policy[:, :, -1] <= low) | (policy[:, :, -1] >= high)
 
-    def unsettled(carry: tuple[Array, Array, Array]) -> Array:
-        count, policy, clamped = carry
-        return (count < rounds) & (clamps(policy) != clamped).any()
+    def unsettled(carry: tuple[Array, Array, Array, Array]) -> Array:
+        count, _, _, settled = carry
+        return (count < rounds) & ~settled
 
-    def repeat(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        count, policy, _ = carry
-        clamped = clamps(policy)
-        return count + 1, policy_for(jnp.where(clamped, policy[:, :, -1], 0.0), clamped), clamped
+    def repeat(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        count, policy, clamped, _ = carry
+        policy = policy_for(jnp.where(clamped, policy[:, :, -1], 0.0), clamped)
+        return count + 1, policy, clamps(policy), (clamps(policy) == clamped).all()
 
-    free = jnp.zeros(expansion.low.shape, bool)
-    start = (jnp.asarray(1), policy_for(jnp.zeros_like(expansion.low), free), free)
-    _, policy, _ = jax.lax.while_loop(unsettled, repeat, start)
+    nothing = jnp.zeros((*low.shape, defects.shape[1] + 1), low.dtype)
+    start = (jnp.asarray(0), nothing, jnp.zeros(low.shape, bool), jnp.asarray(False))
+    _, policy, _, _ = jax.lax.while_loop(unsettled, repeat, start)
     return Policy(policy[:, :, -1], policy[:, :, :-1])
 
 
@@ -228,7 +227,8 @@ def _stretch(jacobian: Array, defect: Array, model: Array, fixed: Array, clamped
     )
 
 
-def _join(earlier: Stretch, later: Stretch) -> Stretch:
+def _join_backward(later: Stretch, earlier: Stretch) -> Stretch:
+    """Two neighbouring stretches as one; a reversed scan hands over the later one first."""
     (a1, b1, c1, j1, g1), (a2, b2, c2, j2, g2) = earlier, later
     mix = jnp.eye(c1.shape[-1], dtype=c1.dtype) + c1 @ j2
     right = jnp.concatenate([a1, (b1 - _times(c1, g2))[..., None], c1], axis=-1)

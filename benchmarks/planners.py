@@ -1,0 +1,444 @@
+"""All planners on all reference problems, beside other people's solvers, in one process on one core.
+
+    python -m benchmarks.planners                                   # everything (about an hour on one core)
+    python -m benchmarks.planners --quick                           # a minute: fewer seeds, shorter searches
+    python -m benchmarks.planners --problems pendulum cartpole --planners ilqr fatrop --seeds 20
+
+Per planner and problem: compile time apart, the CPU seconds until the first cold solve, less a solve; CPU and wall time of
+a cold solve from the shared initial guesses, and of a warm one (the next receding-horizon decision: from the state after
+the first action of the best known plan, by a solver that knows that plan, one step later); the cost of the actions rolled
+out in float64, the largest violation of a limit, and the share of seeds that reached the best known optimum: cost at most
+1e-4 above it, relatively, and violation at most 1e-6. fatrop, with its default options, solves the same seed right before
+each cold and warm solve, so the ratios to it are taken pair by pair.
+
+The process is pinned to one core before JAX starts, whose thread pool is then one thread; the times are
+`time.process_time`, which counts all threads. Where a problem has limits our planners run in float64, as the peers always
+do: 1e-6 is below what float32 resolves there.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+import mpc
+from benchmarks.peers import ON_DEMAND, PEERS, Session, Unavailable
+from benchmarks.problems import FEASIBLE, REFERENCES, Reference, optimum
+from world_models.checkpoint import versions
+
+RESULTS = Path(__file__).parent / "results"
+CLOSE = 1e-4  # how far above the best known cost, relatively, still counts as reaching it
+TRAPS = {"cartpole": 65.34448}  # optima that most solvers end in
+YARDSTICK = "fatrop"
+
+
+class Entry(NamedTuple):
+    """A planner as it takes part: how it is built, and how many iterations a cold and a warm solve may spend.
+
+    Where a problem has limits, both are multiplied by `rounds`, for the rounds of the augmented Lagrangian. A solve ends
+    early once the planner's optimality measure is below `tolerance`, where one is given.
+    """
+
+    build: Callable[[mpc.Problem], mpc.Planner]
+    iterations: int = 100
+    warm: int = 30
+    rounds: int = 10
+    tolerance: float | None = None
+
+    def on(self, reference: Reference) -> "Entry":
+        """The entry with the iterations it may spend on a problem."""
+        rounds = self.rounds if reference.limits else 1
+        return self._replace(iterations=rounds * self.iterations, warm=rounds * self.warm)
+
+
+def cem_then_ilqr(problem: mpc.Problem) -> mpc.Planner:
+    """Ten iterations of CEM choose a basin, iLQR goes to its bottom."""
+    return mpc.chain(mpc.cem(problem), mpc.ilqr(problem), switch_after=10)
+
+
+PLANNERS: dict[str, Entry] = {
+    "gradient": Entry(partial(mpc.gradient, starts=1), 300, 100),
+    "gradient-16": Entry(partial(mpc.gradient, starts=16), 300, 100),
+    "lbfgs": Entry(partial(mpc.gradient, optimizer="lbfgs", starts=1), tolerance=1e-3),
+    "ilqr": Entry(mpc.ilqr, tolerance=1e-3),
+    "ilqr-16": Entry(partial(mpc.ilqr, starts=16, screen=(64, 8)), tolerance=1e-3),
+    "collocation": Entry(mpc.collocation),
+    "cem": Entry(mpc.cem),
+    "icem": Entry(mpc.icem),
+    "mppi": Entry(mpc.mppi),
+    "predictive-sampling": Entry(mpc.predictive_sampling),
+    "cem-ilqr": Entry(cem_then_ilqr, tolerance=1e-3),
+}
+
+
+@dataclass
+class Options:
+    """What to run."""
+
+    problems: tuple[str, ...] = tuple(REFERENCES)
+    """Reference problems."""
+    planners: tuple[str, ...] = ()
+    """Our planners and peers by name; all when left out, but for fatrop-compiled, which takes minutes to build."""
+    seeds: int = 20
+    """Initial guesses, the seeds 0 … n-1."""
+    seconds: float = 60.0
+    """About so long per planner and problem, compiling apart; the seeds that fitted in, three at least, are counted."""
+    quick: bool = False
+    """Three seeds, and a tenth of the iterations: shows that everything runs."""
+    json: bool = False
+    """Print the results as JSON too."""
+    core: int = 0
+    """The core to be pinned to."""
+    out: Path = RESULTS
+    """Where planners.json, .csv, .md and .png go."""
+
+
+def one_core(core: int) -> None:
+    """Pin this process to one core; JAX, which must not have started, then makes its thread pool one thread."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+
+
+def precision(reference: Reference) -> contextlib.AbstractContextManager[Any]:
+    """float64 where there are limits to keep to 1e-6, else float32."""
+    return jax.enable_x64(bool(reference.limits))
+
+
+@partial(jax.jit, static_argnames=("planner", "iterations", "tolerance"))
+def resume(
+    planner: mpc.Planner, state: jax.Array, memory: Any, iterations: int, tolerance: float | None
+) -> tuple[jax.Array, Any]:
+    """What a controller does at its next decision: iterate on a shifted memory, and conclude."""
+
+    def unfinished(carry: tuple[jax.Array, Any]) -> jax.Array:
+        count, memory = carry
+        converged = False if tolerance is None else (count > 0) & (memory.optimality <= tolerance)
+        return (count < iterations) & ~jnp.asarray(converged)
+
+    def improve(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        return carry[0] + 1, planner.step(None, state, carry[1])
+
+    memory = jax.lax.while_loop(unfinished, improve, (jnp.asarray(0), memory))[1]
+    return planner.plan(None, state, memory).actions, memory
+
+
+@partial(jax.jit, static_argnames=("planner",))
+def begin(planner: mpc.Planner, state: jax.Array, key: jax.Array, guess: jax.Array) -> Any:
+    """A planner's memory before its first iteration."""
+    return planner.init(None, state, key, guess)
+
+
+@partial(jax.jit, static_argnames=("planner",))
+def advance(planner: mpc.Planner, state: jax.Array, memory: Any, count: jax.Array) -> tuple[Any, jax.Array]:
+    """Some more iterations, and the actions they lead to."""
+    memory = jax.lax.fori_loop(0, count, lambda _, m: planner.step(None, state, m), memory)
+    return memory, planner.plan(None, state, memory).actions
+
+
+def ours(entry: Entry, reference: Reference) -> Session:
+    """One of our planners as a contestant."""
+    entry = entry.on(reference)
+    with precision(reference):
+        planner = entry.build(reference.problem)
+        start = jnp.asarray(reference.start)
+
+    def within(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(given: Any) -> Any:
+            with precision(reference):
+                return jax.block_until_ready(function(given))
+
+        return call
+
+    def prepare(seed: int) -> tuple[jax.Array, jax.Array]:
+        with precision(reference):
+            return jax.random.key(seed), jnp.asarray(reference.guess(seed))
+
+    def cold(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+        key, guess = given
+        solve = partial(mpc.solve, planner, None, start, key, entry.iterations, guess=guess, tolerance=entry.tolerance)
+        return solve().actions
+
+    def prepare_warm() -> tuple[jax.Array, Any]:
+        best = optimum(reference.name).actions
+        with precision(reference):
+            memory = begin(planner, start, jax.random.key(0), jnp.asarray(best))
+            memory = resume(planner, start, memory, entry.iterations, entry.tolerance)[1]
+            return jnp.asarray(reference.successor(best), start.dtype), planner.shift(memory)
+
+    def warm(given: tuple[jax.Array, Any]) -> jax.Array:
+        state, memory = given
+        return resume(planner, state, memory, entry.warm, entry.tolerance)[0]
+
+    def curve(given: tuple[jax.Array, jax.Array]) -> Iterator[tuple[int, jax.Array]]:
+        key, guess = given
+        with precision(reference):
+            memory = begin(planner, start, key, guess)
+        done = 0
+        while done < entry.iterations:
+            more = min(max(done, 1), entry.iterations - done)
+            with precision(reference):
+                memory, actions = jax.block_until_ready(advance(planner, start, memory, jnp.asarray(more)))
+            done += more
+            yield done, actions
+
+    return Session(prepare, within(cold), prepare_warm, within(warm), curve)
+
+
+def timed(function: Callable[[Any], Any], given: Any) -> tuple[Any, float, float]:
+    """A call's answer, its CPU and its wall time in ms."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    answer = function(given)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return answer, 1e3 * cpu, 1e3 * wall
+
+
+def trace(session: Session, reference: Reference) -> list[dict[str, float]]:
+    """How cost and violation fall with CPU time, for seed 0; the chunks are compiled beforehand."""
+    if session.curve is None:
+        return []
+    for _ in session.curve(session.prepare(0)):
+        pass
+    points, spent, given = [], 0.0, session.prepare(0)
+    steps = session.curve(given)
+    while True:
+        found, cpu, _ = timed(lambda it: next(it, None), steps)
+        if found is None:
+            return points
+        spent += cpu
+        cost, violation = reference.measure(found[1])
+        points.append({"iterations": found[0], "cpu_ms": spent, "cost": cost, "violation": violation})
+
+
+def compete(
+    make: Callable[[Reference], Session], yardstick: Session | None, reference: Reference, seeds: int, seconds: float
+) -> dict[str, Any]:
+    """One contestant on one problem: a row of figures."""
+    best = optimum(reference.name)
+    session, build, _ = timed(make, reference)
+    given = session.prepare(0)
+    compile_cold = build + timed(session.cold, given)[1] - timed(session.cold, given)[1]
+    again, preparing, _ = timed(lambda _: session.prepare_warm(), None)
+    compile_warm = preparing + timed(session.warm, again)[1] - timed(session.warm, again)[1]
+    cold: list[tuple[float, float, float, float, float]] = []  # cpu, wall, cost, violation, the yardstick's cpu
+    begun = time.perf_counter()
+    for seed in range(seeds):
+        pace = timed(yardstick.cold, yardstick.prepare(seed))[1] if yardstick else np.nan
+        actions, cpu, wall = timed(session.cold, session.prepare(seed))
+        cold.append((cpu, wall, *reference.measure(actions), pace))
+        if seed >= 2 and time.perf_counter() - begun > seconds:
+            break
+    warm, state = [], reference.successor(best.actions)
+    for turn in range(max(3, min(20, seeds))):
+        pace = timed(yardstick.warm, yardstick.prepare_warm())[1] if yardstick else np.nan
+        actions, cpu, wall = timed(session.warm, session.prepare_warm())
+        warm.append((cpu, wall, *reference.measure(actions, state), pace))
+        if turn >= 2 and time.perf_counter() - begun > 1.5 * seconds:
+            break
+    c, w = np.array(cold).T, np.array(warm).T
+    feasible = c[3] <= FEASIBLE
+
+    def reached(costs: np.ndarray, target: float) -> np.ndarray:
+        return costs <= target + CLOSE * abs(target)
+
+    hit = feasible & reached(c[2], best.cost)
+    trap = TRAPS.get(reference.name)
+    return {
+        "compile_s": 1e-3 * max(compile_cold, 0.0),
+        "compile_warm_s": 1e-3 * max(compile_warm, 0.0),
+        "cold_cpu_ms": float(np.median(c[0])),
+        "cold_cpu_ms_min": float(c[0].min()),
+        "cold_cpu_ms_max": float(c[0].max()),
+        "cold_wall_ms": float(np.median(c[1])),
+        "cold_ratio": float(np.median(c[0] / c[4])),
+        "warm_cpu_ms": float(np.median(w[0])),
+        "warm_wall_ms": float(np.median(w[1])),
+        "warm_ratio": float(np.median(w[0] / w[4])),
+        "cost_best": float(np.where(feasible, c[2], np.inf).min()),
+        "cost_median": float(np.median(c[2])),
+        "violation_median": float(np.median(c[3])),
+        "violation_max": float(c[3].max()),
+        "feasible": float(feasible.mean()),
+        "success": float(hit.mean()),
+        "success_trap": None if trap is None else float((feasible & reached(c[2], trap)).mean()),
+        "seeds": len(c[0]),
+        "warm_cost": float(np.median(w[2])),
+        "warm_violation": float(w[3].max()),
+        "warm_success": float(((w[3] <= FEASIBLE) & reached(w[2], best.warm_cost)).mean()),
+        "costs": c[2].tolist(),
+        "violations": c[3].tolist(),
+        "curve": trace(session, reference),
+    }
+
+
+COLUMNS = (
+    ("planner", "planner", "{}"),
+    ("compile s", "compile_s", "{:.2f}"),
+    ("cold ms", "cold_cpu_ms", "{:.3g}"),
+    ("÷ fatrop", "cold_ratio", "{:.3g}"),
+    ("warm ms", "warm_cpu_ms", "{:.3g}"),
+    ("÷ fatrop", "warm_ratio", "{:.3g}"),
+    ("best cost", "cost_best", "{:.5g}"),
+    ("median cost", "cost_median", "{:.5g}"),
+    ("worst violation", "violation_max", "{:.0e}"),
+    ("reached", "success", "{:.0%}"),
+    ("trap or lower", "success_trap", "{:.0%}"),
+    ("warm reached", "warm_success", "{:.0%}"),
+    ("seeds", "seeds", "{}"),
+)
+
+
+def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The results as tables, one per problem."""
+    lines = [
+        "# Planners on the reference problems",
+        "",
+        f"`{header['command']}`, {header['processor']}, one core. Times are CPU milliseconds, medians over the seeds; "
+        "compile time is apart. ÷ fatrop: the median of the ratios to fatrop on the same seed, solved right before. "
+        f"Reached: at most {CLOSE:g} (relative) above the best known cost with violation at most {FEASIBLE:g}, both of "
+        "the actions rolled out in float64.",
+    ]
+    for name in dict.fromkeys(row["problem"] for row in rows):
+        present = [row for row in rows if row["problem"] == name]
+        lines += ["", f"## {name}: best known {optimum(name).cost:.6g}", ""]
+        lines += ["| " + " | ".join(title for title, _, _ in COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+        for row in present:
+            if "skipped" in row:
+                lines.append(f"| {row['planner']} | {row['skipped']} |" + " |" * (len(COLUMNS) - 2))
+            else:
+                cells = ["" if row[key] is None else form.format(row[key]) for _, key, form in COLUMNS]
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Cost against CPU time: our planners as curves (seed 0), everybody's median cold solve as a point."""
+    names = list(dict.fromkeys(row["problem"] for row in rows))
+    figure = Figure(figsize=(5.2 * len(names), 5), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(names)))
+    contestants = list(dict.fromkeys(row["planner"] for row in rows))
+    for axis, name in zip(axes, names, strict=True):
+        best = optimum(name).cost
+
+        def excess(cost: Any, violation: Any, best: float = best) -> np.ndarray:
+            gap = (np.asarray(cost) - best) / abs(best)
+            return np.maximum(np.maximum(gap, np.asarray(violation)), 1e-8)
+
+        for row in (row for row in rows if row["problem"] == name and "skipped" not in row):
+            colour = f"C{contestants.index(row['planner']) % 10}"
+            style = "--" if contestants.index(row["planner"]) >= 10 else "-"
+            curve = row["curve"]
+            if curve:
+                gaps = excess([p["cost"] for p in curve], [p["violation"] for p in curve])
+                axis.plot([p["cpu_ms"] for p in curve], gaps, style, color=colour, alpha=0.6)
+            middle = np.median(excess(row["costs"], row["violations"]))
+            axis.plot(row["cold_cpu_ms"], middle, "o" if curve else "s", color=colour, label=row["planner"])
+        axis.axhline(CLOSE, color="grey", linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", yscale="log", xlabel="CPU ms, one core", title=name)
+    axes[0].set_ylabel("(cost - best known) / best known, or violation where larger")
+    axes[-1].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def shortened(entry: Entry) -> Entry:
+    """An entry with a tenth of its iterations, for a quick look."""
+    return entry._replace(iterations=max(entry.iterations // 10, 2), warm=max(entry.warm // 10, 1))
+
+
+def run(options: Options) -> list[dict[str, Any]]:
+    """Every wanted planner on every wanted problem.
+
+    Raises:
+        ValueError: If a problem or a planner is not known.
+    """
+    entries = {name: shortened(e) if options.quick else e for name, e in PLANNERS.items()}
+    makers = PEERS | {name: partial(ours, entry) for name, entry in entries.items()}
+    wanted = options.planners or tuple(makers)
+    makers |= ON_DEMAND
+    for kind, asked, known in (("problem", options.problems, REFERENCES), ("planner", wanted, makers)):
+        if unknown := [name for name in asked if name not in known]:
+            raise ValueError(f"no {kind} is called {unknown[0]!r}; there are {', '.join(known)}")
+    rows, seeds = [], 3 if options.quick else options.seeds
+    for name in options.problems:
+        reference = REFERENCES[name]
+        try:
+            yardstick = PEERS[YARDSTICK](reference)
+        except Unavailable as reason:
+            yardstick = None
+            print(f"{name}: no ratios, for {reason}", file=sys.stderr)
+        for planner in wanted:
+            row: dict[str, Any] = {"problem": name, "planner": planner}
+            rows.append(row)
+            try:
+                row |= compete(makers[planner], yardstick, reference, seeds, options.seconds)
+            except Unavailable as reason:
+                row["skipped"] = str(reason)
+                print(f"{name:>11} {planner:<20} skipped: {reason}", flush=True)
+                continue
+            print(
+                f"{name:>11} {planner:<20} compile {row['compile_s']:5.1f} s, cold {row['cold_cpu_ms']:8.2f} ms "
+                f"(x {row['cold_ratio']:.2f}), warm {row['warm_cpu_ms']:8.2f} ms (x {row['warm_ratio']:.2f}), "
+                f"median {row['cost_median']:.5g}, violation {row['violation_max']:.0e}, reached {row['success']:.0%}",
+                flush=True,
+            )
+    return rows
+
+
+def processor() -> str:
+    """The processor's name, where the system tells."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def write(out: Path, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write `planners.json`, `.csv`, `.md` and `.png`."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "planners.json").write_text(json.dumps(header | {"rows": rows}, indent=1) + "\n")
+    with open(out / "planners.csv", "w", newline="") as file:
+        lists = ("costs", "violations", "curve")
+        names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in lists]
+        writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    (out / "planners.md").write_text(markdown(header, rows))
+    draw(out / "planners.png", rows)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    options = tyro.cli(Options, description=__doc__)
+    one_core(options.core)
+    names = ("craik", "jax", "jaxlib", "optax", "numpy", "casadi", "scipy", "torch", "pytorch_mppi", "stable-worldmodel")
+    header = {
+        "command": " ".join(["python -m benchmarks.planners", *sys.argv[1:]]),
+        "processor": processor(),
+        "python": platform.python_version(),
+        "packages": versions(names),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "loops_hoisted": mpc.loops_hoisted,
+    }
+    rows = run(options)
+    write(options.out, header, rows)
+    if options.json:
+        print(json.dumps(header | {"rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

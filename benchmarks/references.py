@@ -1,0 +1,89 @@
+"""Find the best known optima of the reference problems, and write them down.
+
+    python -m benchmarks.references                       # all problems, 200 starts each (minutes)
+    python -m benchmarks.references --problems car --starts 50
+
+CasADi and IPOPT (tolerance 1e-9) from the shared guesses of the seeds 0 … n-1. A start counts if IPOPT says it converged
+and the actions, rolled out in float64, violate no limit by more than 1e-6. Its answer is kept beside that of the other
+problems in `references.json`, with the basins found and how many starts fell into each.
+"""
+
+import json
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks.peers import Transcription, later, library
+from benchmarks.problems import FEASIBLE, REFERENCES, STORE, Reference
+
+
+@dataclass
+class Options:
+    """What to run."""
+
+    problems: tuple[str, ...] = tuple(REFERENCES)
+    """Which problems."""
+    starts: int = 200
+    """Starts per problem, the seeds 0 … n-1."""
+    out: Path = STORE
+    """The file to bring up to date."""
+
+
+def explore(reference: Reference, starts: int) -> dict[str, Any]:
+    """The best optimum from many starts, and the basins on the way."""
+    options = {"print_level": 0, "sb": "yes", "tol": 1e-9, "max_iter": 3000}
+    programme = Transcription(reference, "ipopt", {"ipopt": options})
+
+    def attempt(start: Any, actions: np.ndarray) -> tuple[float, float, np.ndarray]:
+        found = programme.solve(start, programme.pack(programme.imagine(start, actions), actions))
+        cost, violation = reference.measure(found, start)
+        converged = programme.solver.stats()["success"] and violation <= FEASIBLE
+        return (cost if converged else np.inf), violation, found
+
+    tries = [attempt(reference.start, reference.guess(seed)) for seed in range(starts)]
+    costs = np.array([cost for cost, _, _ in tries])
+    if not np.isfinite(costs).any():
+        raise RuntimeError(f"no start of {reference.name} ended in a feasible optimum")
+    best = int(np.argmin(costs))
+    actions = tries[best][2]
+    hits = np.flatnonzero(costs <= costs[best] + 1e-6 * max(1.0, abs(costs[best])))
+    warm_cost, warm_violation, _ = attempt(reference.successor(actions), later(actions))
+    basins = Counter(float(f"{cost:.7g}") for cost in costs if np.isfinite(cost))
+    return {
+        "cost": costs[best],
+        "violation": tries[best][1],
+        "warm_cost": warm_cost,
+        "warm_violation": warm_violation,
+        "starts": starts,
+        "hits": len(hits),
+        "feasible": int(np.isfinite(costs).sum()),
+        "seeds_that_hit": hits.tolist(),
+        "basins": [{"cost": cost, "starts": count} for cost, count in sorted(basins.items())[:20]],
+        "actions": actions.tolist(),
+    }
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    options = tyro.cli(Options, description=__doc__)
+    stored = json.loads(options.out.read_text()) if options.out.exists() else {"problems": {}}
+    stored["solver"] = {
+        "name": "IPOPT in CasADi, multiple shooting, tolerance 1e-9",
+        "casadi": library("casadi").__version__,
+        "python": platform.python_version(),
+        "command": "python -m benchmarks.references",
+    }
+    for name in options.problems:
+        found = explore(REFERENCES[name], options.starts)
+        stored["problems"][name] = found
+        options.out.write_text(json.dumps(stored, indent=1) + "\n")
+        print(f"{name}: {found['cost']:.6f}, {found['hits']} of {options.starts} starts, warm {found['warm_cost']:.6f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The reference problems: one set of formulas, read alike by JAX and CasADi, with optima that hold what they claim."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mpc
+from benchmarks import peers
+from benchmarks.problems import FEASIBLE, JAX, REFERENCES, Reference, clohessy_wiltshire, optimum
+from mpc.rollout import energy
+
+every = pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES.keys())
+
+
+@every
+def test_casadi_reads_the_same_formulas(reference: Reference):
+    cs = pytest.importorskip("casadi")
+    maths, rng = peers.casadi_maths(), np.random.default_rng(0)
+    x, u = cs.SX.sym("x", len(reference.start)), cs.SX.sym("u", len(reference.low))
+    formulas = [reference.dynamics(maths, x, u), reference.stage(maths, x, u), reference.terminal(maths, x)]
+    symbolic = cs.Function("all", [x, u], formulas + [limit.function(maths, x) for limit in reference.limits])
+    for _ in range(20):
+        state = np.array(reference.start) + rng.standard_normal(len(reference.start))
+        action = rng.uniform(reference.low, reference.high)
+        theirs = symbolic(state, action)
+        with jax.enable_x64(True):
+            s, a = jnp.asarray(state), jnp.asarray(action)
+            ours = [reference.dynamics(JAX, s, a), reference.stage(JAX, s, a), reference.terminal(JAX, s)]
+            ours += [limit.function(JAX, s) for limit in reference.limits]
+        for their, our in zip(theirs, ours, strict=True):
+            np.testing.assert_allclose(np.asarray(their).ravel(), np.ravel(our), rtol=1e-9, atol=1e-9)
+
+
+@every
+def test_the_optimum_costs_what_is_stored_and_violates_nothing(reference: Reference):
+    best = optimum(reference.name)
+    cost, violation = reference.measure(best.actions)
+    assert cost == pytest.approx(best.cost, rel=1e-9)
+    assert violation <= FEASIBLE
+
+
+@every
+def test_the_optimum_cannot_be_improved_by_small_changes_that_keep_the_limits(reference: Reference):
+    best, rng = optimum(reference.name), np.random.default_rng(0)
+    width = np.array(reference.high) - np.array(reference.low)
+    for scale in (1e-2, 1e-3, 1e-4):
+        for _ in range(20):
+            nearby = best.actions + scale * width * rng.standard_normal(best.actions.shape)
+            cost, violation = reference.measure(np.clip(nearby, reference.low, reference.high))
+            assert cost > best.cost - 1e-6 or violation > FEASIBLE
+
+
+@every
+def test_the_problem_for_planners_is_the_one_that_is_measured(reference: Reference):
+    problem, actions = reference.problem, reference.guess(3)
+    cost, violation = reference.measure(actions)
+    with jax.enable_x64(True):
+        start = jnp.asarray(reference.start, jnp.float64)
+        problem.check(None, start)
+        assert float(energy(problem, None, start, jnp.asarray(actions))) == pytest.approx(cost, rel=1e-12)
+        states = mpc.rollout(problem, None, start, jnp.asarray(actions)).states
+        told = mpc.constraints.violation(problem.constraints, None, states, jnp.asarray(actions))
+    assert max(map(float, told.values()), default=0.0) == pytest.approx(violation, rel=1e-9, abs=1e-12)
+
+
+@every
+def test_standing_still_is_finite_and_not_already_the_answer(reference: Reference):
+    middle = np.tile(0.5 * (np.array(reference.low) + reference.high), (reference.horizon, 1))
+    cost, violation = reference.measure(middle)
+    assert np.isfinite([cost, violation]).all()
+    assert cost > 1.001 * optimum(reference.name).cost or violation > FEASIBLE
+
+
+@every
+def test_limits_and_bounds_are_told_when_broken(reference: Reference):
+    beyond = np.full((reference.horizon, len(reference.low)), np.array(reference.high) + 0.5)
+    assert reference.measure(beyond)[1] >= 0.5
+    for limit in reference.limits:
+        assert np.asarray(limit.function(JAX, jnp.asarray(reference.start))).ndim == 1
+        assert 1 <= limit.first <= reference.horizon
+
+
+def test_guesses_are_the_smoothed_noise_that_every_solver_is_given():
+    reference = REFERENCES["cartpole"]
+    white, w = np.random.default_rng(7).standard_normal((60, 1)), 0.0
+    for t, guess in enumerate(reference.guess(7)):
+        w = 0.8 * w + 0.6 * white[t, 0]
+        assert guess[0] == pytest.approx(10.0 * np.clip(0.3 * w, -1.0, 1.0))
+
+
+def test_the_orbit_agrees_with_its_differential_equation():
+    n, dt, steps = 0.00113, 20.0, 2000
+    transition, thrust = clohessy_wiltshire(n, dt)
+    state, action = np.array([-100.0, -200.0, 60.0, 0.3, -0.2, 0.1]), np.array([1e-3, -2e-3, 3e-3])
+
+    def derivative(s: np.ndarray) -> np.ndarray:
+        x, z, vx, vy = s[0], s[2], s[3], s[4]
+        pull = np.array([3 * n**2 * x + 2 * n * vy, -2 * n * vx, -(n**2) * z])
+        return np.concatenate([s[3:], pull + action])
+
+    integrated, h = state, dt / steps
+    for _ in range(steps):  # midpoint rule
+        integrated = integrated + h * derivative(integrated + 0.5 * h * derivative(integrated))
+    np.testing.assert_allclose(transition @ state + thrust @ action, integrated, rtol=1e-7, atol=1e-7)
