@@ -1,5 +1,7 @@
 """The gradient planner against known optima, finite differences, loops and bad models."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -259,9 +261,7 @@ def neural(horizon: int, latent: int) -> mpc.Problem:
         hidden = jax.nn.silu(params["in"] @ jnp.concatenate([state, action]))
         return state + params["out"] @ hidden
 
-    return mpc.Problem(
-        dynamics, lambda p, s, a, t: s @ s, horizon=horizon, action_space=mpc.Box(-np.ones(2), np.ones(2))
-    )
+    return mpc.Problem(dynamics, lambda p, s, a, t: s @ s, horizon=horizon, action_space=mpc.Box(-np.ones(2), np.ones(2)))
 
 
 def held(horizon: int, latent: int, starts: int, remat: bool) -> int:
@@ -271,7 +271,8 @@ def held(horizon: int, latent: int, starts: int, remat: bool) -> int:
     state, key = jnp.zeros(latent), jax.random.key(0)
     memory = jax.eval_shape(planner.init, params, state, key)
     compiled = jax.jit(planner.step).lower(params, state, memory).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    analysis: Any = compiled.memory_analysis()
+    return analysis.temp_size_in_bytes
 
 
 def test_rematerialised_memory_grows_with_the_root_of_the_horizon():

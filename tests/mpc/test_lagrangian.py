@@ -1,5 +1,7 @@
 """The augmented Lagrangian against closed forms, and what its planners make of constraints that cannot be met."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,8 +122,8 @@ def test_duals_are_carried_to_the_next_decision_one_step_on():
 
     state = jnp.asarray(START, jnp.float32)
     begin = jax.jit(planner.init)
-    memory, plan = begin(None, state, jax.random.key(0), jnp.zeros((H, 1))), None
-    for _ in range(10):
+    memory, plan = improve(begin(None, state, jax.random.key(0), jnp.zeros((H, 1))), state)
+    for _ in range(9):
         memory, plan = improve(memory, state)
     warm = planner.shift(memory)
     np.testing.assert_array_equal(warm.duals, jnp.concatenate([memory.duals[1:], memory.duals[-1:]]))
@@ -158,7 +160,8 @@ def test_broken_models_and_settings():
     assert plan.status == mpc.Status.NOT_FINITE and np.isfinite(plan.actions).all()
     with pytest.raises(ValueError, match="without"):
         mpc.lagrangian(problem(), mpc.cem)
-    for wrong in ({"inner": 0}, {"penalty": 0.0}, {"growth": 0.5}):
+    settings: list[dict[str, Any]] = [{"inner": 0}, {"penalty": 0.0}, {"growth": 0.5}]
+    for wrong in settings:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             mpc.lagrangian(problem(slow), mpc.cem, **wrong)
 

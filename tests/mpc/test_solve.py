@@ -1,6 +1,7 @@
 """`solve` and `implicit`: why they stop, what compiles, and derivatives against finite differences."""
 
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def test_tolerance_stops_early_and_says_so_without_another_compilation():
     planner = mpc.gradient(pushed(), optimizer=optax.sgd(0.2), starts=1)
     state = jnp.asarray(START, jnp.float32)
     spent = []
-    compiled = jax.jit(lambda tolerance: mpc.solve(planner, PARAMS, state, KEY, 500, tolerance=tolerance))
+    compiled: Any = jax.jit(lambda tolerance: mpc.solve(planner, PARAMS, state, KEY, 500, tolerance=tolerance))
     for tolerance in (1e-2, 1e-4):
         plan = compiled(tolerance)
         assert plan.status == mpc.Status.CONVERGED and plan.info["optimality"] <= tolerance
@@ -78,7 +79,8 @@ def test_what_cannot_be_asked():
     state = jnp.asarray(START, jnp.float32)
     with pytest.raises(ValueError, match="clock"):
         jax.jit(lambda s: mpc.solve(planner, PARAMS, s, KEY, 3, deadline=1.0))(state)
-    for wrong in ({"iterations": -1}, {"deadline": 0.0}, {"deadline": float("nan")}):
+    settings: list[dict[str, Any]] = [{"iterations": -1}, {"deadline": 0.0}, {"deadline": float("nan")}]
+    for wrong in settings:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             mpc.solve(planner, PARAMS, state, KEY, **wrong)
 
