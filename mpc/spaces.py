@@ -15,8 +15,8 @@ For a `Box`, `relax` and `decide` agree. For the discrete spaces `relax` is a po
 `decide` picks its largest coordinate. Whatever the variables are, NaN and infinite ones included, actions are in bounds.
 
 Some spaces tie a sequence's steps together: `held` decisions last for several steps, `rate_limited` actions change by no
-more than so much a step. They wrap another space and read time from the axis before the last, `[..., H, V]`. Planners call `bind`
-first, which tells the space what it needs to know of the problem's parameters.
+more than so much a step. They wrap another space and read time from the axis before the last, `[..., H, V]`. Planners call
+`bind` first, which tells the space what it needs to know of the problem's parameters.
 """
 
 import copy

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from mpc.constraints import tolerance as allowance
 from mpc.constraints import violation
@@ -138,7 +139,7 @@ def solve(
     tolerance: float | None = None,
     deadline: float | None = None,
 ) -> Plan:
-    """Plan from scratch; without a deadline in one compiled program that `jit`, `vmap` and, for fixed iterations, `grad` take.
+    """Plan from scratch; without a deadline one program that `jit`, `vmap` and, with fixed iterations, `grad` take.
 
     Args:
         planner: Any planner; compiled once per planner value, so build it once and keep it.
@@ -164,7 +165,7 @@ def solve(
         return _solve(planner, params, state, key, guess, tolerance, iterations)
     if not deadline > 0:
         raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((params, state, key, guess))):
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, state, key, guess))):
         raise ValueError(
             "a deadline needs a clock, which traced functions do not have: call solve outside of jit, vmap and grad"
         )

@@ -178,7 +178,7 @@ def _single(
             return jnp.sum(costs) + end(states[-1]) + pull, defects
 
         def update(_: int, carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
-            point, moments, _ = carry
+            point, moments = carry[:2]
             slopes = jax.tree.map(_finite, jax.grad(lagrangian, has_aux=True)(point)[0])
             change, moments = optimizer.update(slopes, moments, point)
             variables, scaled = jax.tree.map(lambda x, d: x + _finite(d), point, change)

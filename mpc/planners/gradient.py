@@ -118,7 +118,7 @@ def descent(
         return energy(problem, params, state, space.embed(space.bind(params).decide(variables)))
 
     def point(variables: jax.Array) -> jax.Array:
-        """Where the optimiser stands, `variables = place(point)`; an angle not quite at its bound, where it could not leave."""
+        """Where the optimiser stands, `variables = place(point)`; never quite at a bound, where an angle would stay."""
         if not curved:
             return variables
         most = 1 - 10 * jnp.finfo(variables.dtype).eps

@@ -119,45 +119,53 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         model = _Model(problem, params, state)
         variables = jnp.zeros((horizon, space.size)) if actions is None else space.project(space.encode(actions))
         states = jnp.broadcast_to(model.state, (horizon + 1, len(model.state)))
-        cost = jnp.asarray(jnp.inf)
-        if guessed is None:
-            still = Policy(jnp.zeros_like(variables), jnp.zeros((horizon, space.size, len(model.state))))
-            states, _, cost = _follow(model, variables, states, still, jnp.ones(()))
-        else:
+        expansion, policy = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: begin(model, states, variables)))
+        if guessed is not None:
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
-        least = jnp.asarray(damping)
-        expansion, optimality = _expand(model, states, variables, second_order > 1, parallel)
-        policy = _improve(expansion, least, parallel)
-        return IlqrMemory(variables, states, expansion, policy, least, jnp.ones(()), cost, optimality)
+            expansion, policy = begin(model, states, variables)
+        infinite = jnp.asarray(jnp.inf)
+        return IlqrMemory(variables, states, expansion, policy, jnp.asarray(damping), jnp.ones(()), infinite, infinite)
+
+    def begin(model: _Model, states: Array, variables: Array) -> tuple[Expansion, Policy]:
+        expansion, _ = _expand(model, states, variables, second_order > 1, parallel)
+        return expansion, _improve(expansion, jnp.asarray(damping), parallel)
 
     def step(params: PyTree, state: PyTree, memory: IlqrMemory) -> IlqrMemory:
-        model = _Model(problem, params, state)
+        """Once round; or twice, where the first time only finds out what the trajectory is and costs."""
+        fresh, model = jnp.isinf(memory.cost), _Model(problem, params, state)
+        return jax.lax.fori_loop(0, jnp.where(fresh, 2, 1), lambda _, m: around(model, m), memory)
+
+    def around(model: _Model, memory: IlqrMemory) -> IlqrMemory:
+        sizes = jnp.asarray(STEP_SIZES, memory.best.dtype)
+        nothing = (memory.states, memory.best, jnp.full_like(memory.cost, jnp.inf), jnp.asarray(-1))
 
         def search(policy: Policy) -> tuple[Array, Array, Array, Array]:
-            """The trajectory at the longest step that lowers the energy, and which step that is."""
+            """States, variables and cost at the longest step that lowers the energy, and which of the sizes that is."""
             follow = partial(_follow, model, memory.best, memory.states, policy)
-            sizes = jnp.asarray(STEP_SIZES, memory.best.dtype)
             if parallel:
-                states, variables, costs = jax.vmap(follow)(sizes)
-                first = jnp.argmax(costs < memory.cost)
-                return states[first], variables[first], costs[first], first
-            tried = (*follow(sizes[0]), jnp.asarray(0))
+                tried = jax.vmap(follow)(sizes)
+                first = jnp.argmax(tried[2] < memory.cost)
+                return (*jax.tree.map(lambda x: x[first], tried), first)
+
+            def missing(tried: tuple) -> Array:
+                return ~(tried[2] < memory.cost) & (tried[3] < len(sizes) - 1)
 
             def shorter(tried: tuple) -> tuple:
-                return (*follow(sizes[tried[-1] + 1]), tried[-1] + 1)
+                return (*follow(sizes[tried[3] + 1]), tried[3] + 1)
 
-            return jax.lax.while_loop(lambda t: ~(t[2] < memory.cost) & (t[-1] < len(sizes) - 1), shorter, tried)
+            return jax.lax.while_loop(missing, shorter, nothing)
 
         def failing(carry: tuple) -> Array:
-            tries, mu, (_, _, cost, _) = carry
-            return ~(cost < memory.cost) & (tries < TRIES) & (mu < LARGEST)
+            tries, mu, found = carry
+            return ~(found[2] < memory.cost) & (tries < TRIES) & (mu < LARGEST)
 
         def harder(carry: tuple) -> tuple:
             tries, mu, _ = carry
-            mu = GROWTH * mu
-            return tries + 1, mu, search(_improve(memory.expansion, mu, parallel))
+            mu = jnp.where(tries > 0, GROWTH * mu, mu)
+            policy = jax.lax.cond(tries > 0, lambda: _improve(memory.expansion, mu, parallel), lambda: memory.policy)
+            return tries + 1, mu, search(policy)
 
-        start = (jnp.asarray(1), memory.damping, search(memory.policy))
+        start = (jnp.asarray(0), jnp.minimum(memory.damping, LARGEST / GROWTH), nothing)
         _, mu, (states, variables, cost, size) = jax.lax.while_loop(failing, harder, start)
         better = cost < memory.cost
         states, variables = jnp.where(better, states, memory.states), jnp.where(better, variables, memory.best)

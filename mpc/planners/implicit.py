@@ -21,6 +21,8 @@ from mpc.rollout import energy, rollout
 
 PyTree = Any
 
+NEAR = 1e-3  # of a bound, in variables: where the search may have ended just short of it
+
 
 def implicit(
     planner: Planner, params: PyTree, state: PyTree, key: jax.Array, iterations: int = 100, **settings: Any
@@ -96,15 +98,16 @@ def _active_set(
     problem: Problem, start: jax.Array, slope: jax.Array, values: jax.Array, jacobian: jax.Array, equal: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Which variables no bound holds, which constraints hold with equality, and their duals, by least squares."""
-    space, near = problem.action_space, jnp.sqrt(jnp.finfo(start.dtype).eps)
+    space = problem.action_space
     far = jnp.full((problem.horizon, space.size), jnp.inf, start.dtype)
     low, high = (space.project(x).reshape(-1) for x in (-far, far))
-    at_low, at_high = start <= low + near, start >= high - near
+    at_low, at_high = start <= low + NEAR, start >= high - NEAR
     inside = ~(at_low | at_high)
     tight = equal | (values >= -100 * tolerance(values.dtype))
     rows = jnp.where(tight[:, None] & inside, jacobian, 0.0)
     duals = jnp.linalg.lstsq(rows.T, jnp.where(inside, -slope, 0.0))[0] if len(values) else values
     active = tight & (equal | (duals > 0))
     pull = slope + jnp.where(active, duals, 0.0) @ jacobian
-    held = (at_low & (pull > 0)) | (at_high & (pull < 0)) | (low == high)
+    # a step along the gradient would end at the bound (Bertsekas 1982)
+    held = (at_low & (pull > start - low)) | (at_high & (-pull > high - start)) | (low == high)
     return ~held, active, jnp.where(active, duals, 0.0)

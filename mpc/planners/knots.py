@@ -7,6 +7,7 @@ Between knots the plan is interpolated, which is linear in the knots: `variables
 from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Interpolation = Literal["zero", "linear", "cubic"]
@@ -84,5 +85,5 @@ def _matrix(horizon: int, count: int, interpolation: Interpolation) -> np.ndarra
 
 
 def _apply(matrix: np.ndarray, values: jax.Array) -> jax.Array:
-    flat = matrix.astype(values.dtype) @ values.reshape(len(values), -1)
+    flat = jnp.asarray(matrix, values.dtype) @ values.reshape(len(values), -1)
     return flat.reshape(len(matrix), *values.shape[1:])

@@ -54,7 +54,7 @@ class Candidate(NamedTuple):
 class LagrangianMemory(NamedTuple):
     """The inner planner's memory, the duals `[H, C]` and the penalty it works under, and the best candidate.
 
-    `spent`: inner steps since the duals moved. `missed`: by how much feasibility or complementarity was missed when they did.
+    `spent`: inner steps since the duals moved. `missed`: how far feasibility or complementarity was missed then.
     `cost`: the augmented energy.
     """
 

@@ -170,18 +170,18 @@ def parallel_backward(expansion: Expansion, damping: Array, floor: Array, rounds
     def clamps(policy: Array) -> Array:
         return (policy[:, :, -1] <= low) | (policy[:, :, -1] >= high)
 
-    def unsettled(carry: tuple[Array, Array, Array]) -> Array:
-        count, policy, clamped = carry
-        return (count < rounds) & (clamps(policy) != clamped).any()
+    def unsettled(carry: tuple[Array, Array, Array, Array]) -> Array:
+        count, _, _, settled = carry
+        return (count < rounds) & ~settled
 
-    def repeat(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        count, policy, _ = carry
-        clamped = clamps(policy)
-        return count + 1, policy_for(jnp.where(clamped, policy[:, :, -1], 0.0), clamped), clamped
+    def repeat(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        count, policy, clamped, _ = carry
+        policy = policy_for(jnp.where(clamped, policy[:, :, -1], 0.0), clamped)
+        return count + 1, policy, clamps(policy), (clamps(policy) == clamped).all()
 
-    free = jnp.zeros(low.shape, bool)
-    start = (jnp.asarray(1), policy_for(jnp.zeros_like(low), free), free)
-    _, policy, _ = jax.lax.while_loop(unsettled, repeat, start)
+    nothing = jnp.zeros((*low.shape, defects.shape[1] + 1), low.dtype)
+    start = (jnp.asarray(0), nothing, jnp.zeros(low.shape, bool), jnp.asarray(False))
+    _, policy, _, _ = jax.lax.while_loop(unsettled, repeat, start)
     return Policy(policy[:, :, -1], policy[:, :, :-1])
 
 

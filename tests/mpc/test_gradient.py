@@ -1,5 +1,7 @@
 """The gradient planner against known optima, finite differences, loops and bad models."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
+from mpc.planners.multistart import propose, side_by_side
+
+KEY = jax.random.key(0)
 
 
 def pendulum() -> mpc.Problem:
@@ -180,3 +185,130 @@ def test_a_plan_of_choices_is_never_dearer_than_its_guess():
     plan = mpc.solve(mpc.gradient(problem, starts=1), None, start, jax.random.key(0), 50, guess=guess)
     assert balanced < 10.0
     assert float(plan.cost) <= balanced + 1e-4
+
+
+def test_lbfgs_settles_on_bounds_and_inside_them():
+    plan = mpc.solve(mpc.gradient(pendulum(), optimizer="lbfgs", starts=4), None, jnp.array([jnp.pi, 0.0]), KEY, 80)
+    assert float(plan.cost) == pytest.approx(170.0449, abs=2e-3)
+    assert (np.abs(plan.actions) > 2 - 1e-5).any() and (np.abs(plan.actions) <= 2).all()
+
+
+def test_any_optimiser_that_searches_along_a_line_will_do():
+    problem = linear()
+    plan = mpc.solve(mpc.gradient(problem, optimizer=optax.lbfgs(memory_size=3), starts=1), None, jnp.ones(1), KEY, 30)
+    exact = mpc.solve(mpc.ilqr(problem), None, jnp.ones(1), KEY, 5)
+    np.testing.assert_allclose(plan.actions, exact.actions, atol=1e-3)
+
+
+def linear(horizon: int = 6) -> mpc.Problem:
+    return mpc.Problem(
+        lambda p, s, a: 0.9 * s + 0.2 * a,
+        lambda p, s, a, t: s @ s + 0.1 * a @ a,
+        horizon=horizon,
+        action_space=mpc.Box([-9.0], [9.0]),
+    )
+
+
+def test_normalised_steps_do_not_hang_on_the_scale_of_the_energy():
+    def scaled(scale):
+        return mpc.Problem(
+            lambda p, s, a: s + a,
+            lambda p, s, a, t: scale * jnp.sum(s * s),
+            lambda p, s: scale * jnp.sum(s * s),
+            horizon=4,
+            action_space=mpc.Box([-1.0], [1.0]),
+        )
+
+    plans = [
+        mpc.solve(mpc.gradient(scaled(s), optimizer=optax.sgd(0.02), starts=1, normalise=True), None, jnp.ones(1), KEY, 20)
+        for s in (1.0, 1e6)
+    ]
+    np.testing.assert_allclose(plans[0].actions, plans[1].actions, atol=1e-3)
+    assert float(plans[0].cost) < 4.0
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(None, [27, 9, 3, 1]), (5.0, [5, 5, 3, 1]), (100.0, [27, 9, 3, 1])])
+def test_clipped_costates(clip, expected):
+    """Each step triples the costate of a linear terminal cost, until it is clipped."""
+    problem = mpc.Problem(
+        lambda p, s, a: 3.0 * s + a,
+        lambda p, s, a, t: jnp.zeros(()),
+        lambda p, s: s[0],
+        horizon=4,
+        action_space=mpc.Box([-1.0], [1.0]),
+    )
+    planner = mpc.gradient(problem, optimizer=optax.sgd(1e-3), starts=1, clip=clip)
+    memory = planner.init(None, jnp.zeros(1), KEY, jnp.zeros((4, 1)))
+    after = planner.step(None, jnp.zeros(1), memory)
+    np.testing.assert_allclose(-1e3 * after.variables[:, 0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 7, 16])
+def test_rematerialised_energies_have_the_same_gradient(horizon):
+    problem, actions = linear(horizon), jnp.linspace(-1, 1, horizon)[:, None]
+    plain, again = (
+        jax.value_and_grad(lambda a, remat=remat: mpc.energy(problem, None, jnp.ones(1), a, remat=remat))(actions)
+        for remat in (False, True)
+    )
+    np.testing.assert_allclose(plain[0], again[0], rtol=1e-6)
+    np.testing.assert_allclose(plain[1], again[1], rtol=1e-5)
+
+
+def neural(horizon: int, latent: int) -> mpc.Problem:
+    """A residual network imagined over `horizon` steps."""
+
+    def dynamics(params, state, action):
+        hidden = jax.nn.silu(params["in"] @ jnp.concatenate([state, action]))
+        return state + params["out"] @ hidden
+
+    return mpc.Problem(dynamics, lambda p, s, a, t: s @ s, horizon=horizon, action_space=mpc.Box(-np.ones(2), np.ones(2)))
+
+
+def held(horizon: int, latent: int, starts: int, remat: bool) -> int:
+    """Bytes that one compiled step of the planner needs beside its arguments and results."""
+    planner = mpc.gradient(neural(horizon, latent), starts=starts, remat=remat)
+    params = {"in": np.zeros((2 * latent, latent + 2), np.float32), "out": np.zeros((latent, 2 * latent), np.float32)}
+    state, key = jnp.zeros(latent), jax.random.key(0)
+    memory = jax.eval_shape(planner.init, params, state, key)
+    compiled = jax.jit(planner.step).lower(params, state, memory).compile()
+    analysis: Any = compiled.memory_analysis()
+    return analysis.temp_size_in_bytes
+
+
+def test_rematerialised_memory_grows_with_the_root_of_the_horizon():
+    """Extrapolated: horizon 1,000, latent 512, 64 starts need less than 4 GiB."""
+    latent, starts = 64, 8
+    small, large = (held(h, latent, starts, remat=True) for h in (100, 400))
+    assert large < 0.25 * held(400, latent, starts, remat=False)
+    assert large < 2.5 * small
+    per_state = (large - small) / ((2 * 20 - 2 * 10) * starts * latent * 4)  # buffers the size of a state, per step kept
+    assert per_state * 2 * np.sqrt(1000) * 64 * 512 * 4 < 4 * 2**30
+
+
+def test_screening_drops_hopeless_starts():
+    planner = mpc.gradient(pendulum(), starts=2, screen=(16, 30))
+    state = jnp.array([jnp.pi, 0.0])
+    memory = jax.jit(planner.init)(None, state, KEY)
+    assert memory.starts.variables.shape == (2, 50, 1)
+    every = jax.jit(mpc.gradient(pendulum(), starts=16).init)(None, state, KEY)
+    assert every.starts.variables.shape == (16, 50, 1)
+    few = mpc.solve(planner, None, state, KEY, 1)
+    blind = mpc.solve(mpc.gradient(pendulum(), starts=2), None, state, KEY, 1)
+    assert float(few.cost) < float(blind.cost)
+
+
+def test_a_proposal_takes_the_place_of_the_last_start():
+    for starts in (1, 3):
+        planner = mpc.gradient(linear(), starts=starts)
+        proposal = 0.25 * jnp.ones((6, 1))
+        memory = propose(planner.init(None, jnp.ones(1), KEY), proposal)
+        np.testing.assert_array_equal(side_by_side(memory).variables[-1], proposal)
+        assert side_by_side(memory).best.shape == (starts, 6, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"clip": 0.0}, {"optimizer": "newton"}, {"optimizer": "lbfgs", "normalise": True}, {"spread": -1.0}]
+)
+def test_settings_that_cannot_be_meant(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        mpc.gradient(linear(), **wrong)

@@ -14,6 +14,7 @@ import mpc
 from mpc.planners.riccati import Expansion, backward, factorise, limited_policy, parallel_backward, substitute
 
 FLOOR = jnp.asarray(1e-6)
+POLICY = jax.jit(limited_policy)
 
 
 def positive_definite(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -33,15 +34,17 @@ def linear_quadratic(controls: int, bound: float, horizon: int = 20) -> tuple[mp
     state = np.array([1.0, -0.5, 0.3])
     problem = mpc.Problem(
         lambda p, s, u: jnp.asarray(a, s.dtype) @ s + jnp.asarray(b, s.dtype) @ u,
-        lambda p, s, u, t: 0.5 * s @ q.astype(np.float32) @ s + 0.5 * u @ r.astype(np.float32) @ u + u @ n.astype(np.float32) @ s,
+        lambda p, s, u, t: (
+            0.5 * s @ q.astype(np.float32) @ s + 0.5 * u @ r.astype(np.float32) @ u + u @ n.astype(np.float32) @ s
+        ),
         lambda p, s: 0.5 * s @ q.astype(np.float32) @ s,
         horizon=horizon,
         action_space=mpc.Box([-bound] * controls, [bound] * controls),
     )
-    return problem, state, 0.5 * state @ value @ state, -gain @ state
+    return problem, state, float(0.5 * state @ value @ state), np.asarray(-gain @ state)
 
 
-def pendulum() -> mpc.Problem:
+def pendulum(horizon: int = 50) -> mpc.Problem:
     """The swing-up reference problem whose best known optimum is 170.04488."""
 
     def dynamics(params, state, action):
@@ -54,13 +57,13 @@ def pendulum() -> mpc.Problem:
     def terminal(params, state):
         return 20.0 * (1.0 - jnp.cos(state[0])) + state[1] ** 2
 
-    return mpc.Problem(dynamics, cost, terminal, horizon=50, action_space=mpc.Box([-2.0], [2.0]))
+    return mpc.Problem(dynamics, cost, terminal, horizon=horizon, action_space=mpc.Box([-2.0], [2.0]))
 
 
 HANGING = jnp.array([jnp.pi, 0.0])
 
 
-def exact_cost(actions: np.ndarray) -> float:
+def exact_cost(actions: jax.Array) -> float:
     theta, omega, total = np.pi, 0.0, 0.0
     for u in np.asarray(actions, np.float64)[:, 0]:
         total += 2 * (1 - np.cos(theta)) + 0.1 * omega**2 + 0.001 * u**2
@@ -69,33 +72,30 @@ def exact_cost(actions: np.ndarray) -> float:
     return total + 20 * (1 - np.cos(theta)) + omega**2
 
 
-@pytest.mark.parametrize("controls", [1, 2])
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize(("controls", "parallel"), [(1, False), (2, False), (2, True)])
 def test_linear_quadratic_problems_take_one_iteration(controls, parallel):
-    problem, state, optimum, action = linear_quadratic(controls, bound=50.0)
-    planner = mpc.ilqr(problem, parallel=parallel)
-    guess = jnp.ones((problem.horizon, controls))
+    problem, state, optimum, action = linear_quadratic(controls, bound=np.inf, horizon=3 if parallel else 20)
+    planner = mpc.ilqr(problem, parallel=parallel, second_order=0.0)
+    guess = 0.1 * jnp.ones((problem.horizon, controls))
     plan = mpc.solve(planner, None, jnp.asarray(state, jnp.float32), jax.random.key(0), iterations=1, guess=guess)
     assert float(plan.cost) == pytest.approx(optimum, rel=1e-5)
     np.testing.assert_allclose(plan.actions[0], action, atol=1e-3)
 
 
-@pytest.mark.parametrize("controls", [1, 2])
-def test_limited_linear_quadratic_problems_meet_the_optimality_conditions(controls):
-    problem, state, _, _ = linear_quadratic(controls, bound=0.1)
+def test_limited_linear_quadratic_problems_meet_the_optimality_conditions():
+    problem, state, _, _ = linear_quadratic(2, bound=1.5)
     state = jnp.asarray(state, jnp.float32)
-    plan = mpc.solve(mpc.ilqr(problem), None, state, jax.random.key(0), iterations=12)
+    plan = mpc.solve(mpc.ilqr(problem, second_order=0.0), None, state, jax.random.key(0), iterations=12)
     slope = np.asarray(jax.grad(lambda u: mpc.energy(problem, None, state, u))(plan.actions))
     actions = np.asarray(plan.actions)
-    clamped = np.abs(actions) > 0.1 - 1e-6
+    clamped = np.abs(actions) > 1.5 - 1e-5
     assert clamped.any() and not clamped.all()
     assert (slope * np.sign(actions))[clamped].max() < 1e-3  # pushes outwards
     assert np.abs(slope[~clamped]).max() < 2e-3
 
 
-@pytest.mark.parametrize("second_order", [0.0, 0.003, np.inf])
-def test_pendulum_reaches_its_best_known_optimum(second_order):
-    planner = mpc.ilqr(pendulum(), second_order=second_order)
+def test_pendulum_reaches_its_best_known_optimum():
+    planner = mpc.ilqr(pendulum())
     plan = mpc.solve(planner, None, HANGING, jax.random.key(1), iterations=40, tolerance=1e-3)
     assert exact_cost(plan.actions) == pytest.approx(170.04488, abs=1e-4)
     assert plan.status == mpc.Status.CONVERGED and plan.info["iterations"] < 30
@@ -128,15 +128,14 @@ def test_an_infeasible_guess_of_states_is_followed_and_closed():
         horizon=30,
         action_space=mpc.Box([-50.0], [50.0]),
     )
-    planner, state = mpc.ilqr(problem), jnp.array([0.5, 0.0])
+    planner, state = mpc.ilqr(problem, second_order=0.0), jnp.array([0.5, 0.0])
     actions, states = jnp.zeros((30, 1)), jnp.linspace(state, jnp.zeros(2), 31)
-    memory = planner.init(None, state, jax.random.key(0), (actions, states))
-    assert jnp.isinf(memory.cost)
-    memory = planner.step(None, state, memory)
-    assert float(memory.cost) < 20 < float(mpc.energy(problem, None, state, actions)) or jnp.isfinite(memory.cost)
-    plan = planner.plan(None, state, memory)
-    np.testing.assert_allclose(memory.states, plan.states, rtol=1e-3, atol=1e-3)  # defects are closed
-    assert not np.isfinite(float(mpc.energy(problem, None, state, actions)))
+    assert not np.isfinite(mpc.energy(problem, None, state, actions))
+    memory = jax.jit(planner.init)(None, state, jax.random.key(0), (actions, states))
+    assert jnp.isinf(memory.cost) and jnp.abs(memory.expansion.defects).max() > 0.1
+    memory = jax.jit(planner.step)(None, state, memory)
+    assert float(memory.cost) < 20
+    np.testing.assert_allclose(memory.expansion.defects, 0.0, atol=1e-5)
 
 
 def expansion(seed: int, horizon: int, controls: int, states: int, limit: float) -> Expansion:
@@ -144,17 +143,23 @@ def expansion(seed: int, horizon: int, controls: int, states: int, limit: float)
     size = controls + states
     jacobian = 0.5 * rng.standard_normal((horizon, states, size))
     hessian = np.stack([positive_definite(rng, size) for _ in range(horizon)])
-    low, high = -limit * rng.uniform(size=(horizon, controls)), limit * rng.uniform(size=(horizon, controls))
-    parts = (jacobian, 0.3 * rng.standard_normal((horizon, states)), rng.standard_normal((horizon, size)), hessian, low, high)
-    return Expansion(*map(jnp.float32, parts), jnp.float32(rng.standard_normal(states)), jnp.float32(positive_definite(rng, states)))
+    return Expansion(
+        jacobian=jnp.float32(jacobian),
+        defects=jnp.float32(0.3 * rng.standard_normal((horizon, states))),
+        gradient=jnp.float32(rng.standard_normal((horizon, size))),
+        hessian=jnp.float32(hessian),
+        low=jnp.float32(-limit * rng.uniform(size=(horizon, controls))),
+        high=jnp.float32(limit * rng.uniform(size=(horizon, controls))),
+        terminal_gradient=jnp.float32(rng.standard_normal(states)),
+        terminal_hessian=jnp.float32(positive_definite(rng, states)),
+    )
 
 
 @pytest.mark.parametrize("controls", [1, 2])
-@pytest.mark.parametrize("limit", [np.inf, 0.5])
-def test_the_parallel_pass_equals_the_sequential_one(controls, limit):
+def test_the_parallel_pass_equals_the_sequential_one(controls):
     one_after_other, at_once = jax.jit(backward), jax.jit(parallel_backward)
-    for seed in range(4):
-        problem = expansion(seed, 13, controls, 3, limit)
+    for seed, limit in enumerate((np.inf, np.inf, 0.5, 0.5, 0.2)):
+        problem = expansion(seed, 6, controls, 3, limit)
         expected, got = (f(problem, jnp.asarray(0.1), FLOOR) for f in (one_after_other, at_once))
         np.testing.assert_allclose(got.feedforward, expected.feedforward, atol=2e-4)
         np.testing.assert_allclose(got.gain, expected.gain, atol=2e-4)
@@ -165,7 +170,7 @@ def test_the_parallel_pass_equals_the_sequential_one(controls, limit):
 def test_the_policy_of_a_backward_pass_minimises_the_quadratic():
     """Without limits: against one dense solve over all controls, defects included."""
     problem = expansion(5, 6, 2, 3, np.inf)
-    policy = backward(problem, jnp.asarray(0.0), FLOOR)
+    policy = jax.jit(backward)(problem, jnp.asarray(0.0), FLOOR)
 
     def total(changes):
         state, energy = jnp.zeros(3), 0.0
@@ -191,7 +196,7 @@ def test_limited_policies_equal_brute_force_over_active_sets(seed, size):
     rng = np.random.default_rng(seed)
     hessian, cross, gradient = positive_definite(rng, size), rng.standard_normal((size, 2)), 2 * rng.standard_normal(size)
     low, high = -rng.uniform(0.1, 1.0, size), rng.uniform(0.1, 1.0, size)
-    best, chosen = np.inf, None
+    best, chosen = np.inf, np.zeros(size)
     for ends in itertools.product((-1, 0, 1), repeat=size):
         k = np.where(np.array(ends) < 0, low, np.where(np.array(ends) > 0, high, 0.0))
         free = np.array(ends) == 0
@@ -201,7 +206,7 @@ def test_limited_policies_equal_brute_force_over_active_sets(seed, size):
         if (k >= low - 1e-9).all() and (k <= high + 1e-9).all() and energy < best:
             best, chosen = energy, k
     model = jnp.float32(np.concatenate([hessian, cross, gradient[:, None]], axis=1))
-    got = np.asarray(limited_policy(model, jnp.float32(low), jnp.float32(high), FLOOR))
+    got = np.asarray(POLICY(model, jnp.float32(low), jnp.float32(high), FLOOR))
     k = got[:, -1]
     assert (k >= np.float32(low)).all() and (k <= np.float32(high)).all()
     assert gradient @ k + 0.5 * k @ hessian @ k == pytest.approx(best, abs=1e-4)
@@ -224,15 +229,17 @@ def test_factors_are_exact_where_positive_and_positive_where_not():
 
 
 def test_trying_step_sizes_at_once_or_in_turn_comes_to_the_same():
+    problem, state = pendulum(horizon=6), jnp.array([0.3, 0.0])
     plans = [
-        mpc.solve(mpc.ilqr(pendulum(), parallel=p), None, HANGING, jax.random.key(2), iterations=30) for p in (True, False)
+        mpc.solve(mpc.ilqr(problem, parallel=p, second_order=0.0), None, state, jax.random.key(2), iterations=12)
+        for p in (True, False)
     ]
     np.testing.assert_allclose(plans[0].cost, plans[1].cost, rtol=1e-5)
-    np.testing.assert_allclose(plans[0].actions, plans[1].actions, atol=2e-2)
+    np.testing.assert_allclose(plans[0].actions, plans[1].actions, atol=1e-2)
 
 
 def test_vmapped_solves_equal_single_ones():
-    planner = mpc.ilqr(pendulum())
+    planner = mpc.ilqr(pendulum(horizon=20), second_order=0.0)
     states = jnp.array([[jnp.pi, 0.0], [1.0, -1.0], [0.1, 0.2]])
     keys = jax.random.split(jax.random.key(2), 3)
     together = jax.vmap(lambda s, k: mpc.solve(planner, None, s, k, iterations=15).cost)(states, keys)
@@ -241,8 +248,8 @@ def test_vmapped_solves_equal_single_ones():
 
 
 def test_a_shifted_plan_converges_sooner_than_a_new_one():
-    planner = mpc.ilqr(pendulum())
-    step = jax.jit(planner.step)
+    planner = mpc.ilqr(pendulum(), second_order=0.0)
+    init, step = jax.jit(planner.init), jax.jit(planner.step)
 
     def iterations(memory, state) -> int:
         for count in range(1, 60):
@@ -251,24 +258,24 @@ def test_a_shifted_plan_converges_sooner_than_a_new_one():
                 return count
         return 60
 
-    memory = planner.init(None, HANGING, jax.random.key(3))
+    memory = init(None, HANGING, jax.random.key(3))
     for _ in range(25):
         memory = step(None, HANGING, memory)
     later = pendulum().dynamics(None, HANGING, 2.0 * memory.best[0])
     assert iterations(planner.shift(memory), later) <= 6
-    assert iterations(planner.init(None, later, jax.random.key(4)), later) > 8
+    assert iterations(init(None, later, jax.random.key(4)), later) > 8
 
 
 def test_states_of_any_make_and_discrete_actions():
     problem = mpc.Problem(
-        lambda p, s, a: {"far": (s["far"] + a @ jnp.array([-1.0, 0.0, 1.0]),), "still": s["still"]},
+        lambda p, s, a: {"far": (s["far"][0] + a @ jnp.array([-1.0, 0.0, 1.0]),), "still": s["still"]},
         lambda p, s, a, t: s["far"][0] ** 2 + jnp.sum(s["still"]) ** 2,
         lambda p, s: 10 * s["far"][0] ** 2,
         horizon=6,
         action_space=mpc.Discrete(3),
     )
     state = {"far": (jnp.asarray(4.0),), "still": jnp.zeros((2, 2))}
-    plan = mpc.solve(mpc.ilqr(problem, starts=4), None, state, jax.random.key(0), iterations=20)
+    plan = mpc.solve(mpc.ilqr(problem, starts=4, second_order=0.0), None, state, jax.random.key(0), iterations=20)
     assert plan.actions.tolist()[:4] == [0, 0, 0, 0]
     assert float(plan.cost) == 16 + 9 + 4 + 1
     assert plan.states["still"].shape == (7, 2, 2)
@@ -278,7 +285,7 @@ def test_a_model_that_breaks_gives_a_status_and_bounded_actions():
     problem = mpc.Problem(
         lambda p, s, a: s * jnp.nan, lambda p, s, a, t: jnp.sum(s), horizon=5, action_space=mpc.Box([-1.0], [1.0])
     )
-    plan = mpc.solve(mpc.ilqr(problem, starts=2), None, jnp.ones(2), jax.random.key(0), iterations=3)
+    plan = mpc.solve(mpc.ilqr(problem, starts=2, second_order=0.0), None, jnp.ones(2), jax.random.key(0), iterations=3)
     assert plan.status == mpc.Status.NOT_FINITE
     assert np.isfinite(plan.actions).all() and (np.abs(plan.actions) <= 1).all()
 
@@ -290,7 +297,7 @@ def test_steps_into_a_forbidden_region_are_rejected():
         horizon=5,
         action_space=mpc.Box([-1.0], [1.0]),
     )
-    planner = mpc.ilqr(problem)
+    planner = mpc.ilqr(problem, second_order=0.0)
     plan = mpc.solve(planner, None, jnp.zeros(1), jax.random.key(0), iterations=20, guess=jnp.zeros((5, 1)))
     assert np.isfinite(plan.cost) and float(plan.cost) < 5.0 and plan.status == mpc.Status.ITERATIONS
 
@@ -302,7 +309,7 @@ def test_loops_are_hoisted(monkeypatch):
 
     def seconds(problem: mpc.Problem) -> float:
         planner = mpc.ilqr(problem, second_order=0.0)
-        memory = planner.init(None, HANGING, jax.random.key(0))
+        memory = jax.jit(planner.init)(None, HANGING, jax.random.key(0))
         run = jax.jit(lambda m: jax.lax.fori_loop(0, 20, lambda _, m: planner.step(None, HANGING, m), m).cost)
         run(memory).block_until_ready()
         taken = []

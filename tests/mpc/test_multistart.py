@@ -96,9 +96,7 @@ def test_starts_are_what_single_solves_would_be():
 
 
 def test_the_first_start_is_the_guess_and_the_others_are_noise_of_the_given_spread():
-    problem = mpc.Problem(
-        lambda p, s, a: s, lambda p, s, a, t: jnp.sum(a), horizon=200, action_space=mpc.Box([-2.0], [2.0])
-    )
+    problem = mpc.Problem(lambda p, s, a: s, lambda p, s, a, t: jnp.sum(a), horizon=200, action_space=mpc.Box([-2.0], [2.0]))
     guess = jnp.linspace(-1.9, 1.9, 200)[:, None]
     best = side_by_side(multistart(descent(problem), starts=20, spread=0.1).init(None, STATE, jax.random.key(0), guess)).best
     np.testing.assert_allclose(best[0], guess / 2, atol=1e-6)
@@ -131,7 +129,9 @@ def test_one_start_costs_nothing():
     planner = multistart(single, starts=1)
     assert planner.step is single.step and planner.shift is single.shift
     plan = mpc.solve(planner, None, STATE, jax.random.key(0), iterations=40)
-    assert abs(float(plan.actions[0, 0])) == pytest.approx(0.5, abs=0.05)  # not stuck on the ridge at zero: it began in noise
+    assert abs(float(plan.actions[0, 0])) == pytest.approx(
+        0.5, abs=0.05
+    )  # not stuck on the ridge at zero: it began in noise
     assert plan.info["start_costs"].shape == (1,)
     guessed = planner.init(None, STATE, jax.random.key(0), jnp.array([[0.4]]))
     np.testing.assert_allclose(guessed.best, [[0.4]], atol=1e-6)
