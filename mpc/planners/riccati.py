@@ -76,7 +76,7 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
     """Minimise a quadratic in the controls within their limits, for the present state and for states nearby.
 
     `½ δuᵀ H δu + δuᵀ (C δx + g)` over `low <= δu <= high`, whose answer is `δu = k + K δx`. One control is solved in closed
-    form; several by projected Newton (Tassa, Mansard & Todorov 2014, algorithm 1). Controls that end at a limit get no
+    form; several by projected Newton (Tassa, Mansard & Todorov 2014, algorithm 1) and coordinate descent in turn. Controls that end at a limit get no
     feedback.
 
     Args:
@@ -112,7 +112,11 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
         newton = solve(free(k), (gradient + hessian @ k)[:, None])[:, 0]
         tried = jnp.clip(k + jnp.array([1.0, 0.5, 0.1, 0.0], k.dtype)[:, None] * newton, low, high)
         values = tried @ gradient + 0.5 * jnp.sum(tried * (tried @ hessian), axis=1)
-        return tried[jnp.argmin(values)]
+        k = tried[jnp.argmin(values)]
+        for i in range(size):  # clipped Newton steps may all lead uphill; along one control at a time none ever does
+            best = k[i] - (gradient[i] + hessian[i] @ k) / hessian[i, i]
+            k = jnp.where(jnp.arange(size) == i, jnp.clip(best, low[i], high[i]), k)
+        return k
 
     k = jax.lax.fori_loop(0, size + 2, improve, jnp.clip(jnp.zeros_like(gradient), low, high))
     return jnp.concatenate([solve(free(k), right[:, :-1]), k[:, None]], axis=1)

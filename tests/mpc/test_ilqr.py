@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import mpc
@@ -192,6 +192,7 @@ def test_the_policy_of_a_backward_pass_minimises_the_quadratic():
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**30), size=st.sampled_from([1, 2, 3]))
+@example(seed=25751, size=3)  # where clipped Newton steps alone get stuck
 def test_limited_policies_equal_brute_force_over_active_sets(seed, size):
     rng = np.random.default_rng(seed)
     hessian, cross, gradient = positive_definite(rng, size), rng.standard_normal((size, 2)), 2 * rng.standard_normal(size)
