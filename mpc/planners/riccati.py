@@ -76,8 +76,8 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
     """Minimise a quadratic in the controls within their limits, for the present state and for states nearby.
 
     `½ δuᵀ H δu + δuᵀ (C δx + g)` over `low <= δu <= high`, whose answer is `δu = k + K δx`. One control is solved in closed
-    form; several by projected Newton (Tassa, Mansard & Todorov 2014, algorithm 1) and coordinate descent in turn. Controls that end at a limit get no
-    feedback.
+    form; several by projected Newton (Tassa, Mansard & Todorov 2014, algorithm 1) and coordinate descent in turn. Controls
+    that end at a limit get no feedback.
 
     Args:
         model: `[H | C | g]`, `[V, V + N + 1]`.
