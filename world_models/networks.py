@@ -28,11 +28,15 @@ class MLP(nnx.Module):
         if len(sizes) < 2:
             raise ValueError(f"an MLP needs the sizes of its inputs and outputs, at least; got {sizes}")
         leading = () if members is None else (members,)
-        kernels, biases = [], []
-        for index, (inputs, outputs) in enumerate(pairwise(sizes)):
-            scale = inputs**-0.5 * (last_scale if index == len(sizes) - 2 else 1.0)
-            kernel = scale * jax.random.truncated_normal(rngs.params(), -2.0, 2.0, (*leading, inputs, outputs))
-            kernels.append(nnx.Param(kernel))
+        layers = list(pairwise(sizes))
+        # drawn in one piece: compiling a generator for every layer takes seconds
+        drawn = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, (*leading, sum(i * o for i, o in layers)))
+        kernels, biases, used = [], [], 0
+        for index, (inputs, outputs) in enumerate(layers):
+            scale = inputs**-0.5 * (last_scale if index == len(layers) - 1 else 1.0)
+            kernel = drawn[..., used : used + inputs * outputs].reshape(*leading, inputs, outputs)
+            used += inputs * outputs
+            kernels.append(nnx.Param(scale * kernel))
             biases.append(nnx.Param(jnp.zeros((*leading, 1, outputs) if leading else (outputs,))))
         self.kernels, self.biases = nnx.List(kernels), nnx.List(biases)
 

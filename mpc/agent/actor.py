@@ -24,6 +24,7 @@ from world_models.base import Imagined
 from world_models.networks import MLP
 
 PyTree = Any
+CRITICS = 2
 
 
 class Practice(NamedTuple):
@@ -90,26 +91,28 @@ def actor_critic(
         >>> variables = minds.act(practice.steady, latent)  # doctest: +SKIP
     """
 
-    def build(rngs: nnx.Rngs, outputs: int) -> MLP:  # beginning as a constant 0: no preference, and no cost to come
-        return MLP((latent, hidden, hidden, outputs), last_scale=0.0, rngs=rngs)
-
-    graphs = [nnx.split(nnx.eval_shape(lambda n=n: build(nnx.Rngs(0), n)))[0] for n in (space.size, 1)]
+    # beginning as a constant 0: no preference, and no cost to come
+    shape = partial(MLP, (latent, hidden, hidden, space.size), last_scale=0.0), partial(
+        MLP, (latent, hidden, hidden, 1), members=CRITICS, last_scale=0.0
+    )
+    graphs = [nnx.split(nnx.eval_shape(lambda build=build: build(rngs=nnx.Rngs(0))))[0] for build in shape]
 
     def act(actor: PyTree, latent: jax.Array) -> jax.Array:
         return space.project(jnp.tanh(nnx.merge(graphs[0], actor)(latent)))
 
-    def guess(critic: PyTree, latent: jax.Array) -> jax.Array:
-        return nnx.merge(graphs[1], critic)(latent)[..., 0]
+    def guesses(critic: PyTree, latent: jax.Array) -> jax.Array:
+        rows = jnp.broadcast_to(latent.reshape(-1, latent.shape[-1]), (CRITICS, latent[..., 0].size, latent.shape[-1]))
+        return nnx.merge(graphs[1], critic)(rows)[..., 0].reshape(CRITICS, *latent.shape[:-1])
 
     def value(params: PyTree, critic: PyTree, latent: jax.Array) -> jax.Array:
-        return jnp.maximum(guess(critic, latent), least(params))
+        return jnp.maximum(guesses(critic, latent).max(axis=0), least(params))
 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
 
     def init(key: jax.Array) -> Practice:
         key, *keys = jax.random.split(key, 3)
         actor, critic = (
-            nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=k), n))[1]) for k, n in zip(keys, (space.size, 1), strict=True)
+            nnx.to_pure_dict(nnx.split(build(rngs=nnx.Rngs(params=k)))[1]) for k, build in zip(keys, shape, strict=True)
         )
         steady, target = jax.tree.map(jnp.copy, (actor, critic))
         return Practice(actor, critic, steady, target, (optimizer.init(actor), optimizer.init(critic)), key)
@@ -152,7 +155,7 @@ def actor_critic(
         weight = jax.lax.stop_gradient(alive[:-1])
 
         def critic_loss(critic: PyTree):
-            return (weight * jnp.square(guess(critic, inputs) - returns)).sum() / weight.sum()
+            return (weight * jnp.square(guesses(critic, inputs) - returns)).sum() / weight.sum()
 
         miss, critic_slopes = jax.value_and_grad(critic_loss)(practice.critic)
         moves, state_a = optimizer.update(slopes, practice.optimizer[0], practice.actor)

@@ -19,6 +19,7 @@ from world_models.checkpoint import CheckpointError
 SMALL = Settings(
     random_steps=20,
     updates=5,
+    window=2,
     first_trainings=1,
     practice=2,
     restart_practices=1,
