@@ -10,6 +10,7 @@ dynamics,
 at ever shorter steps α, and then with ever more damping (Levenberg & Marquardt), until the energy falls.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -85,7 +86,8 @@ def ilqr(
             that a CPU runs much faster. None is: not on a CPU.
 
     Returns:
-        The planner; `optimality` is the largest component of the projected gradient.
+        The planner; `optimality` is the largest component of the projected gradient, and 0 once the energy, as exactly as it
+        can be computed, tells the plan from no better one.
 
     Raises:
         ValueError: If `second_order` is negative, `damping` not positive, or `multistart` refuses its settings.
@@ -177,7 +179,9 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         expansion, optimality = _expand(model, states, variables, curved, parallel)
         policy = _improve(expansion, mu, parallel)
         cost = jnp.where(better, cost, memory.cost)
-        optimality = jnp.where(jnp.isfinite(cost), optimality, jnp.inf)
+        # no step lowers the energy, and what is left of the gradient is what rounding leaves at an optimum of unit curvature
+        settled = ~better & (mu >= LARGEST) & (optimality <= jnp.sqrt(jnp.finfo(cost.dtype).eps * jnp.abs(cost)))
+        optimality = jnp.where(jnp.isfinite(cost), jnp.where(settled, 0.0, optimality), jnp.inf)
         return IlqrMemory(variables, states, expansion, policy, mu, progress, cost, optimality)
 
     def plan(params: PyTree, state: PyTree, memory: IlqrMemory) -> Plan:
@@ -247,27 +251,33 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
     points, times = jnp.concatenate([variables, states[:-1]], axis=1), jnp.arange(len(variables))
     size = variables.shape[1]
 
-    def first(z: Array, t: Array) -> tuple[Array, Array, Array]:
-        return jax.jacrev(model.dynamics)(z), model.dynamics(z), jax.grad(model.cost)(z, t)
+    def slopes(function: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
+        """The gradient of a scalar function, and its Hessian, row by row: a loop compiles and, on a CPU, runs faster."""
+        gradient, push = jax.linearize(jax.grad(function), z)
+        return gradient, over(push, jnp.eye(len(z), dtype=z.dtype))
 
-    def hamiltonian(z: Array, t: Array, costate: Array) -> Array:
-        return model.cost(z, t) + costate @ model.dynamics(z)
+    def first(z: Array, t: Array) -> tuple[Array, Array, Array, Array]:
+        def reach(z: Array) -> tuple[Array, Array]:
+            state = model.dynamics(z)
+            return state, state
+
+        return *jax.jacfwd(reach, has_aux=True)(z), *slopes(lambda z: model.cost(z, t), z)
 
     def back(costate: Array, step: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         jacobian, gradient = step
         total = gradient + costate @ jacobian
         return total[size:], (costate, total[:size])
 
-    def straight() -> Array:
-        return over(jax.hessian(model.cost), points, times)
+    def bend(hessian: Array) -> Array:
+        return hessian + over(lambda z, costate: slopes(lambda z: costate @ model.dynamics(z), z)[1], points, costates)
 
-    def bent() -> Array:
-        return over(jax.hessian(hamiltonian), points, times, costates)
-
-    jacobian, reached, gradient = over(first, points, times)
-    end, end_hessian = jax.grad(model.terminal_cost)(states[-1]), jax.hessian(model.terminal_cost)(states[-1])
+    jacobian, reached, gradient, hessian = over(first, points, times)
+    end, end_hessian = slopes(model.terminal_cost, states[-1])
     _, (costates, slope) = jax.lax.scan(back, end, (jacobian, gradient), reverse=True)
-    hessian = (bent if curved else straight)() if isinstance(curved, bool) else jax.lax.cond(curved, bent, straight)
+    if isinstance(curved, bool):
+        hessian = bend(hessian) if curved else hessian
+    else:
+        hessian = jax.lax.cond(curved, bend, lambda same: same, hessian)
     far = jnp.full_like(variables, jnp.inf)
     low, high = model.space.project(-far) - variables, model.space.project(far) - variables
     # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
