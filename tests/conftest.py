@@ -1,4 +1,4 @@
-"""Tests compile the same programs again and again, in workers and in processes of their own; here they share what they compiled."""
+"""Tests compile the same programs again and again, in several processes; here they share what they compiled."""
 
 import os
 import shutil

@@ -92,8 +92,9 @@ def actor_critic(
     """
 
     # beginning as a constant 0: no preference, and no cost to come
-    shape = partial(MLP, (latent, hidden, hidden, space.size), last_scale=0.0), partial(
-        MLP, (latent, hidden, hidden, 1), members=CRITICS, last_scale=0.0
+    shape = (
+        partial(MLP, (latent, hidden, hidden, space.size), last_scale=0.0),
+        partial(MLP, (latent, hidden, hidden, 1), members=CRITICS, last_scale=0.0),
     )
     graphs = [nnx.split(nnx.eval_shape(lambda build=build: build(rngs=nnx.Rngs(0))))[0] for build in shape]
 

@@ -251,17 +251,13 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
     points, times = jnp.concatenate([variables, states[:-1]], axis=1), jnp.arange(len(variables))
     size = variables.shape[1]
 
-    def slopes(function: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
-        """The gradient of a scalar function, and its Hessian, row by row: a loop compiles and, on a CPU, runs faster."""
-        gradient, push = jax.linearize(jax.grad(function), z)
-        return gradient, over(push, jnp.eye(len(z), dtype=z.dtype))
+    def derivative(function: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
+        """A function's value and its transposed Jacobian, a row at a time: such loops compile and, on a CPU, run faster."""
+        value, push = jax.linearize(function, z)
+        return value, over(push, jnp.eye(len(z), dtype=z.dtype))
 
     def first(z: Array, t: Array) -> tuple[Array, Array, Array, Array]:
-        def reach(z: Array) -> tuple[Array, Array]:
-            state = model.dynamics(z)
-            return state, state
-
-        return *jax.jacfwd(reach, has_aux=True)(z), *slopes(lambda z: model.cost(z, t), z)
+        return *derivative(model.dynamics, z), *derivative(jax.grad(lambda z: model.cost(z, t)), z)
 
     def back(costate: Array, step: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         jacobian, gradient = step
@@ -269,10 +265,14 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
         return total[size:], (costate, total[:size])
 
     def bend(hessian: Array) -> Array:
-        return hessian + over(lambda z, costate: slopes(lambda z: costate @ model.dynamics(z), z)[1], points, costates)
+        def curvature(z: Array, costate: Array) -> Array:
+            return derivative(jax.grad(lambda z: costate @ model.dynamics(z)), z)[1]
 
-    jacobian, reached, gradient, hessian = over(first, points, times)
-    end, end_hessian = slopes(model.terminal_cost, states[-1])
+        return hessian + over(curvature, points, costates)
+
+    reached, transposed, gradient, hessian = over(first, points, times)
+    jacobian = jnp.swapaxes(transposed, 1, 2)
+    end, end_hessian = derivative(jax.grad(model.terminal_cost), states[-1])
     _, (costates, slope) = jax.lax.scan(back, end, (jacobian, gradient), reverse=True)
     if isinstance(curved, bool):
         hessian = bend(hessian) if curved else hessian

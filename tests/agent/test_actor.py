@@ -56,3 +56,13 @@ def test_no_value_is_better_than_the_best_possible():
     practice = minds.init(jax.random.key(0))
     assert float(minds.value(jnp.asarray(2.5), practice.target, jnp.ones(1))) == 2.5
     assert float(minds.value(jnp.asarray(-2.5), practice.target, jnp.ones(1))) == 0.0
+
+
+def test_the_more_pessimistic_critic_counts():
+    minds = actor_critic(
+        dynamics, step_cost, lambda _: jnp.asarray(-jnp.inf), lambda _, o: perceived(o), mpc.Box([-1.0], [1.0]), 1
+    )
+    critic = minds.init(jax.random.key(0)).critic
+    last = max(critic["biases"])  # both begin as a constant 0; their last biases are all they say
+    critic["biases"][last] = jnp.array([3.0, -5.0]).reshape(2, 1, 1)
+    np.testing.assert_allclose(minds.value({}, critic, jnp.ones((4, 1))), 3.0)

@@ -101,6 +101,13 @@ def test_pendulum_reaches_its_best_known_optimum():
     assert plan.status == mpc.Status.CONVERGED and plan.info["iterations"] < 30
 
 
+def test_a_plan_that_rounding_cannot_improve_is_settled():
+    """In float32 no gradient gets to 1e-9; the solve ends all the same, and not before it is at the optimum."""
+    plan = mpc.solve(mpc.ilqr(pendulum()), None, HANGING, jax.random.key(0), 200, guess=jnp.ones((50, 1)), tolerance=1e-9)
+    assert plan.status == mpc.Status.CONVERGED and plan.info["iterations"] < 60
+    assert exact_cost(plan.actions) == pytest.approx(170.04488, rel=1e-5)
+
+
 def test_curvature_of_the_dynamics_makes_convergence_quadratic():
     """Cost does not fall to zero on the curve that states are kept to, so that Gauss-Newton converges only linearly."""
     problem = mpc.Problem(
