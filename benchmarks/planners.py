@@ -50,7 +50,8 @@ class Entry(NamedTuple):
     """A planner as it takes part: how it is built, and how many iterations a cold and a warm solve may spend.
 
     Where a problem has limits, both are multiplied by `rounds`, for the rounds of the augmented Lagrangian. A solve ends
-    early once the planner's optimality measure is below `tolerance`, where one is given.
+    early once the planner's optimality measure is below `tolerance`, where one is given; with limits that measure holds
+    their violation too, and has to fall below what still counts as none.
     """
 
     build: Callable[[mpc.Problem], mpc.Planner]
@@ -61,8 +62,10 @@ class Entry(NamedTuple):
 
     def on(self, reference: Reference) -> "Entry":
         """The entry with the iterations it may spend on a problem."""
-        rounds = self.rounds if reference.limits else 1
-        return self._replace(iterations=rounds * self.iterations, warm=rounds * self.warm)
+        if not reference.limits:
+            return self
+        tolerance = None if self.tolerance is None else 0.5 * FEASIBLE
+        return self._replace(iterations=self.rounds * self.iterations, warm=self.rounds * self.warm, tolerance=tolerance)
 
 
 def cem_then_ilqr(problem: mpc.Problem) -> mpc.Planner:
@@ -74,14 +77,15 @@ PLANNERS: dict[str, Entry] = {
     "gradient": Entry(partial(mpc.gradient, starts=1), 300, 100),
     "gradient-16": Entry(partial(mpc.gradient, starts=16), 300, 100),
     "lbfgs": Entry(partial(mpc.gradient, optimizer="lbfgs", starts=1), tolerance=1e-3),
-    "ilqr": Entry(mpc.ilqr, tolerance=1e-3),
-    "ilqr-16": Entry(partial(mpc.ilqr, starts=16, screen=(64, 8)), tolerance=1e-3),
+    "ilqr": Entry(mpc.ilqr, tolerance=1e-3, rounds=3),
+    "ilqr-4": Entry(partial(mpc.ilqr, starts=4, screen=(16, 10)), tolerance=1e-3, rounds=3),
+    "ilqr-16": Entry(partial(mpc.ilqr, starts=16, screen=(64, 8)), tolerance=1e-3, rounds=3),
     "collocation": Entry(mpc.collocation),
     "cem": Entry(mpc.cem),
     "icem": Entry(mpc.icem),
     "mppi": Entry(mpc.mppi),
     "predictive-sampling": Entry(mpc.predictive_sampling),
-    "cem-ilqr": Entry(cem_then_ilqr, tolerance=1e-3),
+    "cem-ilqr": Entry(cem_then_ilqr, tolerance=1e-3, rounds=3),
 }
 
 
