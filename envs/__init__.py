@@ -1,5 +1,35 @@
-"""Tasks as pure JAX functions: batchable, differentiable, and the same as their Gymnasium counterparts."""
+"""Tasks as pure JAX functions: batchable, differentiable, rendered in JAX, and each with a Gymnasium face.
 
-from envs import pendulum
+Importing this package registers the faces (`craik/TwoRooms-v0` …) and loads nothing else; a task's module is loaded when it
+is first asked for.
+"""
 
-__all__ = ["pendulum"]
+import importlib
+from types import ModuleType
+
+import gymnasium
+
+IDS = {
+    "craik/Pendulum-v0": ("pendulum", 200),
+    "craik/TwoRooms-v0": ("two_rooms", 200),
+}
+"""Gymnasium id: the module of the task, and the steps after which its episodes are truncated."""
+_MODULES = {module for module, _ in IDS.values()} | {"drawing", "gym", "rooms", "task", "walls", "pendulum"}
+
+__all__ = ["IDS"]
+
+for _id, (_module, _steps) in IDS.items():
+    gymnasium.register(
+        _id,
+        entry_point="envs.gym:Env",
+        vector_entry_point="envs.gym:VectorEnv",
+        max_episode_steps=_steps,
+        kwargs={"task": _module},
+        disable_env_checker=True,  # the tests run the whole checker; the passive one doubles the time of every first step
+    )
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _MODULES:
+        return importlib.import_module(f"envs.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

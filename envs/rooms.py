@@ -1,0 +1,304 @@
+"""A square room cut in two by a wall with a door, and a dot that moves in it: what Two Rooms, Wall and Teleport share.
+
+Coordinates are those of a 65 x 65 image, x along its columns and y down its rows, the centres of pixels at whole numbers.
+The room lies between the border's lines at 4 and 60; the wall stands upright with its middle at x, the door's middle at y.
+
+Sources: PLDM (Sobal et al. 2025, https://arxiv.org/abs/2502.14819), EB-JEPA (https://github.com/facebookresearch/eb_jepa).
+"""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
+
+from envs import drawing as d
+from envs import walls as w
+from envs.task import Bounds, bounds
+
+SIZE = 65
+"""Pixels."""
+LOW, HIGH = 4.0, 60.0
+"""The border's lines."""
+OPENING = 4.0
+"""Half of the door's height."""
+ACTION = 2.45
+"""The longest move along each axis."""
+SUCCESS = 4.5
+"""A dot nearer to the goal than this has reached it."""
+MARGIN = 2.6
+"""From every wall, of starts and goals."""
+PARAMS = {"rebound": 0.5, "clearance": 0.3}
+"""Standard deviation of how far a stopped dot ends off the wall; the least that it does."""
+_REACH = 200.0  # how far beyond the border the wall's two parts go on, so that nobody slips out over their ends
+
+
+class State(NamedTuple):
+    """One dot in one room."""
+
+    position: Float[Array, "*b 2"]
+    goal: Float[Array, "*b 2"]
+    layout: Float[Array, "*b 2"]
+    """`(x of the wall, y of the door)`."""
+
+
+OPTIONS: dict[str, Bounds] = {
+    "start": bounds([LOW, LOW], [HIGH, HIGH]),
+    "goal": bounds([LOW, LOW], [HIGH, HIGH]),
+    "layout": bounds([20.0, 10.0], [44.0, 54.0]),
+}
+"""What a start can be given: positions, and the layout."""
+
+
+def walls(layout: Float[Array, "2"], width: float) -> w.Walls:
+    """The room with its wall in two parts, above and below the door."""
+    x, y, reach = layout[0], layout[1], jnp.float32(_REACH)
+    low = jnp.stack([jnp.stack([x - width / 2, -reach]), jnp.stack([x - width / 2, y + OPENING])])
+    high = jnp.stack([jnp.stack([x + width / 2, y - OPENING]), jnp.stack([x + width / 2, reach])])
+    return w.Walls(jnp.array([[LOW, LOW], [HIGH, HIGH]]), low, high)
+
+
+def random_layout(key: PRNGKeyArray) -> Float[Array, "2"]:
+    """The wall at a whole x in 20 … 44, the door at a whole y in 10 … 54."""
+    return jax.random.randint(key, (2,), jnp.array([20, 10]), jnp.array([45, 55])).astype(jnp.float32)
+
+
+def somewhere(key: PRNGKeyArray, layout: Float[Array, "2"], left: Bool[Array, ""], width: float) -> Float[Array, "2"]:
+    """A position uniform in one of the rooms, 2.6 away from every wall."""
+    near, far = LOW + MARGIN, HIGH - MARGIN
+    begin = jnp.where(left, near, layout[0] + width / 2 + MARGIN)
+    end = jnp.where(left, layout[0] - width / 2 - MARGIN, far)
+    return jax.random.uniform(
+        key, (2,), minval=jnp.stack([begin, jnp.float32(near)]), maxval=jnp.stack([end, jnp.float32(far)])
+    )
+
+
+def opposite(key: PRNGKeyArray, layout: Float[Array, "2"], width: float) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+    """A start and a goal to evaluate on: in different rooms, either way round with equal odds."""
+    side, first, second = jax.random.split(key, 3)
+    left = jax.random.bernoulli(side)
+    return somewhere(first, layout, left, width), somewhere(second, layout, ~left, width)
+
+
+def begin(
+    key: PRNGKeyArray,
+    layout: Float[Array, "2"],
+    width: float,
+    start: Float[Array, "2"] | None,
+    goal: Float[Array, "2"] | None,
+) -> State:
+    """A state with start and goal in different rooms, but for what is given."""
+    drawn = opposite(key, layout, width)
+    return State(drawn[0] if start is None else start, drawn[1] if goal is None else goal, layout)
+
+
+def distance(state: Any) -> Float[Array, ""]:
+    """Straight to the goal, through the wall if need be."""
+    return jnp.linalg.norm(state.position - state.goal)
+
+
+def success(state: Any) -> Bool[Array, ""]:
+    """Whether the dot is at the goal."""
+    return distance(state) < SUCCESS
+
+
+def reached(params: Any, state: Any, action: Array, following: Any) -> Float[Array, ""]:
+    """1 for every step that ends at the goal, else 0."""
+    return success(following).astype(jnp.float32)
+
+
+def report(state: Any) -> dict[str, Array]:
+    """Where the dot and the goal are, in which layout, and how far apart."""
+    return {"distance": distance(state), "position": state.position, "goal": state.goal, "layout": state.layout}
+
+
+def possible(state: Any, width: float) -> dict[str, Bool[Array, ""]]:
+    """Whether start and goal are free."""
+    solid = walls(state.layout, width)
+    return {"start": w.free(solid, state.position), "goal": w.free(solid, state.goal)}
+
+
+def path_length(
+    layout: Float[Array, "2"], start: Float[Array, "2"], end: Float[Array, "2"], width: float
+) -> Float[Array, ""]:
+    """Length of the shortest way between two free points.
+
+    A taut string through the door: straight where it can be, else around one or two of the door's four corners. Every way
+    through the corners is tried, those that would cut through the wall are left out, and the shortest of the rest is taken.
+
+    Args:
+        layout: `(x of the wall, y of the door)`.
+        start: One end.
+        end: The other.
+        width: Of the wall.
+    """
+    near, far = layout[0] - width / 2, layout[0] + width / 2
+    a, b = jnp.where(start[0] <= end[0], start, end), jnp.where(start[0] <= end[0], end, start)
+    low, high = layout[1] - OPENING, layout[1] + OPENING
+
+    def passes(p: Array, q: Array, x: Array) -> Array:
+        # a slit that a segment does not reach, or only begins or ends at, cannot stop it
+        share = (x - p[0]) / jnp.maximum(q[0] - p[0], 1e-9)
+        y = p[1] + share * (q[1] - p[1])
+        return (share <= 0.0) | (share >= 1.0) | ((y >= low - 1e-4) & (y <= high + 1e-4))
+
+    def length(*points: Array) -> Array:
+        legs = list(pairwise(points))
+        fine = jnp.stack([passes(p, q, x) & (q[0] >= p[0]) for p, q in legs for x in (near, far)]).all()
+        return jnp.where(fine, sum(jnp.linalg.norm(q - p) for p, q in legs), jnp.inf)
+
+    corners = [[jnp.stack([x, y]) for y in (low, high)] for x in (near, far)]
+    one = [length(a, c, b) for side in corners for c in side]
+    two = [length(a, c, e, b) for c in corners[0] for e in corners[1]]
+    return jnp.stack([length(a, b), *one, *two]).min()
+
+
+def dot(position: Float[Array, "2"], sigma: float, size: int = SIZE) -> Float[Array, "h w"]:
+    """`exp(-r² / 2σ²)` at the centres of `size` x `size` pixels over the 65 x 65 image: an outer product of two vectors."""
+    centres = (jnp.arange(size) + 0.5) * (SIZE / size) - 0.5
+    x, y = (jnp.exp(-((centres - position[i]) ** 2) / (2.0 * sigma**2)) for i in range(2))
+    return y[:, None] * x[None, :]
+
+
+def plan(layout: Float[Array, "2"], width: float, size: int = SIZE) -> Float[Array, "h w"]:
+    """1 where a pixel's centre lies on the border's lines or in the wall, the faces of the door included, else 0."""
+    centres = (jnp.arange(size) + 0.5) * (SIZE / size) - 0.5
+    within = (centres > LOW - 0.5) & (centres < HIGH + 0.5)
+    line = within & ((centres < LOW + 0.5) | (centres > HIGH - 0.5))
+    column = jnp.abs(centres - layout[0]) <= width / 2
+    shut = jnp.abs(centres - layout[1]) >= OPENING
+    wall = column[None, :] & shut[:, None]
+    border = line[None, :] | line[:, None]
+    return ((wall | border) & within[None, :] & within[:, None]).astype(jnp.float32)
+
+
+def draw(state: Any, width: float, pixels: int = 325) -> UInt8[Array, "h w 3"]:
+    """The room for people: the dot in red, the goal as a ring of the radius that counts as reached."""
+    seen = d.view((-0.5, -0.5), (64.5, 64.5), pixels, up=False)
+    room = d.between(seen, jnp.array([LOW, LOW]), jnp.array([HIGH, HIGH]))
+    canvas = d.paint(d.blank(seen, d.PAPER), room, d.FLOOR)
+    canvas = d.paint(canvas, room * d.disc(seen, state.goal, SUCCESS), d.MIST)
+    canvas = d.paint(canvas, room * d.ring(seen, state.goal, SUCCESS, 0.6), d.TEAL)
+    canvas = d.paint(canvas, d.disc(seen, state.goal, 0.9), d.TEAL)
+    solid = walls(state.layout, width)
+    middle = jnp.array([(LOW + HIGH) / 2] * 2)
+    ink = d.box(seen, middle, (29.2, 29.2), rounding=1.2) * (1.0 - room)
+    ink = ink + room * (d.between(seen, solid.low[0], solid.high[0]) + d.between(seen, solid.low[1], solid.high[1]))
+    canvas = d.paint(canvas, jnp.minimum(ink, 1.0), d.INK)
+    canvas = d.paint(canvas, 0.25 * d.disc(seen, state.position + jnp.array([0.5, 0.8]), 1.6, blur=1.6), d.INK)
+    return d.picture(d.paint(canvas, d.disc(seen, state.position, 1.8), d.CORAL))
+
+
+@cache
+def _turns(concentration: float, entries: int = 2049) -> np.ndarray:
+    """Quantiles of the von Mises distribution around 0, at `entries` evenly spaced probabilities."""
+    angle = np.linspace(-np.pi, np.pi, 20_001)
+    density = np.exp(concentration * (np.cos(angle) - 1.0))
+    mass = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1]))])
+    return np.interp(np.linspace(0.0, 1.0, entries), mass / mass[-1], angle).astype(np.float32)
+
+
+def von_mises(key: PRNGKeyArray, concentration: float, shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
+    """Angles around 0 in rad, by inverting the distribution function from a table."""
+    table = jnp.asarray(_turns(concentration))
+    place = jax.random.uniform(key, shape) * (table.shape[0] - 1)
+    below = jnp.clip(place.astype(jnp.int32), 0, table.shape[0] - 2)
+    return table[below] + (place - below) * (table[below + 1] - table[below])
+
+
+class Trajectories(NamedTuple):
+    """What was done and what came of it, for B trajectories of L steps; frames are `vmap`s of a task's `observe` away."""
+
+    states: Any
+    """`[B, L+1, ...]`."""
+    actions: Float[Array, "B L 2"]
+
+
+def wander(
+    key: PRNGKeyArray,
+    params: Any,
+    step: Callable[[Any, Any, Array, Array], Any],
+    state: Any,
+    length: int,
+    seeks: Bool[Array, ""],
+    width: float,
+    scale: float,
+) -> Trajectories:
+    """One exploring trajectory, `[L+1, ...]` and `[L, 2]`.
+
+    The length of a step is normal(1, 0.4²) within [0.2, 1.8], its heading a random walk of von Mises turns, κ = 5. A dot
+    that seeks the door also turns by half of the angle to it, until it is in the other room.
+
+    Args:
+        key: Consumed.
+        params: Of the step.
+        step: As in `Task`.
+        state: Where it begins.
+        length: Steps L.
+        seeks: Whether this one seeks the door.
+        width: Of the wall.
+        scale: Length of the move that an action of length 1 makes.
+    """
+    left = state.position[0] < state.layout[0]
+    ahead = jnp.where(left, 1.0, -1.0) * (width / 2 + 2.0)
+
+    def advance(carry: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], tuple[Any, Array]]:
+        state, heading = carry
+        turning, striding, moving = jax.random.split(key, 3)
+        wall, door = state.layout[0], state.layout[1]
+        before = jnp.where(left, state.position[0] < wall - width / 2 - 0.5, state.position[0] > wall + width / 2 + 0.5)
+        there = jnp.stack([wall + jnp.where(before, -0.4, 1.0) * ahead, door])
+        towards = jnp.arctan2(there[1] - state.position[1], there[0] - state.position[0])
+        unfinished = seeks & (left == (state.position[0] < wall + 0.5 * ahead))
+        gap = jnp.mod(towards - heading + jnp.pi, 2.0 * jnp.pi) - jnp.pi
+        heading = heading + jnp.where(unfinished, 0.5 * gap, 0.0) + von_mises(turning, 5.0)
+        stride = 1.0 + 0.4 * jax.random.truncated_normal(striding, -2.0, 2.0)
+        action = stride / scale * jnp.stack([jnp.cos(heading), jnp.sin(heading)])
+        following = step(params, state, action, moving)
+        return (following, heading), (following, action)
+
+    turn, walk = jax.random.split(key)
+    heading = jax.random.uniform(turn, minval=-jnp.pi, maxval=jnp.pi)
+    _, (states, actions) = jax.lax.scan(advance, (state, heading), jax.random.split(walk, length))
+    states = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
+    return Trajectories(states, actions)
+
+
+def explore(
+    key: PRNGKeyArray,
+    params: Any,
+    step: Callable[[Any, Any, Array, Array], Any],
+    reset: Callable[[Array], Any],
+    batch: int,
+    length: int,
+    share: float,
+    rates: tuple[float, float],
+    width: float,
+    scale: float,
+) -> Trajectories:
+    """B exploring trajectories (`wander`), of which about a given share pass the door.
+
+    Args:
+        key: Consumed.
+        params: Of the step.
+        step: As in `Task`.
+        reset: `key -> state`: where they begin, and in which layout.
+        batch: Trajectories B.
+        length: Steps L.
+        share: Wanted; the dots that do not seek the door find it now and then all the same, and those that do may be late.
+        rates: The measured shares of these two kinds that pass it within 91 steps, from which follows how many must seek it.
+        width: Of the wall.
+        scale: Length of the move that an action of length 1 makes.
+    """
+    seekers = float(np.clip((share - rates[0]) / (rates[1] - rates[0]), 0.0, 1.0))
+
+    def one(key: Array) -> Trajectories:
+        starting, seeking, walking = jax.random.split(key, 3)
+        seeks = jax.random.bernoulli(seeking, seekers)
+        return wander(walking, params, step, reset(starting), length, seeks, width, scale)
+
+    return jax.vmap(one)(jax.random.split(key, batch))
