@@ -11,10 +11,13 @@ import gymnasium
 
 IDS = {
     "craik/Pendulum-v0": ("pendulum", 200),
+    "craik/Teleport-v0": ("teleport", 200),
     "craik/TwoRooms-v0": ("two_rooms", 200),
+    "craik/UMaze-v0": ("u_maze", 300),
+    "craik/Wall-v0": ("wall", 300),
 }
 """Gymnasium id: the module of the task, and the steps after which its episodes are truncated."""
-_MODULES = {module for module, _ in IDS.values()} | {"drawing", "gym", "rooms", "task", "walls", "pendulum"}
+_MODULES = {module for module, _ in IDS.values()} | {"drawing", "exploring", "gym", "rooms", "task", "walls", "pendulum"}
 
 __all__ = ["IDS"]
 

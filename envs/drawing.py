@@ -26,10 +26,10 @@ NIGHT: Colour = (0.075, 0.094, 0.149)
 
 
 class View(NamedTuple):
-    """Where the pixels of an image lie in the world."""
+    """Where the pixels of an image lie in the world; in NumPy, so that JAX runs nothing when a module is imported."""
 
-    x: Float[Array, "1 w"]
-    y: Float[Array, "h 1"]
+    x: Float[Array | np.ndarray, "1 w"]
+    y: Float[Array | np.ndarray, "h 1"]
     pixel: float
     """Width of a pixel."""
 
@@ -40,7 +40,8 @@ def view(low: tuple[float, float], high: tuple[float, float], width: int, *, up:
     height = round((high[1] - low[1]) / pixel)
     x = low[0] + pixel * (np.arange(width) + 0.5)
     y = low[1] + pixel * (np.arange(height) + 0.5)
-    return View(jnp.asarray(x, jnp.float32)[None, :], jnp.asarray(y[::-1] if up else y, jnp.float32)[:, None], pixel)
+    y = y[::-1] if up else y
+    return View(x.astype(np.float32)[None, :], y.astype(np.float32)[:, None], pixel)
 
 
 def moved(seen: View, by: Array) -> View:

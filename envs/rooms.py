@@ -7,7 +7,6 @@ Sources: PLDM (Sobal et al. 2025, https://arxiv.org/abs/2502.14819), EB-JEPA (ht
 """
 
 from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from envs import drawing as d
 from envs import walls as w
+from envs.exploring import Trajectories, von_mises, walk
 from envs.task import Bounds, bounds
 
 SIZE = 65
@@ -34,6 +34,10 @@ MARGIN = 2.6
 """From every wall, of starts and goals."""
 PARAMS = {"rebound": 0.5, "clearance": 0.3}
 """Standard deviation of how far a stopped dot ends off the wall; the least that it does."""
+VECTOR = bounds([LOW] * 4 + [20.0, 10.0], [HIGH] * 4 + [44.0, 54.0])
+"""Bounds of `vector`."""
+VIEW = d.view((-0.5, -0.5), (64.5, 64.5), 325, up=False)
+"""Of the renders for people."""
 _REACH = 200.0  # how far beyond the border the wall's two parts go on, so that nobody slips out over their ends
 
 
@@ -116,6 +120,16 @@ def report(state: Any) -> dict[str, Array]:
     return {"distance": distance(state), "position": state.position, "goal": state.goal, "layout": state.layout}
 
 
+def vector(state: Any) -> Float[Array, "6"]:
+    """`(position, goal, layout)`: the observation of those who need not look."""
+    return jnp.concatenate([state.position, state.goal, state.layout])
+
+
+def goal_vector(state: Any) -> Float[Array, "6"]:
+    """What is observed so when the dot is at the goal."""
+    return vector(state._replace(position=state.goal))
+
+
 def possible(state: Any, width: float) -> dict[str, Bool[Array, ""]]:
     """Whether start and goal are free."""
     solid = walls(state.layout, width)
@@ -176,9 +190,13 @@ def plan(layout: Float[Array, "2"], width: float, size: int = SIZE) -> Float[Arr
     return ((wall | border) & within[None, :] & within[:, None]).astype(jnp.float32)
 
 
-def draw(state: Any, width: float, pixels: int = 325) -> UInt8[Array, "h w 3"]:
+def draw(state: Any, width: float) -> UInt8[Array, "325 325 3"]:
     """The room for people: the dot in red, the goal as a ring of the radius that counts as reached."""
-    seen = d.view((-0.5, -0.5), (64.5, 64.5), pixels, up=False)
+    return d.picture(with_dot(VIEW, scene(VIEW, state, width), state))
+
+
+def scene(seen: d.View, state: Any, width: float) -> Float[Array, "h w 3"]:
+    """The room and the goal."""
     room = d.between(seen, jnp.array([LOW, LOW]), jnp.array([HIGH, HIGH]))
     canvas = d.paint(d.blank(seen, d.PAPER), room, d.FLOOR)
     canvas = d.paint(canvas, room * d.disc(seen, state.goal, SUCCESS), d.MIST)
@@ -188,34 +206,13 @@ def draw(state: Any, width: float, pixels: int = 325) -> UInt8[Array, "h w 3"]:
     middle = jnp.array([(LOW + HIGH) / 2] * 2)
     ink = d.box(seen, middle, (29.2, 29.2), rounding=1.2) * (1.0 - room)
     ink = ink + room * (d.between(seen, solid.low[0], solid.high[0]) + d.between(seen, solid.low[1], solid.high[1]))
-    canvas = d.paint(canvas, jnp.minimum(ink, 1.0), d.INK)
+    return d.paint(canvas, jnp.minimum(ink, 1.0), d.INK)
+
+
+def with_dot(seen: d.View, canvas: Float[Array, "h w 3"], state: Any) -> Float[Array, "h w 3"]:
+    """The dot, and its shadow."""
     canvas = d.paint(canvas, 0.25 * d.disc(seen, state.position + jnp.array([0.5, 0.8]), 1.6, blur=1.6), d.INK)
-    return d.picture(d.paint(canvas, d.disc(seen, state.position, 1.8), d.CORAL))
-
-
-@cache
-def _turns(concentration: float, entries: int = 2049) -> np.ndarray:
-    """Quantiles of the von Mises distribution around 0, at `entries` evenly spaced probabilities."""
-    angle = np.linspace(-np.pi, np.pi, 20_001)
-    density = np.exp(concentration * (np.cos(angle) - 1.0))
-    mass = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1]))])
-    return np.interp(np.linspace(0.0, 1.0, entries), mass / mass[-1], angle).astype(np.float32)
-
-
-def von_mises(key: PRNGKeyArray, concentration: float, shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
-    """Angles around 0 in rad, by inverting the distribution function from a table."""
-    table = jnp.asarray(_turns(concentration))
-    place = jax.random.uniform(key, shape) * (table.shape[0] - 1)
-    below = jnp.clip(place.astype(jnp.int32), 0, table.shape[0] - 2)
-    return table[below] + (place - below) * (table[below + 1] - table[below])
-
-
-class Trajectories(NamedTuple):
-    """What was done and what came of it, for B trajectories of L steps; frames are `vmap`s of a task's `observe` away."""
-
-    states: Any
-    """`[B, L+1, ...]`."""
-    actions: Float[Array, "B L 2"]
+    return d.paint(canvas, d.disc(seen, state.position, 1.8), d.CORAL)
 
 
 def wander(
@@ -261,11 +258,9 @@ def wander(
         following = step(params, state, action, moving)
         return (following, heading), (following, action)
 
-    turn, walk = jax.random.split(key)
+    turn, walking = jax.random.split(key)
     heading = jax.random.uniform(turn, minval=-jnp.pi, maxval=jnp.pi)
-    _, (states, actions) = jax.lax.scan(advance, (state, heading), jax.random.split(walk, length))
-    states = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
-    return Trajectories(states, actions)
+    return walk(walking, advance, (state, heading), state, length)
 
 
 def explore(

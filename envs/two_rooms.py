@@ -22,7 +22,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs import rooms
 from envs import walls as w
-from envs.rooms import PARAMS, State, Trajectories
+from envs.exploring import Trajectories
+from envs.rooms import PARAMS, State
 from envs.task import Task, bounds, choice, pixels
 
 WIDTH = 3.0
@@ -79,11 +80,6 @@ def picture(position: Float[Array, "2"], layout: Float[Array, "2"]) -> UInt8[Arr
     return jnp.round(255.0 * layers).astype(jnp.uint8)
 
 
-def vector(state: State) -> Float[Array, "6"]:
-    """`(position, goal, layout)`."""
-    return jnp.concatenate([state.position, state.goal, state.layout])
-
-
 def explore(
     key: PRNGKeyArray,
     batch: int,
@@ -126,22 +122,21 @@ def task(observation: str = "pixels", layout: str = "random") -> Task:
     choice("observation", observation, ("pixels", "state"))
     choice("layout", layout, ("random", "fixed"))
     seen = observation == "pixels"
-    ends = [rooms.LOW] * 4 + [20.0, 10.0], [rooms.HIGH] * 4 + [44.0, 54.0]
     return Task(
         name="two_rooms",
         params=PARAMS,
         reset=reset if layout == "random" else fixed,
         step=step,
-        observe=observe if seen else vector,
+        observe=observe if seen else rooms.vector,
         reward=rooms.reached,
         render=partial(rooms.draw, width=WIDTH),
         actions=bounds([-rooms.ACTION] * 2, [rooms.ACTION] * 2),
-        observations=pixels(rooms.SIZE, rooms.SIZE, 2) if seen else bounds(*ends),
+        observations=pixels(rooms.SIZE, rooms.SIZE, 2) if seen else rooms.VECTOR,
         horizon=200,
         fps=20,
         success=rooms.success,
         report=rooms.report,
-        goal=goal_picture if seen else lambda state: vector(state._replace(position=state.goal)),
+        goal=goal_picture if seen else rooms.goal_vector,
         options=rooms.OPTIONS,
         possible=partial(rooms.possible, width=WIDTH),
     )
