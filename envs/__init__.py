@@ -10,14 +10,27 @@ from types import ModuleType
 import gymnasium
 
 IDS = {
+    "craik/Car-v0": ("car", 100),
+    "craik/CartPoleSwingUp-v0": ("cartpole_swingup", 200),
     "craik/Pendulum-v0": ("pendulum", 200),
+    "craik/Quadrotor-v0": ("quadrotor", 120),
+    "craik/Rendezvous-v0": ("rendezvous", 60),
     "craik/Teleport-v0": ("teleport", 200),
     "craik/TwoRooms-v0": ("two_rooms", 200),
     "craik/UMaze-v0": ("u_maze", 300),
     "craik/Wall-v0": ("wall", 300),
 }
 """Gymnasium id: the module of the task, and the steps after which its episodes are truncated."""
-_MODULES = {module for module, _ in IDS.values()} | {"drawing", "exploring", "gym", "rooms", "task", "walls", "pendulum"}
+_MODULES = {module for module, _ in IDS.values()} | {
+    "drawing",
+    "exploring",
+    "gym",
+    "physics",
+    "rooms",
+    "task",
+    "walls",
+    "pendulum",
+}
 
 __all__ = ["IDS"]
 
