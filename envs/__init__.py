@@ -12,6 +12,7 @@ import gymnasium
 IDS = {
     "craik/Car-v0": ("car", 100),
     "craik/CartPoleSwingUp-v0": ("cartpole_swingup", 200),
+    "craik/Crossing-v0": ("crossing", 300),
     "craik/Pendulum-v0": ("pendulum", 200),
     "craik/Quadrotor-v0": ("quadrotor", 120),
     "craik/Rendezvous-v0": ("rendezvous", 60),
@@ -29,6 +30,7 @@ _MODULES = {module for module, _ in IDS.values()} | {
     "rooms",
     "task",
     "walls",
+    "wrappers",
     "pendulum",
 }
 

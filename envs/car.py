@@ -139,10 +139,14 @@ def draw_car(
     return d.paint(canvas, 0.85 * window, d.PAPER)
 
 
-def render(state: Float[Array, "4"]) -> UInt8[Array, "200 400 3"]:
-    """The field from above; obstacles are solid where they are, and pale where the middle of the car must not be."""
-    seen = d.view((-2.0, -6.0), (22.0, 6.0), 400)
-    canvas = d.blank(seen, d.FLOOR)
+VIEW = d.view((-2.0, -6.0), (22.0, 6.0), 400)
+"""Of the renders."""
+
+
+@d.still
+def field() -> Array:
+    """The obstacles, solid where they are and pale where the middle of the car must not be, and the goal."""
+    seen, canvas = VIEW, d.blank(VIEW, d.FLOOR)
     goal = jnp.array(GOAL)
     canvas = d.paint(d.paint(canvas, d.disc(seen, goal, 1.0), d.MIST), d.ring(seen, goal, 1.0, 0.09), d.TEAL)
     for x, y, radius in CIRCLES:
@@ -150,7 +154,12 @@ def render(state: Float[Array, "4"]) -> UInt8[Array, "200 400 3"]:
     for x, y, radius in CIRCLES:
         canvas = d.paint(canvas, 0.25 * d.disc(seen, jnp.array([x + 0.1, y - 0.15]), radius - 0.5, blur=0.2), d.INK)
         canvas = d.paint(canvas, d.disc(seen, jnp.array([x, y]), radius - 0.5), d.LEAF)
-    return d.picture(draw_car(seen, canvas, state[:2], state[2], (1.0, 0.5), d.CORAL))
+    return canvas
+
+
+def render(state: Float[Array, "4"]) -> UInt8[Array, "200 400 3"]:
+    """The field and the car from above."""
+    return d.picture(draw_car(VIEW, jnp.asarray(field()), state[:2], state[2], (1.0, 0.5), d.CORAL))
 
 
 @cache

@@ -4,8 +4,11 @@ A shape is its *coverage* `[h, w]` in [0, 1], from the signed distance of every 
 lays a colour over a canvas with it. Lengths are in the units of the view.
 """
 
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
@@ -18,6 +21,7 @@ INK: Colour = (0.212, 0.243, 0.290)
 STONE: Colour = (0.592, 0.615, 0.643)
 CORAL: Colour = (0.820, 0.286, 0.357)
 TEAL: Colour = (0.075, 0.494, 0.545)
+ASPHALT: Colour = (0.345, 0.369, 0.404)
 MIST: Colour = (0.847, 0.918, 0.922)
 SAND: Colour = (0.929, 0.682, 0.286)
 LEAF: Colour = (0.400, 0.588, 0.420)
@@ -62,6 +66,18 @@ def paint(canvas: Float[Array, "h w 3"], coverage: Array, colour: Colour | Array
 def picture(canvas: Float[Array, "h w 3"]) -> UInt8[Array, "h w 3"]:
     """The canvas in bytes."""
     return jnp.round(255.0 * jnp.clip(canvas, 0.0, 1.0)).astype(jnp.uint8)
+
+
+def still(scene: Callable[..., Array]) -> Callable[..., np.ndarray]:
+    """A scene that never changes, drawn once for each of its arguments and then a constant."""
+
+    @cache
+    @wraps(scene)
+    def drawn(*settings: float) -> np.ndarray:
+        with jax.ensure_compile_time_eval():
+            return np.asarray(scene(*settings))
+
+    return drawn
 
 
 def soften(distance: Array, pixel: float) -> Array:

@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from envs import leaves
 from envs.task import Bounds, Task
 
 PyTree = Any
@@ -44,17 +45,25 @@ def named(name: str, settings: Mapping[str, Any]) -> Task:
 
     Args:
         name: Of the module, for example `"two_rooms"`.
-        settings: Of its `task`.
+        settings: Of its `task`; and for any, `leaves`: strength of the leaves behind images, `noise`: numbers beside
+            vectors.
 
     Raises:
         ValueError: If it knows no such setting, or no such value of one.
     """
     make = importlib.import_module(f"envs.{name}").task
     known = list(inspect.signature(make).parameters)
-    unknown = [setting for setting in settings if setting not in known]
+    unknown = [setting for setting in settings if setting not in (*known, *_WINDY)]
     if unknown:
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join([*known, 'normalised'])}")
-    return make(**settings)
+        has = ", ".join([*known, *_WINDY, "normalised"])
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has {has}")
+    task = make(**{setting: value for setting, value in settings.items() if setting in known})
+    if settings.get("leaves"):
+        task = leaves.behind(task, leaves.STRENGTH if settings["leaves"] is True else float(settings["leaves"]))
+    return leaves.beside(task, settings["noise"]) if settings.get("noise") else task
+
+
+_WINDY = ("leaves", "noise")
 
 
 class Programs:

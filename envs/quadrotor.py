@@ -112,10 +112,14 @@ def report(state: Float[Array, "6"]) -> dict[str, Array]:
     return {"distance": away, "violation": limits(state).max(), "crashed": crashed(state)}
 
 
-def render(state: Float[Array, "6"]) -> UInt8[Array, "270 400 3"]:
-    """The plane from the side; obstacles are solid where they are, and pale where the middle of the craft must not be."""
-    seen = d.view((-0.9, -2.295), (5.9, 2.295), 400)
-    canvas = d.blank(seen, d.FLOOR)
+VIEW = d.view((-0.9, -2.295), (5.9, 2.295), 400)
+"""Of the renders."""
+
+
+@d.still
+def hall() -> Array:
+    """Floor, ceiling, goal; the obstacles, solid where they are and pale where the middle of the craft must not be."""
+    seen, canvas = VIEW, d.blank(VIEW, d.FLOOR)
     goal = jnp.array(GOAL)
     canvas = d.paint(d.paint(canvas, d.disc(seen, goal, 0.3), d.MIST), d.ring(seen, goal, 0.3, 0.03), d.TEAL)
     canvas = d.paint(canvas, d.soften(CEILING - jnp.abs(seen.y), seen.pixel) + 0.0 * seen.x, d.INK)
@@ -123,6 +127,12 @@ def render(state: Float[Array, "6"]) -> UInt8[Array, "270 400 3"]:
         canvas = d.paint(canvas, 0.12 * d.disc(seen, jnp.array([x, z]), radius), d.INK)
     for x, z, radius in CIRCLES:
         canvas = d.paint(canvas, d.disc(seen, jnp.array([x, z]), radius - 0.25), d.STONE)
+    return canvas
+
+
+def render(state: Float[Array, "6"]) -> UInt8[Array, "270 400 3"]:
+    """The hall and the craft from the side."""
+    seen, canvas = VIEW, jnp.asarray(hall())
     place, along = state[:2], jnp.stack([jnp.cos(state[2]), jnp.sin(state[2])])
     above = jnp.stack([-along[1], along[0]])
     left, right = place - 0.28 * along, place + 0.28 * along

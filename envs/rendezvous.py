@@ -163,15 +163,25 @@ def report(state: State) -> dict[str, Array]:
     return {"distance": distance(motion), "speed": speed, "keep_out": keep_out(motion), "cone": cone(motion)}
 
 
-def _panel(seen: d.View, place: Array, out: Array) -> Float[Array, "h w 3"]:
-    """Station, sphere, cone and craft; `place` is the craft's in this projection, `out` its distance off the axis in it."""
+def _view(height: float) -> d.View:
+    return d.view((-260.0, -height / 2), (180.0, height / 2), 400)
+
+
+PLANE, ACROSS = _view(290.4), _view(148.5)
+"""Views of the two halves of a render."""
+
+
+@d.still
+def _station(height: float) -> Array:
+    """Stars, station, sphere and cone, in a view of some height."""
+    seen = _view(height)
     canvas = d.blank(seen, d.NIGHT)
-    for k in range(60):  # stars: fixed, scattered by the golden ratio
-        star = jnp.array([seen.x[0, 0] + (k * 0.618034 % 1.0) * 500.0, -260.0 + (k * 0.754878 % 1.0) * 500.0])
+    for k in range(60):  # scattered by irrational steps
+        star = jnp.array([-260.0 + (k * 0.618034 % 1.0) * 440.0, -150.0 + (k * 0.754878 % 1.0) * 300.0])
         canvas = d.paint(canvas, (0.25 + 0.5 * (k * 0.569840 % 1.0)) * d.disc(seen, star, 0.55), d.PAPER)
     middle = jnp.zeros(2)
     wedge = d.soften((jnp.abs(seen.y) - SLOPE * (seen.x - TIP)) * np.cos(np.radians(20.0)), seen.pixel)
-    canvas = d.paint(canvas, 0.22 * wedge * d.soften(seen.x - 170.0, 60.0), d.TEAL)
+    canvas = d.paint(canvas, 0.22 * wedge, d.TEAL)
     canvas = d.paint(canvas, 0.10 * d.disc(seen, middle, KEEP_OUT), d.CORAL)
     canvas = d.paint(canvas, 0.7 * d.ring(seen, middle, KEEP_OUT, 1.2), d.CORAL)
     for side in (-1.0, 1.0):
@@ -179,18 +189,22 @@ def _panel(seen: d.View, place: Array, out: Array) -> Float[Array, "h w 3"]:
         canvas = d.paint(canvas, d.line(seen, middle, jnp.array([-4.0, side * 27.0]), 1.6), d.STONE)
     canvas = d.paint(canvas, d.box(seen, jnp.array([-2.0, 0.0]), (18.0, 5.0), rounding=3.0), d.PAPER)
     canvas = d.paint(canvas, d.line(seen, jnp.array([16.0, 0.0]), jnp.array([PORT[1], 0.0]), 3.0), d.STONE)
-    canvas = d.paint(canvas, d.disc(seen, jnp.array([PORT[1], 0.0]), 3.0), d.SAND)
-    canvas = d.paint(canvas, d.disc(seen, place, 5.5), d.CORAL)
-    return d.paint(canvas, d.disc(seen, place, 2.0), d.PAPER)
+    return d.paint(canvas, d.disc(seen, jnp.array([PORT[1], 0.0]), 3.0), d.SAND)
+
+
+def _with_craft(seen: d.View, station: np.ndarray, place: Array, velocity: Array) -> Float[Array, "h w 3"]:
+    """The craft, and where it would drift to within 100 s."""
+    canvas = d.paint(jnp.asarray(station), 0.5 * d.line(seen, place, place + 100.0 * velocity, 1.2), d.CORAL)
+    return d.paint(d.paint(canvas, d.disc(seen, place, 5.5), d.CORAL), d.disc(seen, place, 2.0), d.PAPER)
 
 
 def render(state: State) -> UInt8[Array, "400 400 3"]:
-    """Above, the orbital plane (y to the right, x upwards, the Earth below); underneath, seen from above (z upwards)."""
-    motion = state.motion
-    plane = _panel(d.view((-260.0, -150.0), (180.0, 150.0), 400), jnp.stack([motion[1], motion[0]]), motion[2])
-    across = _panel(d.view((-260.0, -69.3), (180.0, 69.3), 400), jnp.stack([motion[1], motion[2]]), motion[0])
+    """Above, the orbital plane (y to the right, x upwards); underneath, the station seen from above (z upwards)."""
+    along, out, across = state.motion.reshape(2, 3).T[jnp.array([1, 0, 2])]
+    plane = _with_craft(PLANE, _station(290.4), *jnp.stack([along, out], axis=1))
+    other = _with_craft(ACROSS, _station(148.5), *jnp.stack([along, across], axis=1))
     rule = jnp.broadcast_to(jnp.asarray(d.STONE), (1, 400, 3))
-    return d.picture(jnp.concatenate([plane, rule, across[: 400 - 1 - plane.shape[0]]]))
+    return d.picture(jnp.concatenate([plane, rule, other]))
 
 
 @cache
