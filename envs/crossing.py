@@ -100,13 +100,12 @@ def step(params: Any, state: State, action: Float[Array, "2"], key: PRNGKeyArray
 
 def reset(key: PRNGKeyArray, state: Float[Array, "4"] | None = None) -> State:
     """Our car at the near end at 6 m/s, the others somewhere along the street; `state` is that of our car."""
-    walking, driving, siding = jax.random.split(key, 3)
-    pitch = 14.0
-    walkers = 18.0 + pitch * jnp.arange(PEDESTRIANS) + jax.random.uniform(walking, (PEDESTRIANS,), minval=-4.0, maxval=4.0)
-    drivers = 12.0 + 22.0 * jnp.arange(CARS) + jax.random.uniform(driving, (CARS,), minval=-4.0, maxval=4.0)
-    side = jax.random.rademacher(siding, (PEDESTRIANS,), jnp.float32)
+    draws = jax.random.uniform(key, (OTHERS + PEDESTRIANS,), minval=-1.0)
+    slots = np.concatenate([18.0 + 14.0 * np.arange(PEDESTRIANS), 12.0 + 22.0 * np.arange(CARS)]).astype(np.float32)
+    along = slots + 4.0 * draws[:OTHERS]
+    side = jnp.sign(draws[OTHERS:])
     home = jnp.concatenate([side * (KERB + 0.6), jnp.full(CARS, LANE)])
-    place = jnp.stack([jnp.concatenate([walkers, drivers]), home], axis=1)
+    place = jnp.stack([along, home], axis=1)
     velocity = jnp.stack([jnp.where(_WALKS, 0.0, PARAMS["cruise"]), jnp.zeros(OTHERS)], axis=1)
     ours = jnp.array([0.0, -LANE, 0.0, 6.0]) if state is None else state
     return State(ours, home, place, velocity, jnp.zeros(OTHERS))

@@ -69,13 +69,13 @@ def picture(canvas: Float[Array, "h w 3"]) -> UInt8[Array, "h w 3"]:
 
 
 def still(scene: Callable[..., Array]) -> Callable[..., np.ndarray]:
-    """A scene that never changes, drawn once for each of its arguments and then a constant."""
+    """A scene that never changes, drawn once for each of its arguments and a constant from then on."""
 
     @cache
     @wraps(scene)
     def drawn(*settings: float) -> np.ndarray:
-        with jax.ensure_compile_time_eval():
-            return np.asarray(scene(*settings))
+        # compiled by itself, because most often this is reached while something else is being traced
+        return np.asarray(jax.jit(lambda: scene(*settings)).lower().compile()())
 
     return drawn
 

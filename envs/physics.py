@@ -10,6 +10,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 Circles = tuple[tuple[float, float, float], ...]
 
+TOUCH = 1e-4
+"""By how much a limit has to be exceeded to count as broken: plans that keep to it exactly touch it, and round either way."""
+
 
 def rk4(derivative: Callable[[Array, Array], Array], state: Array, action: Array, dt: Any) -> Array:
     """One step of the classical Runge-Kutta scheme, the action held."""
@@ -28,7 +31,7 @@ def depth(circles: Circles, point: Float[Array, "2"]) -> Float[Array, " K"]:
 
 def crashed(circles: Circles, point: Float[Array, "2"]) -> Bool[Array, ""]:
     """Whether a point is inside a circle."""
-    return (depth(circles, point) > 0.0).any()
+    return (depth(circles, point) > TOUCH).any()
 
 
 def around(

@@ -79,7 +79,7 @@ def limits(state: Float[Array, "6"]) -> Float[Array, "6"]:
 
 def crashed(state: Float[Array, "6"]) -> Bool[Array, ""]:
     """Whether it hit something, or flew away."""
-    return (limits(state).max() > 0.0) | (jnp.abs(state[0] - 2.5) > 6.0)
+    return (limits(state).max() > physics.TOUCH) | (jnp.abs(state[0] - 2.5) > 6.0)
 
 
 def success(state: Float[Array, "6"]) -> Bool[Array, ""]:

@@ -129,13 +129,13 @@ def success(state: State) -> Bool[Array, ""]:
 
 def collided(state: State) -> Bool[Array, ""]:
     """Whether it is too near."""
-    return keep_out(state.motion) > 0.0
+    return keep_out(state.motion) > physics.TOUCH
 
 
 def step(params: Any, state: State, action: Float[Array, "3"], key: PRNGKeyArray) -> State:
     """Thrust for one step; nothing is random."""
     motion = dynamics(params, state.motion, action)
-    return State(motion, jnp.where(cone(motion) <= 0.0, state.inside + 1, 0))
+    return State(motion, jnp.where(cone(motion) <= physics.TOUCH, state.inside + 1, 0))
 
 
 def reset(key: PRNGKeyArray, state: Float[Array, "6"] | None = None, spread: float = 1.0) -> State:
@@ -167,7 +167,7 @@ def _view(height: float) -> d.View:
     return d.view((-260.0, -height / 2), (180.0, height / 2), 400)
 
 
-PLANE, ACROSS = _view(290.4), _view(148.5)
+PLANE, ACROSS = _view(260.7), _view(178.2)
 """Views of the two halves of a render."""
 
 
@@ -176,9 +176,10 @@ def _station(height: float) -> Array:
     """Stars, station, sphere and cone, in a view of some height."""
     seen = _view(height)
     canvas = d.blank(seen, d.NIGHT)
-    for k in range(60):  # scattered by irrational steps
-        star = jnp.array([-260.0 + (k * 0.618034 % 1.0) * 440.0, -150.0 + (k * 0.754878 % 1.0) * 300.0])
-        canvas = d.paint(canvas, (0.25 + 0.5 * (k * 0.569840 % 1.0)) * d.disc(seen, star, 0.55), d.PAPER)
+    number = np.arange(60)[:, None, None]
+    x, y = -260.0 + (number * 0.618034 % 1.0) * 440.0, -150.0 + (number * 0.754878 % 1.0) * 300.0  # scattered
+    stars = (0.25 + 0.5 * (number * 0.569840 % 1.0)) * d.soften(jnp.hypot(seen.x - x, seen.y - y) - 0.55, seen.pixel)
+    canvas = d.paint(canvas, stars.max(axis=0), d.PAPER)
     middle = jnp.zeros(2)
     wedge = d.soften((jnp.abs(seen.y) - SLOPE * (seen.x - TIP)) * np.cos(np.radians(20.0)), seen.pixel)
     canvas = d.paint(canvas, 0.22 * wedge, d.TEAL)
@@ -201,8 +202,8 @@ def _with_craft(seen: d.View, station: np.ndarray, place: Array, velocity: Array
 def render(state: State) -> UInt8[Array, "400 400 3"]:
     """Above, the orbital plane (y to the right, x upwards); underneath, the station seen from above (z upwards)."""
     along, out, across = state.motion.reshape(2, 3).T[jnp.array([1, 0, 2])]
-    plane = _with_craft(PLANE, _station(290.4), *jnp.stack([along, out], axis=1))
-    other = _with_craft(ACROSS, _station(148.5), *jnp.stack([along, across], axis=1))
+    plane = _with_craft(PLANE, _station(260.7), *jnp.stack([along, out], axis=1))
+    other = _with_craft(ACROSS, _station(178.2), *jnp.stack([along, across], axis=1))
     rule = jnp.broadcast_to(jnp.asarray(d.STONE), (1, 400, 3))
     return d.picture(jnp.concatenate([plane, rule, other]))
 

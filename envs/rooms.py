@@ -66,37 +66,42 @@ def walls(layout: Float[Array, "2"], width: float) -> w.Walls:
     return w.Walls(jnp.array([[LOW, LOW], [HIGH, HIGH]]), low, high)
 
 
-def random_layout(key: PRNGKeyArray) -> Float[Array, "2"]:
-    """The wall at a whole x in 20 … 44, the door at a whole y in 10 … 54."""
-    return jax.random.randint(key, (2,), jnp.array([20, 10]), jnp.array([45, 55])).astype(jnp.float32)
+def random_layout(draws: Float[Array, "2"]) -> Float[Array, "2"]:
+    """The wall at a whole x in 20 … 44, the door at a whole y in 10 … 54; from two uniform numbers in [0, 1)."""
+    low, high = OPTIONS["layout"]
+    return jnp.minimum(jnp.floor(low + draws * (high - low + 1.0)), high)
 
 
-def somewhere(key: PRNGKeyArray, layout: Float[Array, "2"], left: Bool[Array, ""], width: float) -> Float[Array, "2"]:
-    """A position uniform in one of the rooms, 2.6 away from every wall."""
+def opposite(
+    draws: Float[Array, "5"], layout: Float[Array, "2"], width: float
+) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+    """A start and a goal to evaluate on: in different rooms, either way round with equal odds, 2.6 away from every wall.
+
+    Args:
+        draws: Uniform numbers in [0, 1).
+        layout: `(x of the wall, y of the door)`.
+        width: Of the wall.
+    """
     near, far = LOW + MARGIN, HIGH - MARGIN
-    begin = jnp.where(left, near, layout[0] + width / 2 + MARGIN)
-    end = jnp.where(left, layout[0] - width / 2 - MARGIN, far)
-    return jax.random.uniform(
-        key, (2,), minval=jnp.stack([begin, jnp.float32(near)]), maxval=jnp.stack([end, jnp.float32(far)])
-    )
-
-
-def opposite(key: PRNGKeyArray, layout: Float[Array, "2"], width: float) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
-    """A start and a goal to evaluate on: in different rooms, either way round with equal odds."""
-    side, first, second = jax.random.split(key, 3)
-    left = jax.random.bernoulli(side)
-    return somewhere(first, layout, left, width), somewhere(second, layout, ~left, width)
+    left, right = layout[0] - width / 2 - MARGIN - near, far - layout[0] - width / 2 - MARGIN
+    first, second = draws[1:3], draws[3:5]
+    in_left = jnp.stack([near + left * first[0], near + (far - near) * first[1]])
+    in_right = jnp.stack([far - right * second[0], near + (far - near) * second[1]])
+    swap = draws[0] < 0.5
+    return jnp.where(swap, in_right, in_left), jnp.where(swap, in_left, in_right)
 
 
 def begin(
     key: PRNGKeyArray,
-    layout: Float[Array, "2"],
     width: float,
     start: Float[Array, "2"] | None,
     goal: Float[Array, "2"] | None,
+    layout: Float[Array, "2"] | None,
 ) -> State:
-    """A state with start and goal in different rooms, but for what is given."""
-    drawn = opposite(key, layout, width)
+    """A state in a random layout with start and goal in different rooms, but for what is given."""
+    draws = jax.random.uniform(key, (7,))
+    layout = random_layout(draws[:2]) if layout is None else layout
+    drawn = opposite(draws[2:], layout, width)
     return State(drawn[0] if start is None else start, drawn[1] if goal is None else goal, layout)
 
 

@@ -71,11 +71,11 @@ def step(params: Any, state: State, action: Float[Array, "2"], key: PRNGKeyArray
     return state._replace(position=position, velocity=velocity * unblocked)
 
 
-def in_arm(key: PRNGKeyArray, upper: Bool[Array, ""]) -> Float[Array, "2"]:
-    """A position uniform in one of the two arms, 0.05 m away from every wall."""
+def in_arm(draws: Float[Array, "2"], upper: Bool[Array, ""]) -> Float[Array, "2"]:
+    """A position uniform in one of the two arms, 0.05 m away from every wall; from two uniform numbers in [0, 1)."""
     low = jnp.stack([jnp.float32(LOW), jnp.where(upper, CEILING, LOW)]) + 0.05
     high = jnp.stack([jnp.float32(HIGH), jnp.where(upper, HIGH, FLOOR)]) - 0.05
-    return jax.random.uniform(key, (2,), minval=low, maxval=high)
+    return low + draws * (high - low)
 
 
 def reset(
@@ -85,12 +85,12 @@ def reset(
     velocity: Float[Array, "2"] | None = None,
 ) -> State:
     """At rest in one arm, the goal in the other; what is given is not drawn."""
-    side, first, second = jax.random.split(key, 3)
-    upper = jax.random.bernoulli(side)
+    draws = jax.random.uniform(key, (5,))
+    upper = draws[0] < 0.5
     return State(
-        in_arm(first, upper) if start is None else start,
+        in_arm(draws[1:3], upper) if start is None else start,
         jnp.zeros(2) if velocity is None else velocity,
-        in_arm(second, ~upper) if goal is None else goal,
+        in_arm(draws[3:], ~upper) if goal is None else goal,
     )
 
 
