@@ -128,7 +128,7 @@ def draw_car(
     place: Float[Array, "2"],
     angle: Any,
     half: tuple[float, float],
-    colour: d.Colour,
+    colour: d.Colour | Array,
 ) -> Float[Array, "h w 3"]:
     """A car from above: its shadow, its body, its window."""
     ahead = jnp.stack([jnp.cos(angle), jnp.sin(angle)])

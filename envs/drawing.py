@@ -6,7 +6,7 @@ lays a colour over a canvas with it. Lengths are in the units of the view.
 
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def paint(canvas: Float[Array, "h w 3"], coverage: Array, colour: Colour | Array
     return canvas + coverage[..., None] * (jnp.asarray(colour) - canvas)
 
 
-def picture(canvas: Float[Array, "h w 3"]) -> UInt8[Array, "h w 3"]:
+def picture(canvas: Float[Array, "h w c"]) -> UInt8[Array, "h w c"]:
     """The canvas in bytes."""
     return jnp.round(255.0 * jnp.clip(canvas, 0.0, 1.0)).astype(jnp.uint8)
 
@@ -73,14 +73,14 @@ def still(scene: Callable[..., Array]) -> Callable[..., np.ndarray]:
 
     @cache
     @wraps(scene)
-    def drawn(*settings: float) -> np.ndarray:
+    def drawn(*settings: Any) -> np.ndarray:
         # compiled by itself, because most often this is reached while something else is being traced
         return np.asarray(jax.jit(lambda: scene(*settings)).lower().compile()())
 
     return drawn
 
 
-def soften(distance: Array, pixel: float) -> Array:
+def soften(distance: Array | np.ndarray, pixel: float) -> Array:
     """Coverage from the signed distance to an edge, negative inside."""
     return jnp.clip(0.5 - distance / pixel, 0.0, 1.0)
 

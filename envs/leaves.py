@@ -131,7 +131,7 @@ def scene(wind: Wind, height: int, width: int) -> Float[Array, "h w 3"]:
 
 
 def compose(
-    image: UInt8[Array, "h w c"], wind: Wind, backgrounds: Sequence[Sequence[float]], strength: float
+    image: UInt8[Array, "h w c"], wind: Wind, backgrounds: Sequence[Sequence[float]] | Array, strength: float
 ) -> UInt8[Array, "h w c"]:
     """The image, with the scene wherever it has one of its background's colours.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 Circles = tuple[tuple[float, float, float], ...]
 
 TOUCH = 1e-4
-"""By how much a limit has to be exceeded to count as broken: plans that keep to it exactly touch it, and round either way."""
+"""By how much a limit has to be exceeded to count as broken: plans that keep to it exactly touch it, and are rounded."""
 
 
 def rk4(derivative: Callable[[Array, Array], Array], state: Array, action: Array, dt: Any) -> Array:

@@ -7,7 +7,6 @@ Sources: PLDM (Sobal et al. 2025, https://arxiv.org/abs/2502.14819), EB-JEPA (ht
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -155,25 +154,25 @@ def path_length(
         end: The other.
         width: Of the wall.
     """
-    near, far = layout[0] - width / 2, layout[0] + width / 2
-    a, b = jnp.where(start[0] <= end[0], start, end), jnp.where(start[0] <= end[0], end, start)
+    slits = jnp.stack([layout[0] - width / 2, layout[0] + width / 2])
     low, high = layout[1] - OPENING, layout[1] + OPENING
+    swap = start[0] > end[0]
+    a, b = jnp.where(swap, end, start), jnp.where(swap, start, end)
 
-    def passes(p: Array, q: Array, x: Array) -> Array:
-        # a slit that a segment does not reach, or only begins or ends at, cannot stop it
-        share = (x - p[0]) / jnp.maximum(q[0] - p[0], 1e-9)
-        y = p[1] + share * (q[1] - p[1])
-        return (share <= 0.0) | (share >= 1.0) | ((y >= low - 1e-4) & (y <= high + 1e-4))
+    def length(first: Array, second: Array) -> Array:
+        path = jnp.stack([a, first, second, b])
+        begins, legs = path[:-1], path[1:] - path[:-1]
+        # where each leg crosses each slit; one that a leg does not reach, or begins or ends at, cannot stop it
+        share = (slits - begins[:, :1]) / jnp.maximum(legs[:, :1], 1e-9)
+        y = begins[:, 1:] + share * legs[:, 1:]
+        passes = (share <= 0.0) | (share >= 1.0) | ((y >= low - 1e-4) & (y <= high + 1e-4))
+        return jnp.where(passes.all() & (legs[:, 0] >= 0.0).all(), jnp.sqrt((legs**2).sum(axis=1)).sum(), jnp.inf)
 
-    def length(*points: Array) -> Array:
-        legs = list(pairwise(points))
-        fine = jnp.stack([passes(p, q, x) & (q[0] >= p[0]) for p, q in legs for x in (near, far)]).all()
-        return jnp.where(fine, sum(jnp.linalg.norm(q - p) for p, q in legs), jnp.inf)
-
-    corners = [[jnp.stack([x, y]) for y in (low, high)] for x in (near, far)]
-    one = [length(a, c, b) for side in corners for c in side]
-    two = [length(a, c, e, b) for c in corners[0] for e in corners[1]]
-    return jnp.stack([length(a, b), *one, *two]).min()
+    # a corner that is not gone round is replaced by the end before or after it
+    corners = jnp.stack([jnp.stack([x, y]) for x in slits for y in (low, high)])
+    firsts = jnp.stack([a, *corners, *corners[jnp.array([0, 0, 1, 1])]])
+    seconds = jnp.stack([b, *(b,) * 4, *corners[jnp.array([2, 3, 2, 3])]])
+    return jax.vmap(length)(firsts, seconds).min()
 
 
 def dot(position: Float[Array, "2"], sigma: float, size: int = SIZE) -> Float[Array, "h w"]:
@@ -248,24 +247,24 @@ def wander(
     left = state.position[0] < state.layout[0]
     ahead = jnp.where(left, 1.0, -1.0) * (width / 2 + 2.0)
 
-    def advance(carry: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], tuple[Any, Array]]:
-        state, heading = carry
-        turning, striding, moving = jax.random.split(key, 3)
+    def advance(carry: tuple[Any, Array], drawn: tuple[Array, ...]) -> tuple[tuple[Any, Array], tuple[Any, Array]]:
+        (state, heading), (turn, stride, moving) = carry, drawn
         wall, door = state.layout[0], state.layout[1]
         before = jnp.where(left, state.position[0] < wall - width / 2 - 0.5, state.position[0] > wall + width / 2 + 0.5)
         there = jnp.stack([wall + jnp.where(before, -0.4, 1.0) * ahead, door])
         towards = jnp.arctan2(there[1] - state.position[1], there[0] - state.position[0])
         unfinished = seeks & (left == (state.position[0] < wall + 0.5 * ahead))
         gap = jnp.mod(towards - heading + jnp.pi, 2.0 * jnp.pi) - jnp.pi
-        heading = heading + jnp.where(unfinished, 0.5 * gap, 0.0) + von_mises(turning, 5.0)
-        stride = 1.0 + 0.4 * jax.random.truncated_normal(striding, -2.0, 2.0)
+        heading = heading + jnp.where(unfinished, 0.5 * gap, 0.0) + turn
         action = stride / scale * jnp.stack([jnp.cos(heading), jnp.sin(heading)])
         following = step(params, state, action, moving)
         return (following, heading), (following, action)
 
-    turn, walking = jax.random.split(key)
-    heading = jax.random.uniform(turn, minval=-jnp.pi, maxval=jnp.pi)
-    return walk(walking, advance, (state, heading), state, length)
+    facing, turning, striding, moving = jax.random.split(key, 4)
+    heading = jax.random.uniform(facing, minval=-jnp.pi, maxval=jnp.pi)
+    strides = 1.0 + 0.4 * jax.random.truncated_normal(striding, -2.0, 2.0, (length,))
+    drawn = von_mises(turning, 5.0, (length,)), strides, jax.random.split(moving, length)
+    return walk(advance, (state, heading), state, drawn)
 
 
 def explore(

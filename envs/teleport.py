@@ -124,7 +124,7 @@ def task(observation: str = "pixels") -> Task:
         params=PARAMS,
         reset=reset,
         step=step,
-        observe=two_rooms.observe if seen else rooms.vector,
+        observe=(lambda state: two_rooms.picture(state.position, state.layout)) if seen else rooms.vector,
         reward=rooms.reached,
         render=render,
         actions=bounds([-rooms.ACTION] * 2, [rooms.ACTION] * 2),
@@ -133,7 +133,7 @@ def task(observation: str = "pixels") -> Task:
         fps=20,
         success=rooms.success,
         report=report,
-        goal=two_rooms.goal_picture if seen else rooms.goal_vector,
+        goal=(lambda state: two_rooms.picture(state.goal, state.layout)) if seen else rooms.goal_vector,
         options=rooms.OPTIONS,
         possible=partial(rooms.possible, width=WIDTH),
     )

@@ -175,18 +175,16 @@ def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
         States `[B, L+1]` and actions `[B, L, 2]`.
     """
 
-    def advance(carry: tuple[State, Array], key: Array) -> tuple[tuple[State, Array], tuple[State, Array]]:
-        state, heading = carry
-        turning, pushing = jax.random.split(key)
-        heading = heading + von_mises(turning, 50.0)
-        strength = jnp.clip(jnp.abs(0.7 + 0.3 * jax.random.normal(pushing)), 0.0, 1.0)
+    def advance(carry: tuple[State, Array], drawn: tuple[Array, ...]) -> tuple[tuple[State, Array], tuple[State, Array]]:
+        (state, heading), (turn, strength, moving) = carry, drawn
+        heading = heading + turn
         action = strength * jnp.stack([jnp.cos(heading), jnp.sin(heading)])
-        following = step(PARAMS, state, action, key)
+        following = step(PARAMS, state, action, moving)
         return (following, heading), (following, action)
 
     def one(key: Array) -> Trajectories:
-        starting, placing, speeding, turning, walking = jax.random.split(key, 5)
-        part, low, high = jax.random.uniform(placing, (3,))
+        starting, placing, speeding, turning, pushing, moving = jax.random.split(key, 6)
+        part, low, high, facing = jax.random.uniform(placing, (4,))
         bend = jnp.stack([EDGE + (HIGH - EDGE) * low, FLOOR + (CEILING - FLOOR) * high])
         state = reset(starting)
         # the two arms and the bend between them, by their areas
@@ -194,8 +192,9 @@ def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
         position = jnp.where(part < share, bend, state.position)
         velocity = 1.5 * jax.random.truncated_normal(speeding, -3.0, 3.0, (2,))
         state = state._replace(position=position, velocity=velocity)
-        heading = jax.random.uniform(turning, minval=-jnp.pi, maxval=jnp.pi)
-        return walk(walking, advance, (state, heading), state, length)
+        strengths = jnp.clip(jnp.abs(0.7 + 0.3 * jax.random.normal(pushing, (length,))), 0.0, 1.0)
+        drawn = von_mises(turning, 50.0, (length,)), strengths, jax.random.split(moving, length)
+        return walk(advance, (state, 2.0 * jnp.pi * facing), state, drawn)
 
     return jax.vmap(one)(jax.random.split(key, batch))
 

@@ -28,10 +28,13 @@ def test_physics_bounds_and_start_are_the_reference_problems(name):
     np.testing.assert_allclose(module.START, reference.start)
     states = random.uniform(-1, 1, (50, len(module.START))) * WIDTHS[name]
     actions = random.uniform(task.actions.low, task.actions.high, (50, len(reference.low)))
-    ours = jax.vmap(module.dynamics, in_axes=(None, 0, 0))(
+    ours = jax.jit(jax.vmap(module.dynamics, in_axes=(None, 0, 0)))(
         module.PARAMS, jnp.asarray(states, jnp.float32), jnp.asarray(actions, jnp.float32)
     )
     theirs = np.stack([reference.dynamics(NUMPY, x, u) for x, u in zip(states, actions, strict=True)])
+    with jax.disable_jit():
+        eager = module.dynamics(module.PARAMS, jnp.asarray(states[0], jnp.float32), jnp.asarray(actions[0], jnp.float32))
+    np.testing.assert_allclose(eager, ours[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5 * np.max(WIDTHS[name]))
 
 
@@ -145,8 +148,9 @@ def test_a_free_cart_pole_keeps_its_energy_and_momentum():
 
 def test_a_turning_car_drives_the_circle_of_its_wheelbase():
     radius, state, steps = 2.5 / np.tan(0.4), jnp.array([0.0, 0.0, 0.0, 3.0]), 40
+    turn = jax.jit(lambda s: car.dynamics(car.PARAMS, s, jnp.array([0.0, 0.4])))
     for _ in range(steps):
-        state = car.dynamics(car.PARAMS, state, jnp.array([0.0, 0.4]))
+        state = turn(state)
     angle = 3.0 * 0.1 * steps / radius
     np.testing.assert_allclose(state, [radius * np.sin(angle), radius * (1 - np.cos(angle)), angle, 3.0], rtol=1e-4)
 

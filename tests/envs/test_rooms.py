@@ -16,7 +16,7 @@ LAYOUT = jnp.array([32.0, 10.0])
 
 
 def test_a_picture_is_the_formula_of_the_dot_and_the_lines_of_the_walls():
-    picture = np.asarray(two_rooms.picture(jnp.array([20.0, 41.0]), LAYOUT), float)
+    picture = np.asarray(jax.jit(two_rooms.picture)(jnp.array([20.0, 41.0]), LAYOUT), float)
     rows, columns = np.mgrid[:65, :65]
     expected = 255.0 * np.exp(-((columns - 20) ** 2 + (rows - 41) ** 2) / (2 * 1.3**2))
     np.testing.assert_allclose(picture[..., 0], expected, atol=0.51)
@@ -28,7 +28,7 @@ def test_a_picture_is_the_formula_of_the_dot_and_the_lines_of_the_walls():
 
 
 def test_walls_are_drawn_three_and_a_half_times_as_large():
-    picture = np.asarray(wall.picture(jnp.array([20.0, 41.0]), jnp.array([32.0, 30.0])), float)
+    picture = np.asarray(jax.jit(wall.picture)(jnp.array([20.0, 41.0]), jnp.array([32.0, 30.0])), float)
     dark = (picture.sum(axis=-1) < 255).mean(axis=0)[60:190]  # share of each column that is wall
     assert 224 * 6 / 65 - 1.5 <= (dark > 0.5).sum() <= 224 * 6 / 65 + 1.5
     place = np.unravel_index((picture[..., 0] - picture[..., 1]).argmax(), (224, 224))
@@ -37,7 +37,7 @@ def test_walls_are_drawn_three_and_a_half_times_as_large():
 
 @pytest.fixture(scope="module")
 def starts():
-    return jax.vmap(two_rooms.reset)(jax.random.split(jax.random.key(0), 4000))
+    return jax.jit(jax.vmap(two_rooms.reset))(jax.random.split(jax.random.key(0), 4000))
 
 
 def test_starts_and_goals_lie_in_different_rooms_either_way_round_and_off_the_walls(starts):
@@ -57,16 +57,13 @@ def test_layouts_take_every_whole_place(starts):
 
 
 def test_a_dot_moves_by_its_action_within_bounds_and_is_stopped_by_the_wall():
-    state = rooms.State(jnp.array([20.0, 40.0]), jnp.array([50.0, 50.0]), LAYOUT)
-    step = jax.jit(two_rooms.step)
-    moved = step(two_rooms.PARAMS, state, jnp.array([1.0, -9.0]), jax.random.key(0))
-    np.testing.assert_allclose(moved.position, [21.0, 40.0 - 2.45], rtol=1e-6)
-    beside = state._replace(position=jnp.array([30.0, 40.0]))
-    ends = [
-        step(two_rooms.PARAMS, beside, jnp.array([2.45, 0.0]), k).position[0]
-        for k in jax.random.split(jax.random.key(1), 300)
-    ]
-    off = 30.5 - np.array(ends)
+    step = jax.jit(jax.vmap(two_rooms.step, in_axes=(None, 0, 0, 0)))
+    places = jnp.array([[20.0, 40.0]] + [[30.0, 40.0]] * 300)
+    state = rooms.State(places, jnp.full((301, 2), 50.0), jnp.tile(LAYOUT, (301, 1)))
+    actions = jnp.array([[1.0, -9.0]] + [[2.45, 0.0]] * 300)
+    ends = np.asarray(step(two_rooms.PARAMS, state, actions, jax.random.split(jax.random.key(1), 301)).position)
+    np.testing.assert_allclose(ends[0], [21.0, 40.0 - 2.45], rtol=1e-6)
+    off = 30.5 - ends[1:, 0]
     assert off.min() >= 0.3 - 1e-5 and off.max() > 0.8
     np.testing.assert_allclose((off < 0.301).mean(), 0.451, atol=0.09)  # P(|N(0, 0.5²)| < 0.3)
 
@@ -74,8 +71,9 @@ def test_a_dot_moves_by_its_action_within_bounds_and_is_stopped_by_the_wall():
 def test_the_shortest_way_is_the_best_of_all_pairs_of_crossings():
     slits = np.linspace(-4.0, 4.0, 401)
     keys = jax.random.split(jax.random.key(3), 40)
-    drawn = jax.vmap(lambda key: rooms.begin(key, 3.0, None, None, None))(keys)
-    lengths = jax.jit(jax.vmap(lambda s: rooms.path_length(s.layout, s.position, s.goal, 3.0)))(drawn)
+    drawn = jax.jit(jax.vmap(two_rooms.reset))(keys)
+    length = jax.jit(jax.vmap(lambda layout, start, end: rooms.path_length(layout, start, end, 3.0)))
+    lengths = length(drawn.layout, drawn.position, drawn.goal)
     for i in range(40):
         a, b, layout = (np.asarray(part[i], float) for part in drawn)
         a, b = (a, b) if a[0] < b[0] else (b, a)
@@ -84,8 +82,8 @@ def test_the_shortest_way_is_the_best_of_all_pairs_of_crossings():
         legs = np.linalg.norm(first - a, axis=1)[:, None] + np.linalg.norm(second - b, axis=1)[None, :]
         brute = (legs + np.linalg.norm(first[:, None] - second[None], axis=2)).min()
         assert brute - 2e-2 <= float(lengths[i]) <= brute + 1e-3
-    same = rooms.path_length(LAYOUT, jnp.array([8.0, 8.0]), jnp.array([20.0, 50.0]), 3.0)
-    np.testing.assert_allclose(same, np.hypot(12, 42), rtol=1e-5)
+    within = jnp.full((40, 2), 8.0), jnp.full((40, 2), 14.0)  # in the left room of all layouts
+    np.testing.assert_allclose(length(drawn.layout, *within), np.hypot(6, 6), rtol=1e-5)
 
 
 def test_explorers_stride_turn_and_pass_the_door_as_told():
@@ -99,12 +97,12 @@ def test_explorers_stride_turn_and_pass_the_door_as_told():
     heading = np.arctan2(walks.actions[..., 1], walks.actions[..., 0])
     turns = np.cos(np.diff(heading, axis=1)).mean(axis=1)
     np.testing.assert_allclose(np.median(turns), ive(1, 5) / ive(0, 5), atol=0.02)  # most of them seek nothing
-    frames = jax.vmap(two_rooms.observe)(jax.tree.map(lambda a: a[0], walks.states))
+    frames = jax.jit(jax.vmap(two_rooms.observe))(jax.tree.map(lambda a: a[0], walks.states))
     assert frames.shape == (92, 65, 65, 2)
 
 
 def test_turns_follow_von_mises():
-    turns = exploring.von_mises(jax.random.key(0), 5.0, (20_000,))
+    turns = jax.jit(lambda key: exploring.von_mises(key, 5.0, (20_000,)))(jax.random.key(0))
     for order in (1, 2):
         np.testing.assert_allclose(jnp.cos(order * turns).mean(), ive(order, 5) / ive(0, 5), atol=0.01)
     assert abs(float(jnp.sin(turns).mean())) < 0.01
@@ -131,7 +129,7 @@ def test_ways_through_the_border_are_measured_right():
     state = teleport.State(
         jnp.array([50.0, 20.0]), jnp.array([14.0, 40.0]), jnp.array([32.0, 54.0]), jnp.zeros((), jnp.int32)
     )
-    door, jump = teleport.ways(state)
+    door, jump = jax.jit(teleport.ways)(state)
     np.testing.assert_allclose(jump, np.hypot(60 - 50 + 14 - 4, 20), atol=0.01)
     corner = np.array([[50, 20], [33.5, 50], [30.5, 50], [14, 40]])
     np.testing.assert_allclose(door, sum(np.linalg.norm(q - p) for p, q in pairwise(corner)), atol=0.01)
@@ -145,13 +143,3 @@ def test_a_budget_of_thirty_steps_and_success_without_an_early_stop():
         _, reward, terminated, truncated, info = env.step([0.0, 0.0])
         assert reward == 1.0 and not terminated and truncated == (t == 29)
     env.close()
-
-
-def test_jit_changes_nothing():
-    state = two_rooms.reset(jax.random.key(5))
-    action, key = jnp.array([1.3, -2.0]), jax.random.key(6)
-    with jax.disable_jit():
-        eager = two_rooms.step(two_rooms.PARAMS, state, action, key)
-    np.testing.assert_allclose(
-        eager.position, jax.jit(two_rooms.step)(two_rooms.PARAMS, state, action, key).position, rtol=1e-6
-    )

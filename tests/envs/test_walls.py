@@ -84,9 +84,8 @@ def test_a_move_ends_in_the_free_and_off_what_it_touched(drawn, rebound):
 
 
 def test_a_thousand_dots_pushed_at_random_stay_in_the_free():
-    layouts = jax.vmap(rooms.random_layout)(jax.random.uniform(jax.random.key(0), (1000, 2)))
-    first = jax.vmap(lambda draws, layout: rooms.opposite(draws, layout, WIDTH)[0])
-    start = first(jax.random.uniform(jax.random.key(1), (1000, 5)), layouts)
+    begin = jax.jit(jax.vmap(lambda key: rooms.begin(key, WIDTH, None, None, None)))
+    start, _, layouts = begin(jax.random.split(jax.random.key(0), 1000))
 
     def push(position, key):
         move, rebound = 6.0 * jax.random.normal(key, (1000, 2)), 0.5 * jnp.abs(jax.random.normal(key, (1000,)))
@@ -107,10 +106,11 @@ def test_slopes_are_finite_and_right_where_nothing_is_touched(move):
 
 
 def test_sliding_goes_on_along_a_wall_and_into_a_corner():
-    maze, clearance = u_maze.walls(), 1e-3
-    along, way = walls.slide(maze, jnp.array([1.0, 1.0]), jnp.array([0.3, 0.3]), clearance)
+    clearance = 1e-3
+    slide = jax.jit(lambda start, move: walls.slide(u_maze.walls(), start, move, clearance))
+    along, way = slide(jnp.array([1.0, 1.0]), jnp.array([0.3, 0.3]))
     np.testing.assert_allclose(along, [1.3, 1.1 - clearance], atol=1e-5)
     np.testing.assert_array_equal(way, [1.0, 0.0])
-    corner, way = walls.slide(maze, jnp.array([3.0, 0.6]), jnp.array([0.5, -0.7]), clearance)
+    corner, way = slide(jnp.array([3.0, 0.6]), jnp.array([0.5, -0.7]))
     np.testing.assert_allclose(corner, [3.1 - clearance, 0.5 + clearance], atol=1e-5)
     np.testing.assert_array_equal(way, [0.0, 0.0])
