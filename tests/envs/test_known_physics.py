@@ -115,7 +115,12 @@ def test_a_coasting_craft_on_a_closed_relative_orbit_returns():
     n = 2 * np.pi / (280 * 20.0)
     motion = jnp.array([100.0, 0.0, 50.0, 0.0, -2 * n * 100.0, 0.0])
     params = {"mean_motion": n, "dt": 20.0}
-    end, path = jax.lax.scan(lambda x, _: (rendezvous.dynamics(params, x, jnp.zeros(3)),) * 2, motion, length=280)
+
+    def coast(motion, _):
+        following = rendezvous.dynamics(params, motion, jnp.zeros(3))
+        return following, following
+
+    end, path = jax.lax.scan(coast, motion, length=280)
     np.testing.assert_allclose(end[:3], motion[:3], atol=0.5)
     np.testing.assert_allclose([np.ptp(path[:, 1]), np.ptp(path[:, 0])], [400.0, 200.0], rtol=1e-3)
 
