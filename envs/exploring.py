@@ -1,5 +1,6 @@
 """Trajectories to learn from: what every exploring policy returns and draws its turns from."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 
 class Trajectories(NamedTuple):
@@ -42,9 +43,14 @@ def _turns(concentration: float, entries: int = 2049) -> np.ndarray:
     return np.interp(np.linspace(0.0, 1.0, entries), mass / mass[-1], angle).astype(np.float32)
 
 
-def von_mises(key: PRNGKeyArray, concentration: float, shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
-    """Angles around 0 in rad, by inverting the distribution function from a table."""
+def von_mises(draws: Float[Array, "*n"], concentration: float) -> Float[Array, "*n"]:
+    """Angles around 0 in rad, from uniform numbers in [0, 1), by inverting the distribution function from a table."""
     table = jnp.asarray(_turns(concentration))
-    place = jax.random.uniform(key, shape) * (table.shape[0] - 1)
+    place = draws * (table.shape[0] - 1)
     below = jnp.clip(place.astype(jnp.int32), 0, table.shape[0] - 2)
     return table[below] + (place - below) * (table[below + 1] - table[below])
+
+
+def normal_within_two(draws: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Standard normal numbers cut off at ±2, from uniform numbers in [0, 1), by the inverse error function."""
+    return np.float32(np.sqrt(2.0)) * jax.scipy.special.erfinv((2.0 * draws - 1.0) * math.erf(np.sqrt(2.0)))

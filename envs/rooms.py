@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from envs import drawing as d
 from envs import walls as w
-from envs.exploring import Trajectories, von_mises, walk
+from envs.exploring import Trajectories, normal_within_two, von_mises, walk
 from envs.task import Bounds, bounds
 
 SIZE = 65
@@ -220,26 +220,25 @@ def with_dot(seen: d.View, canvas: Float[Array, "h w 3"], state: Any) -> Float[A
 
 
 def wander(
-    key: PRNGKeyArray,
     params: Any,
     step: Callable[[Any, Any, Array, Array], Any],
     state: Any,
-    length: int,
+    heading: Array,
+    drawn: tuple[Array, Array, Array],
     seeks: Bool[Array, ""],
     width: float,
     scale: float,
 ) -> Trajectories:
     """One exploring trajectory, `[L+1, ...]` and `[L, 2]`.
 
-    The length of a step is normal(1, 0.4²) within [0.2, 1.8], its heading a random walk of von Mises turns, κ = 5. A dot
-    that seeks the door also turns by half of the angle to it, until it is in the other room.
+    A dot that seeks the door turns by half of the angle to it besides what is drawn, until it is in the other room.
 
     Args:
-        key: Consumed.
         params: Of the step.
         step: As in `Task`.
         state: Where it begins.
-        length: Steps L.
+        heading: In rad, at the beginning.
+        drawn: Turns, lengths and keys of the L steps.
         seeks: Whether this one seeks the door.
         width: Of the wall.
         scale: Length of the move that an action of length 1 makes.
@@ -260,10 +259,6 @@ def wander(
         following = step(params, state, action, moving)
         return (following, heading), (following, action)
 
-    facing, turning, striding, moving = jax.random.split(key, 4)
-    heading = jax.random.uniform(facing, minval=-jnp.pi, maxval=jnp.pi)
-    strides = 1.0 + 0.4 * jax.random.truncated_normal(striding, -2.0, 2.0, (length,))
-    drawn = von_mises(turning, 5.0, (length,)), strides, jax.random.split(moving, length)
     return walk(advance, (state, heading), state, drawn)
 
 
@@ -279,7 +274,10 @@ def explore(
     width: float,
     scale: float,
 ) -> Trajectories:
-    """B exploring trajectories (`wander`), of which about a given share pass the door.
+    """B exploring trajectories, of which about a given share pass the door.
+
+    The length of a step is normal(1, 0.4²) within [0.2, 1.8], its heading a random walk of von Mises turns, κ = 5
+    (`wander`).
 
     Args:
         key: Consumed.
@@ -295,9 +293,13 @@ def explore(
     """
     seekers = float(np.clip((share - rates[0]) / (rates[1] - rates[0]), 0.0, 1.0))
 
-    def one(key: Array) -> Trajectories:
-        starting, seeking, walking = jax.random.split(key, 3)
-        seeks = jax.random.bernoulli(seeking, seekers)
-        return wander(walking, params, step, reset(starting), length, seeks, width, scale)
+    starting, drawing, moving = jax.random.split(key, 3)
+    states = jax.vmap(reset)(jax.random.split(starting, batch))
+    draws = jax.random.uniform(drawing, (batch, length + 1, 2))
+    seeks, headings = draws[:, 0, 0] < seekers, 2.0 * jnp.pi * draws[:, 0, 1]
+    turns, strides = von_mises(draws[:, 1:, 0], 5.0), 1.0 + 0.4 * normal_within_two(draws[:, 1:, 1])
 
-    return jax.vmap(one)(jax.random.split(key, batch))
+    def one(state: Any, heading: Array, drawn: tuple[Array, Array, Array], seeks: Array) -> Trajectories:
+        return wander(params, step, state, heading, drawn, seeks, width, scale)
+
+    return jax.vmap(one)(states, headings, (turns, strides, jax.random.split(moving, (batch, length))), seeks)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from envs import drawing as d
 from envs import walls as w
-from envs.exploring import Trajectories, von_mises, walk
+from envs.exploring import Trajectories, normal_within_two, von_mises, walk
 from envs.task import Bounds, Task, bounds, choice, pixels
 
 PARAMS = {"force": 100.0, "mass": 4.18879, "damping": 1.0, "dt": 0.01}
@@ -163,7 +163,7 @@ def render(state: State) -> UInt8[Array, "320 320 3"]:
 def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
     """Exploring trajectories to learn from: they begin anywhere in the maze, at any speed.
 
-    The force is |normal(0.7, 0.3²)| within [0, 1], its heading a random walk of von Mises turns, κ = 50 (0.14 rad a step),
+    The force is normal(0.7, 0.3²) within [0.1, 1], its heading a random walk of von Mises turns, κ = 50 (0.14 rad a step),
     slow enough that the ball crosses the corridor before it turns.
 
     Args:
@@ -175,28 +175,26 @@ def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
         States `[B, L+1]` and actions `[B, L, 2]`.
     """
 
-    def advance(carry: tuple[State, Array], drawn: tuple[Array, ...]) -> tuple[tuple[State, Array], tuple[State, Array]]:
-        (state, heading), (turn, strength, moving) = carry, drawn
+    def advance(carry: tuple[State, Array], drawn: tuple[Array, Array]) -> tuple[tuple[State, Array], tuple[State, Array]]:
+        (state, heading), (turn, strength) = carry, drawn
         heading = heading + turn
         action = strength * jnp.stack([jnp.cos(heading), jnp.sin(heading)])
-        following = step(PARAMS, state, action, moving)
+        following = step(PARAMS, state, action, key)
         return (following, heading), (following, action)
 
-    def one(key: Array) -> Trajectories:
-        starting, placing, speeding, turning, pushing, moving = jax.random.split(key, 6)
-        part, low, high, facing = jax.random.uniform(placing, (4,))
-        bend = jnp.stack([EDGE + (HIGH - EDGE) * low, FLOOR + (CEILING - FLOOR) * high])
-        state = reset(starting)
+    def one(state: State, place: Array, draws: Array) -> Trajectories:
+        bend = jnp.stack([EDGE + (HIGH - EDGE) * place[1], FLOOR + (CEILING - FLOOR) * place[2]])
         # the two arms and the bend between them, by their areas
         share = (HIGH - EDGE) * (CEILING - FLOOR) / (2 * (HIGH - LOW) * (FLOOR - LOW) + (HIGH - EDGE) * (CEILING - FLOOR))
-        position = jnp.where(part < share, bend, state.position)
-        velocity = 1.5 * jax.random.truncated_normal(speeding, -3.0, 3.0, (2,))
-        state = state._replace(position=position, velocity=velocity)
-        strengths = jnp.clip(jnp.abs(0.7 + 0.3 * jax.random.normal(pushing, (length,))), 0.0, 1.0)
-        drawn = von_mises(turning, 50.0, (length,)), strengths, jax.random.split(moving, length)
-        return walk(advance, (state, 2.0 * jnp.pi * facing), state, drawn)
+        position = jnp.where(place[0] < share, bend, state.position)
+        state = state._replace(position=position, velocity=1.5 * normal_within_two(place[3:5]))
+        drawn = von_mises(draws[:, 0], 50.0), jnp.clip(0.7 + 0.3 * normal_within_two(draws[:, 1]), 0.0, 1.0)
+        return walk(advance, (state, 2.0 * jnp.pi * place[5]), state, drawn)
 
-    return jax.vmap(one)(jax.random.split(key, batch))
+    starting, placing, drawing = jax.random.split(key, 3)
+    states = jax.vmap(reset)(jax.random.split(starting, batch))
+    places = jax.random.uniform(placing, (batch, 6))
+    return jax.vmap(one)(states, places, jax.random.uniform(drawing, (batch, length, 2)))
 
 
 @cache

@@ -7,7 +7,7 @@ import pytest
 
 from envs import crossing
 
-RUNS = 1000
+RUNS = 500
 
 
 def drive(state, speed):
@@ -53,6 +53,7 @@ def runs():
             (name, scale): jax.vmap(lambda key, p=policy, s=scale: run(p, s, key))(keys)
             for name, policy in policies.items()
             for scale in (0.0, 1.0)
+            if (name, scale) != ("careful", 0.0)
         }
 
     return all_of_them(jax.random.split(jax.random.key(0), RUNS))
@@ -70,7 +71,7 @@ def test_who_keeps_the_futures_apart_arrives(runs):
 def test_half_of_those_who_decide_get_in_the_way(runs):
     decided = np.asarray(runs["careful", 1.0][1])[:, : crossing.PEDESTRIANS]
     assert (decided != 0.0).mean() > 0.95
-    np.testing.assert_allclose((decided[decided != 0.0] > 0).mean(), 0.5, atol=0.03)
+    np.testing.assert_allclose((decided[decided != 0.0] > 0).mean(), 0.5, atol=0.045)  # four standard deviations
 
 
 def test_futures_are_mirror_images_around_the_average():

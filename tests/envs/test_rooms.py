@@ -69,15 +69,15 @@ def test_a_dot_moves_by_its_action_within_bounds_and_is_stopped_by_the_wall():
 
 
 def test_the_shortest_way_is_the_best_of_all_pairs_of_crossings():
-    slits = np.linspace(-4.0, 4.0, 401)
+    slits = np.linspace(-4.0, 4.0, 201)
     keys = jax.random.split(jax.random.key(3), 40)
     drawn = jax.jit(jax.vmap(two_rooms.reset))(keys)
     length = jax.jit(jax.vmap(lambda layout, start, end: rooms.path_length(layout, start, end, 3.0)))
     lengths = length(drawn.layout, drawn.position, drawn.goal)
-    for i in range(40):
+    for i in range(0, 40, 2):
         a, b, layout = (np.asarray(part[i], float) for part in drawn)
         a, b = (a, b) if a[0] < b[0] else (b, a)
-        first = np.stack([np.full(401, layout[0] - 1.5), layout[1] + slits], axis=1)
+        first = np.stack([np.full(201, layout[0] - 1.5), layout[1] + slits], axis=1)
         second = first + np.array([3.0, 0.0])
         legs = np.linalg.norm(first - a, axis=1)[:, None] + np.linalg.norm(second - b, axis=1)[None, :]
         brute = (legs + np.linalg.norm(first[:, None] - second[None], axis=2)).min()
@@ -102,7 +102,7 @@ def test_explorers_stride_turn_and_pass_the_door_as_told():
 
 
 def test_turns_follow_von_mises():
-    turns = jax.jit(lambda key: exploring.von_mises(key, 5.0, (20_000,)))(jax.random.key(0))
+    turns = exploring.von_mises(jax.random.uniform(jax.random.key(0), (20_000,)), 5.0)
     for order in (1, 2):
         np.testing.assert_allclose(jnp.cos(order * turns).mean(), ive(order, 5) / ive(0, 5), atol=0.01)
     assert abs(float(jnp.sin(turns).mean())) < 0.01
