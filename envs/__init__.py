@@ -1,5 +1,53 @@
-"""Tasks as pure JAX functions: batchable, differentiable, and the same as their Gymnasium counterparts."""
+"""Tasks as pure JAX functions: batchable, differentiable, rendered in JAX, and each with a Gymnasium face.
 
-from envs import pendulum
+Importing this package registers the faces (`craik/TwoRooms-v0` …) and loads nothing else; a task's module is loaded when it
+is first asked for.
+"""
 
-__all__ = ["pendulum"]
+import importlib
+from types import ModuleType
+
+import gymnasium
+
+IDS = {
+    "craik/Car-v0": ("car", 100),
+    "craik/CartPoleSwingUp-v0": ("cartpole_swingup", 200),
+    "craik/Crossing-v0": ("crossing", 300),
+    "craik/Pendulum-v0": ("pendulum", 200),
+    "craik/Quadrotor-v0": ("quadrotor", 120),
+    "craik/Rendezvous-v0": ("rendezvous", 60),
+    "craik/Teleport-v0": ("teleport", 200),
+    "craik/TwoRooms-v0": ("two_rooms", 200),
+    "craik/UMaze-v0": ("u_maze", 300),
+    "craik/Wall-v0": ("wall", 300),
+}
+"""Gymnasium id: the module of the task, and the steps after which its episodes are truncated."""
+_MODULES = {module for module, _ in IDS.values()} | {
+    "drawing",
+    "exploring",
+    "gym",
+    "physics",
+    "rooms",
+    "task",
+    "walls",
+    "wrappers",
+    "pendulum",
+}
+
+__all__ = ["IDS"]
+
+for _id, (_module, _steps) in IDS.items():
+    gymnasium.register(
+        _id,
+        entry_point="envs.gym:Env",
+        vector_entry_point="envs.gym:VectorEnv",
+        max_episode_steps=_steps,
+        kwargs={"task": _module},
+        disable_env_checker=True,  # the tests run the whole checker; the passive one doubles the time of every first step
+    )
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _MODULES:
+        return importlib.import_module(f"envs.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,19 +1,29 @@
 """The pendulum of Gymnasium's `Pendulum-v1`, as pure functions of its angle and speed.
 
-ω' = clip(ω + (3 g / 2 l sin θ + 3 / m l² u) dt, ±8),        θ' = θ + ω' dt,        θ = 0 upright
-reward = -(wrap(θ)² + 0.1 ω² + 0.001 u²),                    |u| <= 2
+    ω' = clip(ω + (3 g / 2 l sin θ + 3 / m l² u) dt, ±8),        θ' = θ + ω' dt,        θ = 0 upright
+    reward = -(wrap(θ)² + 0.1 ω² + 0.001 u²),                    |u| <= 2
+
+State: (θ rad, ω rad/s). Observation: (cos θ, sin θ, ω). Action: torque in Nm. An episode has 200 steps and never ends
+early. Success: within 0.2 rad of upright and slower than 0.5 rad/s, which Gymnasium's does not report.
 """
 
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
+
+from envs import drawing as d
+from envs.task import Bounds, Task, bounds
 
 PARAMS = {"gravity": 10.0, "mass": 1.0, "length": 1.0, "dt": 0.05}
 """Physical parameters: m/s², kg, m, s."""
 MAX_SPEED, MAX_TORQUE = 8.0, 2.0
 """rad/s, Nm."""
+OPTIONS: dict[str, Bounds] = {"state": bounds([-np.pi, -MAX_SPEED], [np.pi, MAX_SPEED])}
+"""What a start can be given."""
 
 
 def dynamics(params: Any, state: Float[Array, "2"], action: Float[Array, "1"]) -> Float[Array, "2"]:
@@ -38,8 +48,10 @@ def reward(params: Any, state: Float[Array, "2"], action: Float[Array, "1"]) -> 
     return -(angle**2 + 0.1 * state[1] ** 2 + 0.001 * torque**2)
 
 
-def reset(key: jax.Array) -> Float[Array, "2"]:
-    """A random start: angle uniform in ±π rad, speed uniform in ±1 rad/s."""
+def reset(key: jax.Array, state: Float[Array, "2"] | None = None) -> Float[Array, "2"]:
+    """A random start: angle uniform in ±π rad, speed uniform in ±1 rad/s; or the one that is given."""
+    if state is not None:
+        return state
     return jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0) * jnp.array([jnp.pi, 1.0])
 
 
@@ -51,3 +63,45 @@ def observe(state: Float[Array, "2"]) -> Float[Array, "3"]:
 def state_of(observation: Float[Array, "3"]) -> Float[Array, "2"]:
     """The inverse of `observe`, with the angle in ±π."""
     return jnp.stack([jnp.arctan2(observation[1], observation[0]), observation[2]])
+
+
+def success(state: Float[Array, "2"]) -> Bool[Array, ""]:
+    """Whether it stands upright."""
+    return (jnp.cos(state[0]) > jnp.cos(0.2)) & (jnp.abs(state[1]) < 0.5)
+
+
+def render(state: Float[Array, "2"]) -> UInt8[Array, "300 300 3"]:
+    """The rod, its hinge, and where upright is."""
+    seen = d.view((-1.3, -1.3), (1.3, 1.3), 300)
+    canvas = d.paint(d.blank(seen, d.PAPER), d.disc(seen, jnp.zeros(2), 1.12), d.FLOOR)
+    canvas = d.paint(canvas, d.ring(seen, jnp.zeros(2), 1.12, 0.015), d.MIST)
+    canvas = d.paint(canvas, d.disc(seen, jnp.array([0.0, 1.12]), 0.04), d.TEAL)
+    tip = jnp.stack([-jnp.sin(state[0]), jnp.cos(state[0])])  # positive angles lean to the left
+    canvas = d.paint(canvas, 0.2 * d.line(seen, jnp.array([0.03, -0.04]), tip + jnp.array([0.03, -0.04]), 0.16), d.INK)
+    canvas = d.paint(canvas, d.line(seen, jnp.zeros(2), tip, 0.16), d.CORAL)
+    return d.picture(d.paint(canvas, d.disc(seen, jnp.zeros(2), 0.045), d.INK))
+
+
+@cache
+def task() -> Task:
+    """The task; it has no settings."""
+
+    def step(params: Any, state: Array, action: Array, key: PRNGKeyArray) -> Array:
+        return dynamics(params, state, action)
+
+    return Task(
+        name="pendulum",
+        params=PARAMS,
+        reset=reset,
+        step=step,
+        observe=observe,
+        reward=lambda params, state, action, following: reward(params, state, action),
+        render=render,
+        actions=bounds([-MAX_TORQUE], [MAX_TORQUE]),
+        observations=bounds([-1.0, -1.0, -MAX_SPEED], [1.0, 1.0, MAX_SPEED]),
+        horizon=200,
+        fps=20,
+        success=success,
+        report=lambda state: {"angle": state[0], "speed": state[1]},
+        options=OPTIONS,
+    )

@@ -1,0 +1,179 @@
+"""Quadrotor: fly between round obstacles in a vertical plane, and hover at the far end.
+
+State: (x m, z m, θ rad, vx m/s, vz m/s, ω rad/s). Observation: (x, z, cos θ, sin θ, vx, vz, ω), speeds clipped to ±15 m/s
+and ±30 rad/s. Action: thrusts of the right and the left rotor in N, each within [0, 9.81]; together they lift twice the
+weight.
+
+    v̇x = -(u_1 + u_2) sin θ / m,   v̇z = (u_1 + u_2) cos θ / m - g,   ω̇ = (u_1 - u_2) l / I
+
+with m = 1 kg, l = 0.4 m, I = 0.16 kg m², g = 9.81 m/s², by Runge-Kutta steps of 0.05 s.
+
+    reward = -(0.02 |p - goal|² + 0.2 (1 - cos θ) + 0.01 (vx² + vz² + ω²) + 0.002 Σ (u_i - mg/2)²), before the step is taken,
+             - 100 for a crash
+
+A crash is a place inside one of the circles, which have half of the craft's size added to them, on the floor or the
+ceiling, |z| > 2, or outside |x - 2.5| <= 6; it ends the episode. Success: within 0.3 m of the goal (5, 0), upright within
+0.2 rad, slower than 0.5 m/s and 1 rad/s; it ends it too. An episode has 120 steps (6 s). Starts lie around rest at the
+origin. The same physics, stage cost and obstacles as the reference problem that the planners are measured on.
+"""
+
+from functools import cache, partial
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
+
+from envs import drawing as d
+from envs import physics
+from envs.task import Bounds, Task, bounds
+
+PARAMS = {"mass": 1.0, "arm": 0.4, "inertia": 0.16, "gravity": 9.81, "dt": 0.05}
+"""kg, m, kg m², m/s², s."""
+MAX_THRUST, HOVER = 9.81, 4.905
+"""N of one rotor: the most, and what it takes to hover."""
+GOAL = (5.0, 0.0)
+"""m."""
+CIRCLES: physics.Circles = ((1.4, 0.3, 0.6), (2.7, -0.9, 0.6), (2.9, 1.2, 0.6), (4.0, 0.1, 0.5))
+"""The obstacles (x, z, r)."""
+CEILING = 2.0
+"""m over the start, and the floor as far under it."""
+START = (0.0,) * 6
+"""At rest."""
+SPREAD = (0.1,) * 6
+"""How far starts lie from it at most, in each coordinate."""
+OPTIONS: dict[str, Bounds] = {"state": bounds([-3.5, -2.0, -10.0, -15.0, -15.0, -30.0], [8.5, 2.0, 10.0, 15.0, 15.0, 30.0])}
+"""What a start can be given."""
+
+
+def dynamics(params: Any, state: Float[Array, "6"], action: Float[Array, "2"]) -> Float[Array, "6"]:
+    """The next (x, z, θ, vx, vz, ω).
+
+    Args:
+        params: As `PARAMS`.
+        state: `(x, z, θ, vx, vz, ω)`.
+        action: Thrusts of the right and the left rotor; clipped to their bounds.
+    """
+
+    def derivative(state: Array, thrusts: Array) -> Array:
+        lift = (thrusts[0] + thrusts[1]) / params["mass"]
+        turn = (thrusts[0] - thrusts[1]) * params["arm"] / params["inertia"]
+        sideways, upwards = -lift * jnp.sin(state[2]), lift * jnp.cos(state[2]) - params["gravity"]
+        return jnp.stack([state[3], state[4], state[5], sideways, upwards, turn])
+
+    return physics.rk4(derivative, state, jnp.clip(action, 0.0, MAX_THRUST), params["dt"])
+
+
+def stage(state: Float[Array, "6"], action: Float[Array, "2"]) -> Float[Array, ""]:
+    """The cost of being in a state and acting."""
+    away = (state[0] - GOAL[0]) ** 2 + (state[1] - GOAL[1]) ** 2
+    speed = state[3] ** 2 + state[4] ** 2 + state[5] ** 2
+    effort = ((jnp.clip(action, 0.0, MAX_THRUST) - HOVER) ** 2).sum()
+    return 0.02 * away + 0.2 * (1.0 - jnp.cos(state[2])) + 0.01 * speed + 0.002 * effort
+
+
+def limits(state: Float[Array, "6"]) -> Float[Array, "6"]:
+    """What must not be positive: depth in each circle, then how far above the ceiling and below the floor, over 2."""
+    corridor = jnp.stack([(state[1] - CEILING) / CEILING, (-CEILING - state[1]) / CEILING])
+    return jnp.concatenate([physics.depth(CIRCLES, state[:2]), corridor])
+
+
+def crashed(state: Float[Array, "6"]) -> Bool[Array, ""]:
+    """Whether it hit something, or flew away."""
+    return (limits(state).max() > physics.TOUCH) | (jnp.abs(state[0] - 2.5) > 6.0)
+
+
+def success(state: Float[Array, "6"]) -> Bool[Array, ""]:
+    """Whether it hovers at the goal."""
+    there = jnp.hypot(state[0] - GOAL[0], state[1] - GOAL[1]) < 0.3
+    steady = (jnp.hypot(state[3], state[4]) < 0.5) & (jnp.abs(state[5]) < 1.0)
+    return there & steady & (jnp.cos(state[2]) > jnp.cos(0.2))
+
+
+def reward(
+    params: Any, state: Float[Array, "6"], action: Float[Array, "2"], following: Float[Array, "6"]
+) -> Float[Array, ""]:
+    """Minus the stage cost, and the crash."""
+    return -stage(state, action) - 100.0 * crashed(following)
+
+
+def observe(state: Float[Array, "6"]) -> Float[Array, "7"]:
+    """`(x, z, cos θ, sin θ, vx, vz, ω)`."""
+    return jnp.concatenate([state[:2], jnp.stack([jnp.cos(state[2]), jnp.sin(state[2])]), state[3:]])
+
+
+def reset(key: PRNGKeyArray, state: Float[Array, "6"] | None = None, spread: float = 1.0) -> Float[Array, "6"]:
+    """Nearly at rest at the origin; or as given."""
+    return physics.around(key, START, tuple(spread * width for width in SPREAD), state)
+
+
+def report(state: Float[Array, "6"]) -> dict[str, Array]:
+    """Distance to the goal, the largest of the limits (positive if one is broken), and whether it crashed."""
+    away = jnp.hypot(state[0] - GOAL[0], state[1] - GOAL[1])
+    return {"distance": away, "violation": limits(state).max(), "crashed": crashed(state)}
+
+
+VIEW = d.view((-0.9, -2.295), (5.9, 2.295), 400)
+"""Of the renders."""
+
+
+@d.still
+def hall() -> Array:
+    """Floor, ceiling, goal; the obstacles, solid where they are and pale where the middle of the craft must not be."""
+    seen, canvas = VIEW, d.blank(VIEW, d.FLOOR)
+    goal = jnp.array(GOAL)
+    canvas = d.paint(d.paint(canvas, d.disc(seen, goal, 0.3), d.MIST), d.ring(seen, goal, 0.3, 0.03), d.TEAL)
+    canvas = d.paint(canvas, d.soften(CEILING - jnp.abs(seen.y), seen.pixel) + 0.0 * seen.x, d.INK)
+    for x, z, radius in CIRCLES:
+        canvas = d.paint(canvas, 0.12 * d.disc(seen, jnp.array([x, z]), radius), d.INK)
+    for x, z, radius in CIRCLES:
+        canvas = d.paint(canvas, d.disc(seen, jnp.array([x, z]), radius - 0.25), d.STONE)
+    return canvas
+
+
+def render(state: Float[Array, "6"]) -> UInt8[Array, "270 400 3"]:
+    """The hall and the craft from the side."""
+    seen, canvas = VIEW, jnp.asarray(hall())
+    place, along = state[:2], jnp.stack([jnp.cos(state[2]), jnp.sin(state[2])])
+    above = jnp.stack([-along[1], along[0]])
+    left, right = place - 0.28 * along, place + 0.28 * along
+    canvas = d.paint(canvas, d.line(seen, left, right, 0.06), d.INK)
+    for end in (left, right):
+        hub = end + 0.08 * above
+        canvas = d.paint(canvas, d.line(seen, end, hub, 0.035), d.INK)
+        canvas = d.paint(canvas, d.line(seen, hub - 0.14 * along, hub + 0.14 * along, 0.025), d.STONE)
+    return d.picture(d.paint(canvas, d.disc(seen, place, 0.1), d.CORAL))
+
+
+@cache
+def task(spread: float = 1.0) -> Task:
+    """The task.
+
+    Args:
+        spread: 1 draws starts around `START`, 0 always begins there.
+
+    Raises:
+        ValueError: If it is not between the two.
+    """
+
+    def step(params: Any, state: Array, action: Array, key: PRNGKeyArray) -> Array:
+        return dynamics(params, state, action)
+
+    ends = [-3.5, -CEILING, -1.0, -1.0, -15.0, -15.0, -30.0], [8.5, CEILING, 1.0, 1.0, 15.0, 15.0, 30.0]
+    return Task(
+        name="quadrotor",
+        params=PARAMS,
+        reset=partial(reset, spread=physics.spread(spread)),
+        step=step,
+        observe=observe,
+        reward=reward,
+        render=render,
+        actions=bounds([0.0, 0.0], [MAX_THRUST, MAX_THRUST]),
+        observations=bounds(*ends),
+        horizon=120,
+        fps=20,
+        success=success,
+        terminated=lambda state: crashed(state) | success(state),
+        report=report,
+        options=OPTIONS,
+        possible=lambda state: {"state": ~crashed(state)},
+    )
