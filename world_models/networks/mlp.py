@@ -1,4 +1,4 @@
-"""The networks world models are made of."""
+"""The multi-layer perceptron, one or an ensemble of them."""
 
 from itertools import pairwise
 

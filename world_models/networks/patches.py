@@ -1,0 +1,75 @@
+"""Frames as numbers, of a size that patches fill, cut into patches and put together again."""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+
+def unit(frames: Num[Array, "*frames"]) -> Float[Array, "*frames"]:
+    """Bytes as numbers from 0 to 1; floating-point frames as they are."""
+    return frames if jnp.issubdtype(frames.dtype, jnp.floating) else frames.astype(jnp.float32) / 255.0
+
+
+def fitted(shape: tuple[int, ...], patch: int, fit: str | None) -> tuple[int, int]:
+    """The height and width that frames are brought to, multiples of the patch.
+
+    Args:
+        shape: `(H, W, C)` of a frame.
+        patch: Side of a patch in pixels; of the patches of patches, where there are several levels.
+        fit: `"pad"` surrounds frames that don't fit with zeros, `"crop"` drops what is too much around their middle, None
+            takes only frames that fit.
+
+    Raises:
+        ValueError: If frames don't fit and nothing was said about it, or have no three axes, or crop to nothing.
+    """
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"frames are [height, width, channels]; got {list(shape)}")
+    if fit not in (None, "pad", "crop"):
+        raise ValueError(f"fit must be 'pad', 'crop' or None; got {fit!r}")
+    height, width, _ = shape
+    padded = math.ceil(height / patch) * patch, math.ceil(width / patch) * patch
+    cropped = height // patch * patch, width // patch * patch
+    if padded == cropped:
+        return padded
+    if fit is None:
+        raise ValueError(
+            f"frames of {height}x{width} don't divide into patches of {patch}x{patch}: fit='pad' surrounds them with zeros "
+            f"to {padded[0]}x{padded[1]}, fit='crop' keeps the middle {cropped[0]}x{cropped[1]}"
+        )
+    if fit == "crop" and min(cropped) < 1:
+        raise ValueError(f"frames of {height}x{width} are smaller than a patch of {patch}x{patch}: nothing would be left")
+    return padded if fit == "pad" else cropped
+
+
+def resize(frames: Float[Array, "*batch H W C"], height: int, width: int) -> Float[Array, "*batch h w C"]:
+    """Pad with zeros or crop around the middle; where that is odd, the last row or column is the one more or less.
+
+    Args:
+        frames: What is to be resized.
+        height: In pixels; no frame is padded along one axis and cropped along the other.
+        width: In pixels.
+    """
+    for axis, size in ((-3, height), (-2, width)):
+        change = size - frames.shape[axis]
+        if change > 0:
+            widths = [(0, 0)] * frames.ndim
+            widths[axis] = (change // 2, change - change // 2)
+            frames = jnp.pad(frames, widths)
+        elif change < 0:
+            frames = jnp.take(frames, jnp.arange(size) + -change // 2, axis=axis)
+    return frames
+
+
+def cut(frames: Float[Array, "*batch H W C"], patch: int) -> Float[Array, "*batch rows columns pixels"]:
+    """Cut frames into disjoint patches, each a row of its `patch² C` numbers."""
+    *batch, height, width, channels = frames.shape
+    tiles = frames.reshape(*batch, height // patch, patch, width // patch, patch, channels)
+    return tiles.swapaxes(-4, -3).reshape(*batch, height // patch, width // patch, patch * patch * channels)
+
+
+def join(tiles: Float[Array, "*batch rows columns pixels"], patch: int) -> Float[Array, "*batch H W C"]:
+    """Put patches together again, the inverse of `cut`."""
+    *batch, rows, columns, pixels = tiles.shape
+    frames = tiles.reshape(*batch, rows, columns, patch, patch, pixels // patch**2)
+    return frames.swapaxes(-4, -3).reshape(*batch, rows * patch, columns * patch, pixels // patch**2)
