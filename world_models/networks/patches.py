@@ -7,8 +7,16 @@ from jaxtyping import Array, Float, Num
 
 
 def unit(frames: Num[Array, "*frames"]) -> Float[Array, "*frames"]:
-    """Bytes as numbers from 0 to 1; floating-point frames as they are."""
-    return frames if jnp.issubdtype(frames.dtype, jnp.floating) else frames.astype(jnp.float32) / 255.0
+    """Bytes as numbers from 0 to 1; floating-point frames as they are.
+
+    Raises:
+        ValueError: If frames are neither.
+    """
+    if frames.dtype == jnp.uint8:
+        return frames.astype(jnp.float32) / 255.0
+    if not jnp.issubdtype(frames.dtype, jnp.floating):
+        raise ValueError(f"frames are bytes (uint8) from 0 to 255 or floating-point numbers; got {frames.dtype}")
+    return frames
 
 
 def fitted(shape: tuple[int, ...], patch: int, fit: str | None) -> tuple[int, int]:
