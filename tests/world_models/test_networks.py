@@ -99,9 +99,19 @@ def test_padding_and_cropping_keep_the_middle():
     np.testing.assert_array_equal(patches.resize(padded, 5, 5), frame)
 
 
-def test_joining_undoes_cutting():
-    x = jnp.asarray(frames(2, 12, 8, 3), jnp.float32)
-    np.testing.assert_array_equal(patches.join(patches.cut(x, 4), 4), x)
+def test_consecutive_patches_are_a_patch_of_patches():
+    frame = jnp.asarray(frames(12, 24, 3), jnp.float32)
+    tiles = patches.cut(frame, (2, 3))
+    assert tiles.shape == (72, 12)
+    np.testing.assert_array_equal(
+        tiles[9:18].reshape(3, 3, 2, 2, 3)[1, 2], frame[2:4, 10:12]
+    )  # row 1, column 2 of the second
+    np.testing.assert_array_equal(patches.join(tiles, (2, 3), 12, 24), frame)
+
+
+def test_joining_undoes_cutting_with_batch_axes():
+    x = jnp.asarray(frames(2, 5, 24, 16, 3), jnp.float32)
+    np.testing.assert_array_equal(patches.join(patches.cut(x, (4, 2)), (4, 2), 24, 16), x)
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop"])

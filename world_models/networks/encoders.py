@@ -88,10 +88,13 @@ class PatchEncoder(nnx.Module):
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
         """Frames, as bytes or numbers, to latents."""
-        x = patches.resize(patches.unit(_shaped(frames, self.shape)), *self.size)
-        for side, layer in zip(self.sides, self.layers, strict=True):
-            x = nnx.silu(layer(patches.cut(x, side)))
-        return self.head(x.reshape(*x.shape[:-3], -1))
+        x = patches.cut(patches.resize(patches.unit(_shaped(frames, self.shape)), *self.size), self.sides)
+        batch, above = x.shape[:-2], (*self.sides[1:], None)
+        for side, layer in zip(above, self.layers, strict=True):
+            x = nnx.silu(layer(x))
+            # consecutive rows are the patches of a patch, and at last all places of a frame
+            x = x.reshape(*batch, -1) if side is None else x.reshape(*batch, -1, side**2 * x.shape[-1])
+        return self.head(x)
 
 
 class PatchDecoder(nnx.Module):
@@ -119,25 +122,22 @@ class PatchDecoder(nnx.Module):
         fit: str | None = None,
         rngs: nnx.Rngs,
     ):
-        self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in reversed(levels))
-        whole = math.prod(self.sides)
-        self.places = tuple(side // whole for side in patches.fitted(shape, whole, fit))
+        self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
+        self.size = patches.fitted(shape, math.prod(self.sides), fit)
+        self.places = math.prod(side // math.prod(self.sides) for side in self.size)
         widths = (*(width for _, width in reversed(levels)), shape[-1])
-        self.head = MLP((latent, *dense, math.prod(self.places) * widths[0]), rngs=rngs)
-        self.layers = nnx.List(
-            [
-                MLP((before, p * p * after), rngs=rngs)
-                for p, before, after in zip(self.sides, widths, widths[1:], strict=False)
-            ]
-        )
+        self.head = MLP((latent, *dense, self.places * widths[0]), rngs=rngs)
+        steps = zip(reversed(self.sides), widths, widths[1:], strict=False)
+        self.layers = nnx.List([MLP((before, p * p * after), rngs=rngs) for p, before, after in steps])
 
     def __call__(self, latent: Float[Array, "*batch latent"]) -> Float[Array, "*batch H W C"]:
         """Latents to frames, in the unit of what the encoder was given."""
         x = self.head(latent)
-        x = x.reshape(*x.shape[:-1], *self.places, -1)
-        for side, layer in zip(self.sides, self.layers, strict=True):
-            x = patches.join(layer(nnx.silu(x)), side)
-        return patches.resize(x, *self.shape[:2])
+        x = x.reshape(*x.shape[:-1], self.places, -1)
+        for layer in self.layers:
+            x = layer(nnx.silu(x.reshape(*x.shape[:-2], -1, layer.kernels[0].shape[0])))
+        x = x.reshape(*latent.shape[:-1], -1, self.sides[0] ** 2 * self.shape[-1])
+        return patches.resize(patches.join(x, self.sides, *self.size), *self.shape[:2])
 
 
 class ViTEncoder(nnx.Module):
@@ -186,9 +186,8 @@ class ViTEncoder(nnx.Module):
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
         """Frames, as bytes or numbers, to latents."""
-        x = patches.cut(patches.resize(patches.unit(_shaped(frames, self.shape)), *self.size), self.patch)
+        x = patches.cut(patches.resize(patches.unit(_shaped(frames, self.shape)), *self.size), (self.patch,))
         x = self.embed(x) + self.places[...]
-        x = x.reshape(*x.shape[:-3], -1, x.shape[-1])
         for block in self.blocks:
             x = block(x, *block.keys_and_values(x))
         return self.head(self.norm(x).mean(axis=-2))
@@ -201,10 +200,10 @@ def _shaped(frames: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _waves(rows: int, columns: int, width: int) -> np.ndarray:
-    """Sines and cosines of row and column at wavelengths from 2π to 10,000 · 2π, `[rows, columns, width]`."""
+    """Sines and cosines of row and column at wavelengths from 2π to 10,000 · 2π, `[rows * columns, width]`."""
     rates = 10_000.0 ** -(np.arange(width // 4) / max(width // 4, 1))
     row, column = (np.arange(n)[:, None] * rates for n in (rows, columns))
     row, column = (np.concatenate([np.sin(x), np.cos(x)], axis=1) for x in (row, column))
     shape = (rows, columns, width // 2)
     places = [np.broadcast_to(row[:, None], shape), np.broadcast_to(column[None], shape)]
-    return np.concatenate(places, axis=-1).astype(np.float32)
+    return np.concatenate(places, axis=-1).astype(np.float32).reshape(rows * columns, width)

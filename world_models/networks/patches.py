@@ -69,15 +69,47 @@ def resize(frames: Float[Array, "*batch H W C"], height: int, width: int) -> Flo
     return frames
 
 
-def cut(frames: Float[Array, "*batch H W C"], patch: int) -> Float[Array, "*batch rows columns pixels"]:
-    """Cut frames into disjoint patches, each a row of its `patch² C` numbers."""
+def cut(frames: Float[Array, "*batch H W C"], sides: tuple[int, ...]) -> Float[Array, "*batch patches pixels"]:
+    """Cut frames into disjoint patches, each a row of its `sides[0]² C` numbers, in the order of patches of patches.
+
+    Rows come sorted by the patch of `sides[-1]²` patches of … of `sides[1]²` patches that they lie in, row by row within
+    each, so that `sides[1]²` consecutive rows are one patch of the next level: after one transposition of pixels, every
+    level above is a mere reshape.
+
+    Args:
+        frames: Of a height and width that are multiples of the product of the sides.
+        sides: Of a patch in pixels, of a patch of patches in patches, and so on upwards.
+    """
     *batch, height, width, channels = frames.shape
-    tiles = frames.reshape(*batch, height // patch, patch, width // patch, patch, channels)
-    return tiles.swapaxes(-4, -3).reshape(*batch, height // patch, width // patch, patch * patch * channels)
+    order, axes = _order(len(batch), len(sides)), (*reversed(sides),)
+    whole = math.prod(sides)
+    tiles = frames.reshape(*batch, height // whole, *axes, width // whole, *axes, channels)
+    return tiles.transpose(order).reshape(*batch, -1, sides[0] ** 2 * channels)
 
 
-def join(tiles: Float[Array, "*batch rows columns pixels"], patch: int) -> Float[Array, "*batch H W C"]:
-    """Put patches together again, the inverse of `cut`."""
-    *batch, rows, columns, pixels = tiles.shape
-    frames = tiles.reshape(*batch, rows, columns, patch, patch, pixels // patch**2)
-    return frames.swapaxes(-4, -3).reshape(*batch, rows * patch, columns * patch, pixels // patch**2)
+def join(
+    tiles: Float[Array, "*batch patches pixels"], sides: tuple[int, ...], height: int, width: int
+) -> Float[Array, "*batch H W C"]:
+    """Put patches together again, the inverse of `cut`.
+
+    Args:
+        tiles: In the order of `cut`.
+        sides: As of `cut`.
+        height: Of the frames in pixels.
+        width: Of the frames in pixels.
+    """
+    *batch, _, pixels = tiles.shape
+    order, axes = _order(len(batch), len(sides)), (*reversed(sides),)
+    whole = math.prod(sides)
+    pairs = (side for side in axes for _ in range(2))
+    split = tiles.reshape(*batch, height // whole, width // whole, *pairs, pixels // sides[0] ** 2)
+    back = tuple(order.index(axis) for axis in range(len(order)))
+    return split.transpose(back).reshape(*batch, height, width, pixels // sides[0] ** 2)
+
+
+def _order(batch: int, levels: int) -> tuple[int, ...]:
+    """Axes of `[*batch, rows, side, …, columns, side, …, channels]` with rows and columns of every level side by side."""
+    rows = range(batch, batch + levels + 1)
+    columns = range(batch + levels + 1, batch + 2 * levels + 2)
+    pairs = (axis for pair in zip(rows, columns, strict=True) for axis in pair)
+    return (*range(batch), *pairs, batch + 2 * levels + 2)
