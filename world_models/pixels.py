@@ -114,7 +114,7 @@ def chained(batch: Batch, steps: int) -> list[Float[Array, "B starts latent"]]:
     return every
 
 
-def discounted(errors: list[Float[Array, "B starts"]], reached: Float[Array, "B times"], decay: float) -> Float[Array, ""]:
+def discounted(errors: list[Float[Array, "B _"]], reached: Float[Array, "B times"], decay: float) -> Float[Array, ""]:
     """The mean error over windows and starts, and over steps k = 1, 2, … with weights `decay^(k-1)`."""
     weights = [decay**k for k in range(len(errors))]
     means = [anticollapse.mean(error, reached[:, -error.shape[1] :]) for error in errors]

@@ -80,7 +80,9 @@ def test_barlow_twins_is_zero_where_the_cross_correlation_is_the_identity():
     np.testing.assert_allclose(loss, 0.0, atol=1e-5)
     mixed = jnp.asarray((signs @ np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32))[:, None])
     correlation = np.corrcoef(np.asarray(mixed)[:, 0], came, rowvar=False)[:3, 3:]
-    wanted = ((1 - np.diag(correlation)) ** 2).sum() / 3 + 0.5 * (correlation**2 - np.diag(np.diag(correlation) ** 2)).sum() / 3
+    wanted = ((1 - np.diag(correlation)) ** 2).sum() / 3 + 0.5 * (
+        correlation**2 - np.diag(np.diag(correlation) ** 2)
+    ).sum() / 3
     loss, _ = anticollapse.barlow_twins(z, mixed, redundancy=0.5)
     np.testing.assert_allclose(loss, wanted, rtol=1e-3)
 

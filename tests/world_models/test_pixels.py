@@ -1,0 +1,283 @@
+"""Worlds seen through pixels, end to end: a dot that moves."""
+
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mpc
+from tests.world_models import dots
+from world_models import anticollapse, data, datasets, pixel_jepa, reconstruction, trainer, watching
+from world_models.diagnostics import Alarm, CollapseWarning, distance_correlation, linear_probe_r2, prediction_errors
+from world_models.networks import (
+    CausalPredictor,
+    MLPPredictor,
+    PatchDecoder,
+    PatchEncoder,
+    RecurrentPredictor,
+    VectorEncoder,
+)
+from world_models.training import moments
+
+SHAPE = (dots.SIZE, dots.SIZE, 1)
+SIZES = {"levels": ((4, 16), (2, 32)), "dense": (64,)}
+SMALL = {
+    "latent": 16,
+    "encoder": partial(PatchEncoder, **SIZES),
+    "predictor": partial(MLPPredictor, hidden=(64,)),
+}
+VICREG = partial(anticollapse.vicreg, variance_weight=4.0, covariance_weight=1.0, slowness_weight=0.1)
+OFF = partial(anticollapse.vicreg, variance_weight=0.0, covariance_weight=0.0)
+
+
+@pytest.fixture(scope="module")
+def walks():
+    return datasets.resident(dots.dataset(), 8, dots.render)
+
+
+@pytest.fixture(scope="module")
+def begun():
+    """Untrained weights, the same for all models of these sizes: drawing them takes longer to compile than to do."""
+    return trainer(pixel_jepa(SHAPE, 2, **SMALL)).init(jax.random.key(0))
+
+
+def learn(model, source, training, calls, alarm=None, block=1):
+    fit = trainer(model, batch=48, length=4, updates=100, averaging=0.98, render=dots.render, block=block).fit
+    training, metrics = jax.tree.map(jnp.copy, training), {}
+    for _ in range(calls):
+        training, metrics = fit(training, source)
+        if alarm is not None:
+            alarm(metrics, int(training.updates))
+    return training, metrics
+
+
+def seen(model, params, episodes=30, seed=9):
+    """Positions never learnt from, and their latents."""
+    positions = jnp.asarray(dots.dataset(episodes, seed).observations)
+    return positions, jax.jit(jax.vmap(lambda o: model.encode(params, o).latent))(dots.render(positions))
+
+
+@pytest.fixture(scope="module")
+def learnt(walks, begun):
+    model = pixel_jepa(SHAPE, 2, objective=VICREG, steps=3, **SMALL)
+    alarm = Alarm()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training, metrics = learn(model, walks, begun, 6, alarm)
+    assert alarm.raised is None
+    return model, training.params, metrics
+
+
+def test_a_jepa_finds_the_dot(learnt):
+    model, params, metrics = learnt
+    positions, latents = seen(model, params)
+    assert linear_probe_r2(latents, positions).min() > 0.95
+    assert metrics["rank_share"] > 0.7 and metrics["std_mean"] > 0.8
+    pairs = jnp.asarray(np.random.default_rng(0).integers(len(positions), size=(500, 2)))
+    gaps = jnp.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
+    assert distance_correlation(latents, pairs, gaps) > 0.5
+
+
+def test_predictions_beat_standing_still_and_stay_under_what_has_to_be_told_apart(learnt):
+    model, params, _ = learnt
+    source = datasets.resident(dots.dataset(30, 9), 4, dots.render)
+    windows = datasets.draw(source, jax.random.key(0), 64, 4)
+    found = prediction_errors(model, params, windows._replace(observations=dots.render(windows.observations)))
+    assert found["error"].shape == found["moved"].shape == (4,)
+    assert (found["error"] < 0.6 * found["moved"]).all() and found["error"][3] < 0.5 * found["apart"]
+
+
+def test_the_inverse_model_reads_actions_in_the_environments_unit(learnt):
+    model, params, _ = learnt
+    told = dots.dataset(10, 9)
+    labelled = watching.label(model, params, told, render=dots.render, batch=64)
+    inside = ((told.observations > 1.5) & (told.observations < dots.SIZE - 2.5)).all(axis=1)  # where nothing is in the way
+    inside[:-1] &= inside[1:]
+    inside[told.first + told.lengths] = False
+    error = np.square(labelled.actions[inside] - told.actions[inside]).mean()
+    assert error < 0.1 * np.square(told.actions[inside]).mean()
+    np.testing.assert_array_equal(labelled.actions[told.first + told.lengths], 0.0)
+
+
+def test_a_plan_in_the_latent_space_gets_there(learnt):
+    model, params, _ = learnt
+
+    def far(params, state, *_):
+        return jnp.sum((state.latent - params["goal"]) ** 2)
+
+    space = mpc.Box([-dots.STEP] * 2, [dots.STEP] * 2)
+    problem = mpc.Problem(
+        lambda params, state, action: model.predict(params["model"], state, action), far, far, horizon=6, action_space=space
+    )
+    start, goal = jnp.array([4.0, 5.0]), jnp.array([9.0, 8.0])
+    given = {"model": params, "goal": model.encode(params, dots.render(goal)).latent}
+    state = model.encode(params, dots.render(start))
+    problem.check(given, state)
+    planner = mpc.gradient(problem, optimizer=optax.adam(0.1), starts=8)
+    plan = jax.jit(lambda p, s, k: mpc.solve(planner, p, s, k, 60))(given, state, jax.random.key(0))
+    assert jnp.linalg.norm(start + plan.actions.sum(axis=0) - goal) < 1.0
+
+
+@pytest.mark.parametrize("inverse_weight", [0.0, 1.0])
+def test_the_alarm_is_raised_where_nothing_keeps_the_encoder_from_collapsing(walks, begun, inverse_weight):
+    alarm = Alarm()
+    with pytest.warns(CollapseWarning, match="all at one point" if inverse_weight == 0 else "few directions"):
+        learn(pixel_jepa(SHAPE, 2, objective=OFF, inverse_weight=inverse_weight, **SMALL), walks, begun, 3, alarm)
+    assert alarm.raised is not None
+
+
+def test_an_alarm_is_raised_once_and_looks_at_what_is_not_finite():
+    alarm = Alarm(after=10)
+    good = {"std_mean": 1.0, "effective_rank": 12.0, "rank_share": 0.8}
+    assert alarm(good | {"std_mean": 0.0}, 9) is None and alarm(good, 10) is None
+    with pytest.warns(CollapseWarning, match="all at one point"):
+        alarm(good | {"std_mean": float("nan")}, 20)
+    assert "few directions" in (alarm(good | {"rank_share": 0.1}, 30) or "")  # and no second warning
+
+
+def test_a_slow_copy_keeps_the_position(walks, begun):
+    model = pixel_jepa(SHAPE, 2, objective=anticollapse.byol, targets="average", **SMALL)
+    alarm = Alarm(share=0.1)
+    training, _ = learn(model, walks, begun, 3, alarm)
+    positions, latents = seen(model, training.params)
+    assert alarm.raised is None
+    assert linear_probe_r2(latents, positions).min() > 0.9
+
+
+def test_the_generative_twin_draws_what_it_will_see(walks):
+    model = reconstruction(SHAPE, 2, decoder=partial(PatchDecoder, **SIZES), steps=2, **SMALL)
+    training, metrics = learn(model, walks, trainer(model).init(jax.random.key(0)), 6)
+    positions, latents = seen(model, training.params)
+    assert linear_probe_r2(latents, positions).min() > 0.9
+    assert metrics["reconstruction"] < 0.2 and metrics["prediction"] < 0.5  # of 1, the variance of a normalised pixel
+
+
+def test_what_was_learnt_by_watching_lets_few_labels_suffice(walks, begun):
+    """Walks without actions, then blocks of two actions from six walks that tell them, beside a random encoder."""
+    watcher = pixel_jepa(SHAPE, 2, inferred=True, inverse_weight=0.0, objective=VICREG, **SMALL)
+    watched, _ = learn(watcher, walks._replace(actions=jnp.zeros_like(walks.actions)), begun, 4, block=1)
+    few = datasets.resident(dots.dataset(6, 1), 8, dots.render)
+    model = pixel_jepa(SHAPE, 2, block=2, objective=VICREG, encoder_rate=0.0, **SMALL)
+    fresh = trainer(model).init(jax.random.key(1))
+    adopted, _ = learn(model, few, watching.adopt(fresh, watched.params), 3, block=2)
+    random, _ = learn(model, few, fresh, 3, block=2)
+    for a, b in zip(*map(jax.tree.leaves, (adopted.network["encoder"], watched.params["network"]["encoder"])), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    def misread(params):
+        told = dots.dataset(20, 9)
+        labelled = watching.label(model, params, told, block=2, render=dots.render)
+        return np.square(labelled.actions - told.actions).mean() / np.square(told.actions).mean()
+
+    print(misread(adopted.params), misread(random.params))
+    assert misread(adopted.params) < 0.7 * misread(random.params)
+
+
+@pytest.mark.parametrize(
+    "predictor",
+    [partial(RecurrentPredictor, units=8, hidden=(8,)), partial(CausalPredictor, window=3, width=8, depth=1, heads=2)],
+)
+def test_remembering_predictors_learn_and_plan(walks, predictor):
+    model = pixel_jepa(SHAPE, 2, objective=VICREG, steps=3, **(SMALL | {"predictor": predictor}))
+    params = model.init(jax.random.key(0))
+    windows = datasets.draw(walks, jax.random.key(0), 4, 4)
+    windows = jax.tree.map(lambda x: x[None], windows._replace(observations=dots.render(windows.observations)))
+    slopes = jax.jit(jax.grad(lambda n: model.loss(params | {"network": n}, windows)[0]))(params["network"])
+    assert all(jnp.isfinite(x).all() and jnp.abs(x).max() > 0 for x in jax.tree.leaves(slopes))
+    state = model.encode(params, dots.render(jnp.array([5.0, 5.0])))
+    problem = mpc.Problem(
+        model.predict, lambda p, s, a, t: s.latent @ s.latent, horizon=2, action_space=mpc.Box([-1.0] * 2, [1.0] * 2)
+    )
+    problem.check(params, state)
+
+
+def test_chained_predictions_are_the_models_own():
+    """The loss of two chained steps is what `encode` and `predict` give, window by window, padding left out."""
+    model = pixel_jepa(SHAPE, 2, objective=OFF, inverse_weight=0.0, steps=2, decay=0.5, **SMALL)
+    params = model.init(jax.random.key(0))
+    source = datasets.resident(dots.dataset(20), 3, dots.render)
+    windows = datasets.draw(source, jax.random.key(0), 4, 3)
+    windows = windows._replace(observations=dots.render(windows.observations), mask=windows.mask.at[0, 2].set(False))
+    loss, metrics = jax.jit(model.loss)(params, jax.tree.map(lambda x: x[None], windows))
+    errors: dict[int, list[float]] = {1: [], 2: []}
+    encode, predict = jax.jit(model.encode), jax.jit(model.predict)
+    for b in range(4):
+        for t in range(3):
+            state = encode(params, windows.observations[b, t])
+            for k in (1, 2):
+                if t + k > 3 or not windows.mask[b, t + k - 1]:
+                    break
+                state = predict(params, state, windows.actions[b, t + k - 1])
+                gap = state.latent - encode(params, windows.observations[b, t + k]).latent
+                errors[k].append(float(jnp.mean(gap**2)))
+    wanted = (np.mean(errors[1]) + 0.5 * np.mean(errors[2])) / 1.5
+    np.testing.assert_allclose(metrics["latent"], wanted, rtol=1e-4)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-4)
+
+
+def test_a_model_of_vectors_takes_its_scales_from_the_buffer():
+    model = pixel_jepa((2,), 2, block=2, encoder=partial(VectorEncoder, hidden=(8,)), latent=4)
+    buffer = data.create(40, 1, (2,), (2,))
+    walk = dots.trajectories(1)[0]
+    for t, action in enumerate(walk["actions"]):
+        row = data.Rows(walk["observations"][t][None], action[None], np.zeros(1), np.zeros(1, bool), np.array([t > 0]))
+        buffer = data.append(buffer, row, np.ones(1, bool))
+    fit = trainer(model, batch=8, length=3, updates=2, block=2)
+    training, metrics = fit.fit(fit.init(jax.random.key(0)), buffer)
+    np.testing.assert_allclose(training.params["scales"]["action_std"], walk["actions"][:-1].std(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(training.params["scales"]["mean"], walk["observations"][:-1].mean(axis=0), rtol=1e-4)
+    assert np.isfinite(metrics["loss"])
+
+
+def test_frames_in_a_buffer_are_scaled_by_channel():
+    buffer = data.create(10, 1, (8, 8, 2), (1,), observation_dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(0, 255, (6, 1, 8, 8, 2)).astype(np.uint8) // np.array([1, 4], np.uint8)
+    for t, frame in enumerate(frames):
+        row = data.Rows(frame, np.ones((1, 1)), np.zeros(1), np.zeros(1, bool), np.array([t > 0]))
+        buffer = data.append(buffer, row, np.ones(1, bool))
+    found = jax.jit(moments)(buffer)
+    np.testing.assert_allclose(found.observation_std, (frames / 255).std(axis=(0, 1, 2, 3)), rtol=0.02)
+    np.testing.assert_allclose(found.observation_mean, (frames / 255).mean(axis=(0, 1, 2, 3)), rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"targets": "other"}, "targets"),
+        ({"inferred": True}, "inferred actions"),
+        ({"block": 0}, "block"),
+        ({"decay": 0.0}, "decay"),
+        ({"encoder_rate": -1.0}, "encoder_rate"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        pixel_jepa(SHAPE, 2, **SMALL, **wrong)
+
+
+def test_what_does_not_fit_is_refused_by_name(begun):
+    model = pixel_jepa(SHAPE, 2, block=2, **SMALL)
+    params = model.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"\[16, 16, 1\].*\[16, 8, 1\]"):
+        model.encode(params, jnp.zeros((16, 8, 1)))
+    with pytest.raises(ValueError, match="int32"):
+        model.encode(params, jnp.zeros(SHAPE, jnp.int32))
+    state = model.encode(params, jnp.zeros(SHAPE))
+    with pytest.raises(ValueError, match=r"block of 2 of size 2.*\[2\]"):
+        model.predict(params, state, jnp.zeros(2))
+    windows = datasets.draw(datasets.resident(dots.dataset(2), 3), jax.random.key(0), 2, 3)
+    with pytest.raises(ValueError, match=r"block of 2 of size 2.*\[2\]"):
+        frames = dots.render(windows.observations)
+        model.loss(params, jax.tree.map(lambda x: x[None], windows._replace(observations=frames)))
+    blind = pixel_jepa(SHAPE, 2, inverse_weight=0.0, **SMALL)
+    with pytest.raises(ValueError, match="no actions to infer"):
+        watching.label(blind, params, dots.dataset(2))
+    small = pixel_jepa(SHAPE, 2, **(SMALL | {"latent": 8}))
+    with pytest.raises(ValueError, match="other shapes"):
+        watching.adopt(begun, small.init(jax.random.key(0)))
+    with pytest.raises(ValueError, match="'decoder'"):
+        watching.adopt(begun, params, ("decoder",))
