@@ -193,7 +193,7 @@ def inverse_dynamics(
     read: Callable[[Array, Array], Array],
     embeddings: Float[Array, "batch time dim"],
     actions: Float[Array, "batch steps action"],
-    weights: Float[Array, "batch time"] | None = None,
+    weights: Float[Array, "batch steps"] | None = None,
 ) -> Loss:
     """How badly actions can be read off what they did: the mean over steps and dimensions of `(read(z[t], z[t+1]) - a[t])²`.
 
@@ -204,13 +204,15 @@ def inverse_dynamics(
         read: `(z, z') -> action`, with any leading axes.
         embeddings: `[batch, time, dim]`.
         actions: `[batch, time - 1, action]`, scaled to about 1.
-        weights: `[batch, time]`, how many times each embedding counts; once each when None.
+        weights: `[batch, time - 1]`, how many times each action counts; once each when None.
 
     Source: Pathak et al. (2017), arXiv:1705.05363; Sobal et al. (2025), arXiv:2502.14819.
     """
-    embeddings, links, _ = _links(embeddings, weights)
-    error = read(embeddings[:, :-1], embeddings[:, 1:]) - jnp.where(links[..., None] > 0, actions, 0.0)
-    return mean(jnp.mean(error**2, axis=-1), links)
+    weights = jnp.ones(actions.shape[:2], embeddings.dtype) if weights is None else weights
+    counts = weights[..., None] > 0
+    before, after = (jnp.where(counts, z, 0.0) for z in (embeddings[:, :-1], embeddings[:, 1:]))
+    error = read(before, after) - jnp.where(counts, actions, 0.0)
+    return mean(jnp.mean(error**2, axis=-1), weights)
 
 
 def episode_variance(

@@ -180,7 +180,7 @@ def blocks(actions: Any, block: int) -> Any:
 
 
 def _grouped(steps: Any, block: int) -> Any:
-    return steps.reshape(steps.shape[0], -1, block, *steps.shape[2:])
+    return steps.reshape(steps.shape[0], steps.shape[1] // block, block, *steps.shape[2:])
 
 
 @partial(jax.jit, static_argnames=("count", "within"))

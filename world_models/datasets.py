@@ -23,7 +23,7 @@ import shutil
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,6 +188,28 @@ def gather(episodes: Iterable[Mapping[str, Any]], about: About, *, actions: bool
     return Dataset(actions=joined.pop("actions", None), lengths=lengths, about=about, **joined)
 
 
+def mixed(told: Dataset, silent: Dataset) -> Dataset:
+    """Trajectories that tell actions, then others of the same environment that don't; NaN stands for an action nobody told.
+
+    Args:
+        told: With actions.
+        silent: Actions that it tells are forgotten.
+
+    Raises:
+        DatasetError: If `told` has no actions, or they are not floating-point numbers, or the two were not recorded alike.
+    """
+    if told.actions is None or told.actions.dtype.kind != "f":
+        raise DatasetError("the first dataset must tell actions, as floating-point numbers")
+    silent.require(environment=told.about.environment, observation=told.observations.shape[1:])
+    if silent.observations.dtype != told.observations.dtype:
+        raise DatasetError(f"observations are {told.observations.dtype} in one and {silent.observations.dtype} in the other")
+    unknown = np.full((len(silent.rewards), *told.actions.shape[1:]), np.nan, told.actions.dtype)
+    unknown[silent.first + silent.lengths] = 0.0
+    names = ("observations", "rewards", "terminated", "lengths")
+    joined = {name: np.concatenate([getattr(told, name), getattr(silent, name)]) for name in names}
+    return Dataset(actions=np.concatenate([told.actions, unknown]), about=told.about, **joined)
+
+
 def _listed(head: str, problems: list[str], shown: int = 8) -> str:
     more = [f"and {len(problems) - shown} more"] if len(problems) > shown else []
     return f"{head}: " + "; ".join([*problems[:shown], *more]) if problems else head
@@ -273,7 +295,8 @@ def _save_file(target: Path, header: dict[str, Any], arrays: dict[str, np.ndarra
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         with temporary.open("wb") as stream:
-            np.savez(stream, metadata=np.frombuffer(_seal(header).encode(), np.uint8), **arrays)
+            contents: dict[str, Any] = {"metadata": np.frombuffer(_seal(header).encode(), np.uint8), **arrays}
+            np.savez(stream, **contents)
         flush(temporary)
         temporary.rename(target)
         flush(target.parent)
@@ -311,7 +334,8 @@ def load(path: str | os.PathLike, *, environment: str | None = None, verify: boo
     names = {f.name for f in fields(About)}
     about = About(**{name: value for name, value in header["about"].items() if name in names})
     try:
-        dataset = Dataset(about=about, **{name: arrays.get(name) for name in _ARRAYS})
+        loaded: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS}
+        dataset = Dataset(about=about, **loaded)
     except DatasetError as error:
         raise DatasetError(f"the dataset {place} is damaged: {error}") from error
     return dataset.require(environment=environment)
@@ -332,7 +356,7 @@ def _load_folder(folder: Path, verify: bool) -> tuple[dict[str, Any], dict[str, 
 
 def _load_file(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise DatasetError(f"the dataset {file} is damaged, or not one: {error}") from error
@@ -361,7 +385,7 @@ def _header(place: Path, text: str) -> dict[str, Any]:
 
 def _minari() -> Any:
     try:
-        import minari
+        import minari  # type: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("Minari datasets need the extra 'data': pip install 'craik[data]'") from error
     return minari
@@ -430,7 +454,7 @@ def write_minari(dataset: Dataset, name: str, *, observation_space: Any, action_
     if dataset.actions is None:
         raise DatasetError("Minari datasets have actions, and this one has none")
     minari = _minari()
-    from minari.data_collector.episode_buffer import EpisodeBuffer
+    from minari.data_collector.episode_buffer import EpisodeBuffer  # type: ignore[reportMissingImports]
 
     def buffered(index: int) -> Any:
         episode = dataset.episode(index)
@@ -497,16 +521,19 @@ def moments(dataset: Dataset, render: Callable[[Array], Array] | None = None) ->
     """
     rows = np.unique(np.linspace(0, len(dataset.observations) - 1, _FRAMES).astype(int))
     seen = jnp.asarray(dataset.observations[rows])
-    mean, std = channel_moments(unit(seen if render is None else render(seen)))
+    mean, std = channel_moments(unit(seen if render is None else jnp.asarray(render(seen))))
     taken = np.ones(len(dataset.rewards), bool)
     taken[dataset.first + dataset.lengths] = False
     rewards = np.asarray(dataset.rewards)[taken]
     spread = max(float(rewards.std()), 0.5 * abs(float(rewards.mean())), 1e-3)
-    scales = [mean, jnp.maximum(std, 1e-3), *(jnp.float32(x) for x in (rewards.mean(), spread, rewards.max()))]
+    best, middle, spread = (jnp.float32(x) for x in (rewards.max(), rewards.mean(), spread))
+    found = Moments(mean, jnp.maximum(std, 1e-3), middle, spread, best)
     if dataset.actions is None:
-        return Moments(*scales)
+        return found
     actions = np.asarray(dataset.actions)[taken].astype(np.float32)
-    return Moments(*scales, jnp.asarray(actions.mean(axis=0)), jnp.asarray(np.maximum(actions.std(axis=0), 1e-3)))
+    actions = actions[np.isfinite(actions).reshape(len(actions), -1).all(axis=1)]
+    scale = np.maximum(actions.std(axis=0), 1e-3)
+    return found._replace(action_mean=jnp.asarray(actions.mean(axis=0)), action_std=jnp.asarray(scale))
 
 
 class Resident(NamedTuple):
@@ -534,9 +561,15 @@ def resident(dataset: Dataset, steps: int, render: Callable[[Array], Array] | No
     """
     starts(dataset, steps)
     actions = np.zeros((len(dataset.rewards), 0), np.float32) if dataset.actions is None else dataset.actions
-    arrays = (dataset.observations, actions, dataset.rewards, dataset.terminated)
-    places = (dataset.first.astype(np.int32), dataset.lengths.astype(np.int32))
-    return Resident(*(jnp.asarray(array) for array in (*arrays, *places)), moments(dataset, render))
+    return Resident(
+        observations=jnp.asarray(dataset.observations),
+        actions=jnp.asarray(actions),
+        rewards=jnp.asarray(dataset.rewards),
+        terminated=jnp.asarray(dataset.terminated),
+        first=jnp.asarray(dataset.first, jnp.int32),
+        lengths=jnp.asarray(dataset.lengths, jnp.int32),
+        moments=moments(dataset, render),
+    )
 
 
 def draw(source: Resident, key: PRNGKeyArray, batch: int, length: int, block: int = 1) -> Window:
@@ -581,7 +614,7 @@ def batches(
     updates: int = 1,
     members: int = 1,
     ahead: int = 2,
-) -> Iterator[Window]:
+) -> Generator[Window, None, None]:
     """Draw windows without end, as `Trainer.fit_windows` takes them, reading ahead in a thread of its own.
 
     Args:
@@ -595,7 +628,7 @@ def batches(
         ahead: How many such bundles to have ready.
 
     Yields:
-        Windows with leading axes `[U, M, B]`, on the device.
+        Windows with leading axes `[U, M, B]`, on the device. Closing the generator ends the thread.
 
     Raises:
         DatasetError: If no episode is long enough for a window.
@@ -627,7 +660,7 @@ def _bundle(
     return jax.tree.map(lambda x: jax.device_put(x.reshape(*shape, *x.shape[1:])), window)
 
 
-def _read_ahead(read: Callable[[np.random.Generator], Window], seed: int, ahead: int) -> Iterator[Window]:
+def _read_ahead(read: Callable[[np.random.Generator], Window], seed: int, ahead: int) -> Generator[Window, None, None]:
     """What `read` gives, over and over, from a thread that ends with the iterator."""
     ready: queue.Queue[Window | BaseException] = queue.Queue(max(ahead, 1))
     over = threading.Event()

@@ -88,6 +88,9 @@ class Batch(NamedTuple):
     """Normalised observations."""
     latents: Float[Array, "B L+1 latent"]
     actions: Float[Array, "B L action"]
+    """Told, or else read off the latents before and after."""
+    told: Float[Array, "B L"]
+    """1 where an action was told, else 0."""
     reached: Float[Array, "B L+1"]
     """1 where an observation was really reached from the first of its window, else 0."""
     average: Callable[[], Float[Array, "B L+1 latent"]]
@@ -162,7 +165,8 @@ def pixel_jepa(
             predictor's pass each.
         decay: How much less each further chained step counts.
         prediction_weight: Of the prediction error.
-        inverse_weight: Of reading actions off latents; 0 leaves what reads them untrained, and `infer` out.
+        inverse_weight: Of reading actions off latents; 0 leaves what reads them untrained, and `infer` out. Where it is not
+            0, actions that nobody told, NaN (see `datasets.mixed`), are read off latents, too.
         straightness_weight: Of latent trajectories' bending.
         inferred: Whether actions are not told but inferred, `tanh(read(z[t], z[t+1]))`, of size `action`: a small one, or it
             carries the whole next frame. `predict` then takes such an inferred action.
@@ -196,7 +200,7 @@ def pixel_jepa(
         kept, parts = objective(own, every[0], batch.reached, targets=held, key=batch.key)
         total = prediction_weight * terms["latent"] + kept
         if inverse_weight:
-            terms["inverse"] = anticollapse.inverse_dynamics(batch.net.read, own, batch.actions, batch.reached)
+            terms["inverse"] = anticollapse.inverse_dynamics(batch.net.read, own, batch.actions, batch.told)
             total += inverse_weight * terms["inverse"]
         if own.shape[1] > 2:
             terms["straightness"] = anticollapse.straightness(own, batch.reached)
@@ -212,7 +216,7 @@ def pixel_jepa(
         steps=steps,
         decay=decay,
         inferred=inferred,
-        told=inverse_weight > 0,
+        readable=inverse_weight > 0,
         learning_rate=learning_rate,
         encoder_rate=encoder_rate,
     )
@@ -228,7 +232,7 @@ def latent_world(
     steps: int,
     decay: float,
     inferred: bool,
-    told: bool,
+    readable: bool,
     learning_rate: float,
     encoder_rate: float,
 ) -> WorldModel:
@@ -243,7 +247,7 @@ def latent_world(
         steps: Predictions chained.
         decay: In `(0, 1]`.
         inferred: Whether actions are inferred rather than told, and then not scaled.
-        told: Whether the networks learn to read actions off latents, in which case the model can `infer` them.
+        readable: Whether the networks learn to read actions off latents, in which case the model can `infer` them.
         learning_rate: Of AdamW.
         encoder_rate: Factor on it for the encoder.
 
@@ -311,7 +315,8 @@ def latent_world(
         return read * scales["action_std"] + scales["action_mean"]
 
     def loss(params: PyTree, windows: Window) -> tuple[jax.Array, Metrics]:
-        windows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), windows)  # members see the same network
+        # members see the same network
+        windows = jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), windows)
         net = nnx.merge(graph, params["network"])
         frames, mask = normal(params, windows.observations), windows.mask.astype(jnp.float32)
         reached = jnp.concatenate([mask[:, :1], mask], axis=1)
@@ -327,16 +332,22 @@ def latent_world(
                     f"{list(windows.actions.shape[2:])}"
                 )
             actions = scaled(params, actions.reshape(*mask.shape, block, action).astype(jnp.float32))
-            actions = jnp.where(mask[..., None] > 0, actions, 0.0)
+        told = jnp.isfinite(actions).all(axis=-1).astype(jnp.float32) * mask
+        actions = jnp.where(told[..., None] > 0, actions, 0.0)
 
         def average() -> jax.Array:
             slow = nnx.merge(graph, params.get("average", params["network"]))
             return jax.lax.stop_gradient(slow.encoder(frames))
 
-        return loss_of(Batch(net, frames, net.encoder(frames), actions, reached, average, params.get("key")))
+        latents = net.encoder(frames)
+        if readable:
+            # what nobody told is read off what came of it; a gradient would make it a message from the future instead
+            guessed = jax.lax.stop_gradient(net.read(latents[:, :-1], latents[:, 1:]))
+            actions = jnp.where(told[..., None] > 0, actions, guessed)
+        return loss_of(Batch(net, frames, latents, actions, told, reached, average, params.get("key")))
 
     def slow(network: PyTree) -> PyTree:
         return jax.tree.map_with_path(lambda path, _: path[0].key == "encoder", network)
 
     optimizer = optax.chain(optax.adamw(learning_rate), optax.masked(optax.scale(encoder_rate), slow))
-    return WorldModel(init, encode, predict, normalise, loss, optimizer, 1, infer if told else None)
+    return WorldModel(init, encode, predict, normalise, loss, optimizer, 1, infer if readable else None)

@@ -118,7 +118,7 @@ def reconstruction(
         terms["latent"] = anticollapse.mean(gap, batch.reached[:, 1:])
         total = terms["reconstruction"] + prediction_weight * terms["prediction"] + latent_weight * terms["latent"]
         if inverse_weight:
-            terms["inverse"] = anticollapse.inverse_dynamics(net.read, batch.latents, batch.actions, batch.reached)
+            terms["inverse"] = anticollapse.inverse_dynamics(net.read, batch.latents, batch.actions, batch.told)
             total += inverse_weight * terms["inverse"]
         return total, terms | {"loss": total}
 
@@ -131,7 +131,7 @@ def reconstruction(
         steps=steps,
         decay=decay,
         inferred=False,
-        told=inverse_weight > 0,
+        readable=inverse_weight > 0,
         learning_rate=learning_rate,
         encoder_rate=encoder_rate,
     )

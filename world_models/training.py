@@ -133,8 +133,8 @@ def trainer(
         return Training(params, network, optimizer.init(network), key, jnp.zeros((), jnp.int32))
 
     def windows(source: Source, key: PRNGKeyArray) -> data.Window:
-        draw = datasets.draw if isinstance(source, datasets.Resident) else data.sample
-        drawn = draw(source, key, model.members * batch, length, block)
+        asked = (key, model.members * batch, length, block)
+        drawn = datasets.draw(source, *asked) if isinstance(source, datasets.Resident) else data.sample(source, *asked)
         return jax.tree.map(lambda x: x.reshape(model.members, batch, *x.shape[1:]), drawn)
 
     def seen(windows: data.Window) -> data.Window:

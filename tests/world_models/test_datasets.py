@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -190,6 +191,18 @@ def test_a_dataset_needs_good_episodes_that_belong_together(walk: Dataset):
         Dataset(walk.observations, walk.actions, walk.rewards[:3], walk.terminated, walk.lengths, ABOUT)
 
 
+def test_what_nobody_told_is_not_a_number(walk: Dataset):
+    silent = datasets.gather(episodes((3, 6)), ABOUT, actions=False)
+    both = datasets.mixed(walk, silent)
+    assert both.actions is not None and both.transitions == 25
+    assert np.isfinite(both.actions[:19]).all() and np.isnan(both.actions).sum() == 2 * silent.transitions
+    np.testing.assert_array_equal(datasets.moments(both).action_std, datasets.moments(walk).action_std)
+    with pytest.raises(DatasetError, match="must tell actions"):
+        datasets.mixed(silent, walk)
+    with pytest.raises(DatasetError, match="'Run-v0'"):
+        datasets.mixed(walk, datasets.gather(episodes(), About("Run-v0")))
+
+
 def check_windows(window: data.Window, length: int, block: int) -> set[float]:
     """That windows are what was recorded; where they start."""
     first = window.observations[:, :1, 0]
@@ -241,7 +254,7 @@ def test_what_goes_wrong_while_reading_ahead_is_raised(walk: Dataset):
 def test_episodes_too_short_for_a_window_are_counted(walk: Dataset):
     with pytest.warns(UserWarning, match="2 of 3 episodes have fewer than 6 transitions"):
         datasets.resident(walk, 6)
-    with pytest.raises(DatasetError, match="windows of 8 transitions.*longest episode has 7"):
+    with pytest.raises(DatasetError, match=r"windows of 8 transitions.*longest episode has 7"):
         datasets.resident(walk, 8)
     with pytest.raises(DatasetError, match="don't fit"):
         datasets.batches(walk, seed=0, batch=2, length=4, block=2)
@@ -249,12 +262,13 @@ def test_episodes_too_short_for_a_window_are_counted(walk: Dataset):
 
 def test_scales_leave_out_the_rows_of_nobodys_actions(walk: Dataset):
     found = datasets.moments(walk)
+    assert found.action_mean is not None and found.action_std is not None
     told = np.concatenate([episode["actions"] for episode in episodes()])
     np.testing.assert_allclose(found.action_mean, told.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(found.action_std, [told[:, 0].std(), 1e-3], rtol=1e-5)
     np.testing.assert_allclose(found.observation_mean, walk.observations.mean(axis=0), rtol=1e-5)
     assert found.reward_best == np.float32(200.4)
-    frames = datasets.moments(walk, lambda s: np.broadcast_to(s[:, :1, None, None], (len(s), 4, 4, 1)))
+    frames = datasets.moments(walk, lambda s: jnp.broadcast_to(s[:, :1, None, None], (len(s), 4, 4, 1)))
     np.testing.assert_allclose(frames.observation_mean, walk.observations[:, 0].mean(), rtol=1e-5)
 
 
@@ -316,10 +330,8 @@ def test_minari_gives_back_what_was_written(walk: Dataset, tmp_path: Path, monke
     import gymnasium
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    boxes = {
-        f"{name}_space": gymnasium.spaces.Box(-np.inf, np.inf, (n,), np.float32)
-        for name, n in (("observation", 3), ("action", 2))
-    }
+    sizes = {"observation_space": 3, "action_space": 2}
+    boxes = {name: gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32) for name, size in sizes.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Minari asks for authors and code
         datasets.write_minari(walk, "walk/random-v0", **boxes)

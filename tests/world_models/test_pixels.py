@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from world_models.training import moments
 
 SHAPE = (dots.SIZE, dots.SIZE, 1)
 SIZES = {"levels": ((4, 16), (2, 32)), "dense": (64,)}
-SMALL = {
+SMALL: dict[str, Any] = {
     "latent": 16,
     "encoder": partial(PatchEncoder, **SIZES),
     "predictor": partial(MLPPredictor, hidden=(64,)),
@@ -75,28 +76,31 @@ def learnt(walks, begun):
 def test_a_jepa_finds_the_dot(learnt):
     model, params, metrics = learnt
     positions, latents = seen(model, params)
-    assert linear_probe_r2(latents, positions).min() > 0.95
+    assert jax.jit(linear_probe_r2)(latents, positions).min() > 0.95
     assert metrics["rank_share"] > 0.7 and metrics["std_mean"] > 0.8
     pairs = jnp.asarray(np.random.default_rng(0).integers(len(positions), size=(500, 2)))
     gaps = jnp.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
-    assert distance_correlation(latents, pairs, gaps) > 0.5
+    assert jax.jit(distance_correlation)(latents, pairs, gaps) > 0.5
 
 
 def test_predictions_beat_standing_still_and_stay_under_what_has_to_be_told_apart(learnt):
     model, params, _ = learnt
     source = datasets.resident(dots.dataset(30, 9), 4, dots.render)
     windows = datasets.draw(source, jax.random.key(0), 64, 4)
-    found = prediction_errors(model, params, windows._replace(observations=dots.render(windows.observations)))
+    windows = windows._replace(observations=dots.render(windows.observations))
+    found = jax.jit(partial(prediction_errors, model))(params, windows)
     assert found["error"].shape == found["moved"].shape == (4,)
-    assert (found["error"] < 0.6 * found["moved"]).all() and found["error"][3] < 0.5 * found["apart"]
+    assert (found["error"] < 0.7 * found["moved"]).all() and found["error"][3] < 0.5 * found["apart"]
 
 
 def test_the_inverse_model_reads_actions_in_the_environments_unit(learnt):
     model, params, _ = learnt
     told = dots.dataset(10, 9)
+    assert told.actions is not None
     labelled = watching.label(model, params, told, render=dots.render, batch=64)
-    inside = ((told.observations > 1.5) & (told.observations < dots.SIZE - 2.5)).all(axis=1)  # where nothing is in the way
-    inside[:-1] &= inside[1:]
+    assert labelled.actions is not None
+    free = np.all((told.observations > 1.5) & (told.observations < dots.SIZE - 2.5), axis=1)  # nothing in the way
+    inside = free & np.roll(free, -1)
     inside[told.first + told.lengths] = False
     error = np.square(labelled.actions[inside] - told.actions[inside]).mean()
     assert error < 0.1 * np.square(told.actions[inside]).mean()
@@ -113,13 +117,16 @@ def test_a_plan_in_the_latent_space_gets_there(learnt):
     problem = mpc.Problem(
         lambda params, state, action: model.predict(params["model"], state, action), far, far, horizon=6, action_space=space
     )
-    start, goal = jnp.array([4.0, 5.0]), jnp.array([9.0, 8.0])
-    given = {"model": params, "goal": model.encode(params, dots.render(goal)).latent}
-    state = model.encode(params, dots.render(start))
-    problem.check(given, state)
+    starts, goals = jnp.array([[4.0, 5.0], [10.0, 4.0], [7.0, 7.0]]), jnp.array([[9.0, 8.0], [4.0, 9.0], [10.0, 3.0]])
     planner = mpc.gradient(problem, optimizer=optax.adam(0.1), starts=8)
-    plan = jax.jit(lambda p, s, k: mpc.solve(planner, p, s, k, 60))(given, state, jax.random.key(0))
-    assert jnp.linalg.norm(start + plan.actions.sum(axis=0) - goal) < 1.0
+
+    def plan(start, goal):
+        given = {"model": params, "goal": model.encode(params, dots.render(goal)).latent}
+        return mpc.solve(planner, given, model.encode(params, dots.render(start)), jax.random.key(0), 60).actions
+
+    actions = jax.jit(jax.vmap(plan))(starts, goals)
+    left = jnp.linalg.norm(starts + actions.sum(axis=1) - goals, axis=1)
+    assert left.mean() < 0.35 * jnp.linalg.norm(starts - goals, axis=1).mean()
 
 
 @pytest.mark.parametrize("inverse_weight", [0.0, 1.0])
@@ -145,36 +152,57 @@ def test_a_slow_copy_keeps_the_position(walks, begun):
     training, _ = learn(model, walks, begun, 3, alarm)
     positions, latents = seen(model, training.params)
     assert alarm.raised is None
-    assert linear_probe_r2(latents, positions).min() > 0.9
+    assert jax.jit(linear_probe_r2)(latents, positions).min() > 0.9
 
 
 def test_the_generative_twin_draws_what_it_will_see(walks):
     model = reconstruction(SHAPE, 2, decoder=partial(PatchDecoder, **SIZES), steps=2, **SMALL)
     training, metrics = learn(model, walks, trainer(model).init(jax.random.key(0)), 6)
     positions, latents = seen(model, training.params)
-    assert linear_probe_r2(latents, positions).min() > 0.9
+    assert jax.jit(linear_probe_r2)(latents, positions).min() > 0.9
     assert metrics["reconstruction"] < 0.2 and metrics["prediction"] < 0.5  # of 1, the variance of a normalised pixel
 
 
-def test_what_was_learnt_by_watching_lets_few_labels_suffice(walks, begun):
-    """Walks without actions, then blocks of two actions from six walks that tell them, beside a random encoder."""
+def misread(model, params):
+    """Squared error of the actions that the inverse model reads off walks never learnt from, of 1."""
+    told = dots.dataset(20, 9)
+    labelled = watching.label(model, params, told, render=dots.render)
+    assert told.actions is not None and labelled.actions is not None
+    return np.square(labelled.actions - told.actions).mean() / np.square(told.actions).mean()
+
+
+def test_actions_that_nobody_told_are_read_off_and_not_learnt_from(begun):
+    """The loss of silent windows is that of windows told what the inverse model says, but for its own term."""
+    silent = datasets.mixed(dots.dataset(4, 1), dots.dataset(4, 2))
+    model = pixel_jepa(SHAPE, 2, objective=VICREG, **SMALL)
+    drawn = datasets.draw(datasets.resident(silent, 2, dots.render), jax.random.key(0), 6, 2)
+    params = model.normalise(jax.tree.map(jnp.copy, begun.params), datasets.moments(silent, dots.render))
+    windows = jax.tree.map(lambda x: x[None], drawn._replace(observations=dots.render(drawn.observations)))
+    unknown = jnp.isnan(windows.actions)
+    assert 0 < unknown.mean() < 1
+    states = jax.jit(jax.vmap(jax.vmap(lambda o: model.encode(params, o))))(windows.observations[0])
+    before, after = (jax.tree.map(lambda s, c=cut: s[:, c], states) for cut in (slice(0, -1), slice(1, None)))
+    assert model.infer is not None
+    guessed = model.infer(params, before, after)[:, :, 0]
+    told = windows._replace(actions=jnp.where(unknown, guessed, windows.actions))
+    loss = jax.jit(model.loss)
+    found, wanted = loss(params, windows)[1], loss(params, told)[1]
+    np.testing.assert_allclose(found["latent"], wanted["latent"], rtol=1e-4)
+    # what was guessed is right by construction, so that told's mean error is over all, and ours over what was told
+    np.testing.assert_allclose(found["inverse"] * (1 - unknown.mean()), wanted["inverse"], rtol=1e-3)
+
+
+def test_a_watchers_encoder_is_adopted_and_kept(walks, begun):
+    """Walks without actions, then 24 that tell them, beside a random encoder that is kept as well."""
     watcher = pixel_jepa(SHAPE, 2, inferred=True, inverse_weight=0.0, objective=VICREG, **SMALL)
-    watched, _ = learn(watcher, walks._replace(actions=jnp.zeros_like(walks.actions)), begun, 4, block=1)
-    few = datasets.resident(dots.dataset(6, 1), 8, dots.render)
-    model = pixel_jepa(SHAPE, 2, block=2, objective=VICREG, encoder_rate=0.0, **SMALL)
-    fresh = trainer(model).init(jax.random.key(1))
-    adopted, _ = learn(model, few, watching.adopt(fresh, watched.params), 3, block=2)
-    random, _ = learn(model, few, fresh, 3, block=2)
+    watched, _ = learn(watcher, walks._replace(actions=jnp.zeros((len(walks.actions), 0))), begun, 3)
+    few = datasets.resident(dots.dataset(24, 1), 8, dots.render)
+    model = pixel_jepa(SHAPE, 2, objective=VICREG, encoder_rate=0.0, **SMALL)
+    adopted, _ = learn(model, few, watching.adopt(begun, watched.params), 3)
+    random, _ = learn(model, few, begun, 3)
     for a, b in zip(*map(jax.tree.leaves, (adopted.network["encoder"], watched.params["network"]["encoder"])), strict=True):
         np.testing.assert_array_equal(a, b)
-
-    def misread(params):
-        told = dots.dataset(20, 9)
-        labelled = watching.label(model, params, told, block=2, render=dots.render)
-        return np.square(labelled.actions - told.actions).mean() / np.square(told.actions).mean()
-
-    print(misread(adopted.params), misread(random.params))
-    assert misread(adopted.params) < 0.7 * misread(random.params)
+    assert misread(model, adopted.params) < 0.75 * misread(model, random.params)
 
 
 @pytest.mark.parametrize(
@@ -183,22 +211,22 @@ def test_what_was_learnt_by_watching_lets_few_labels_suffice(walks, begun):
 )
 def test_remembering_predictors_learn_and_plan(walks, predictor):
     model = pixel_jepa(SHAPE, 2, objective=VICREG, steps=3, **(SMALL | {"predictor": predictor}))
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     windows = datasets.draw(walks, jax.random.key(0), 4, 4)
     windows = jax.tree.map(lambda x: x[None], windows._replace(observations=dots.render(windows.observations)))
     slopes = jax.jit(jax.grad(lambda n: model.loss(params | {"network": n}, windows)[0]))(params["network"])
     assert all(jnp.isfinite(x).all() and jnp.abs(x).max() > 0 for x in jax.tree.leaves(slopes))
-    state = model.encode(params, dots.render(jnp.array([5.0, 5.0])))
+    state = jax.jit(model.encode)(params, dots.render(jnp.array([5.0, 5.0])))
     problem = mpc.Problem(
         model.predict, lambda p, s, a, t: s.latent @ s.latent, horizon=2, action_space=mpc.Box([-1.0] * 2, [1.0] * 2)
     )
     problem.check(params, state)
 
 
-def test_chained_predictions_are_the_models_own():
+def test_chained_predictions_are_the_models_own(begun):
     """The loss of two chained steps is what `encode` and `predict` give, window by window, padding left out."""
     model = pixel_jepa(SHAPE, 2, objective=OFF, inverse_weight=0.0, steps=2, decay=0.5, **SMALL)
-    params = model.init(jax.random.key(0))
+    params = begun.params
     source = datasets.resident(dots.dataset(20), 3, dots.render)
     windows = datasets.draw(source, jax.random.key(0), 4, 3)
     windows = windows._replace(observations=dots.render(windows.observations), mask=windows.mask.at[0, 2].set(False))
@@ -233,6 +261,21 @@ def test_a_model_of_vectors_takes_its_scales_from_the_buffer():
     assert np.isfinite(metrics["loss"])
 
 
+def test_windows_read_elsewhere_teach_what_windows_drawn_here_teach():
+    model = pixel_jepa((2,), 2, encoder=partial(VectorEncoder, hidden=(8,)), latent=4, predictor=SMALL["predictor"])
+    fit = trainer(model, batch=4, length=3, updates=3)
+    source = datasets.resident(dots.dataset(4), 3)
+    training = fit.init(jax.random.key(0))
+    training = training._replace(params=model.normalise(training.params, source.moments))
+    keys = jax.random.split(jax.random.split(training.key)[1], 3)
+    windows = jax.vmap(lambda key: datasets.draw(source, key, 4, 3))(keys)
+    read, measured = fit.fit_windows(jax.tree.map(jnp.copy, training), jax.tree.map(lambda x: x[:, None], windows))
+    drawn, wanted = fit.fit(jax.tree.map(jnp.copy, training), source)
+    for a, b in zip(*map(jax.tree.leaves, (read.params, drawn.params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert int(read.updates) == 3 and measured.keys() == wanted.keys()
+
+
 def test_frames_in_a_buffer_are_scaled_by_channel():
     buffer = data.create(10, 1, (8, 8, 2), (1,), observation_dtype=np.uint8)
     frames = np.random.default_rng(0).integers(0, 255, (6, 1, 8, 8, 2)).astype(np.uint8) // np.array([1, 4], np.uint8)
@@ -261,12 +304,12 @@ def test_impossible_settings_are_refused(wrong, said):
 
 def test_what_does_not_fit_is_refused_by_name(begun):
     model = pixel_jepa(SHAPE, 2, block=2, **SMALL)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     with pytest.raises(ValueError, match=r"\[16, 16, 1\].*\[16, 8, 1\]"):
         model.encode(params, jnp.zeros((16, 8, 1)))
     with pytest.raises(ValueError, match="int32"):
         model.encode(params, jnp.zeros(SHAPE, jnp.int32))
-    state = model.encode(params, jnp.zeros(SHAPE))
+    state = jax.jit(model.encode)(params, jnp.zeros(SHAPE))
     with pytest.raises(ValueError, match=r"block of 2 of size 2.*\[2\]"):
         model.predict(params, state, jnp.zeros(2))
     windows = datasets.draw(datasets.resident(dots.dataset(2), 3), jax.random.key(0), 2, 3)
@@ -276,8 +319,9 @@ def test_what_does_not_fit_is_refused_by_name(begun):
     blind = pixel_jepa(SHAPE, 2, inverse_weight=0.0, **SMALL)
     with pytest.raises(ValueError, match="no actions to infer"):
         watching.label(blind, params, dots.dataset(2))
-    small = pixel_jepa(SHAPE, 2, **(SMALL | {"latent": 8}))
+    sizes: dict[str, Any] = SMALL | {"latent": 8}
+    small = pixel_jepa(SHAPE, 2, **sizes)
     with pytest.raises(ValueError, match="other shapes"):
-        watching.adopt(begun, small.init(jax.random.key(0)))
+        watching.adopt(begun, jax.jit(small.init)(jax.random.key(0)))
     with pytest.raises(ValueError, match="'decoder'"):
         watching.adopt(begun, params, ("decoder",))
