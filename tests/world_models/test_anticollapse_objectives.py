@@ -9,6 +9,8 @@ import pytest
 
 from world_models import anticollapse
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 OBJECTIVES = [
     partial(anticollapse.vicreg, slowness_weight=1.0, episode_weight=1.0, floor=2.0, episode_floor=2.0),
     anticollapse.barlow_twins,

@@ -19,6 +19,8 @@ from world_models.networks import (
     patches,
 )
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 PREDICTORS = [
     partial(MLPPredictor, hidden=(16,)),
     partial(RecurrentPredictor, units=12, hidden=(16,)),
