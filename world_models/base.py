@@ -37,26 +37,36 @@ def perceived(latent: jax.Array) -> Imagined:
 class WorldModel(NamedTuple):
     """A world model as a value: pure functions over one pytree of parameters.
 
-    `init(key) -> params`. `encode(params, observation) -> Imagined`. `predict(params, imagined, action) -> Imagined`, the
-    action as `space.embed` shows it. `normalise(params, moments) -> params`: scales of the data at hand.
+    `init(key) -> params`. `encode(params, observation) -> state`. `predict(params, state, action) -> state`, the action as
+    `space.embed` shows it. `normalise(params, moments) -> params`: scales of the data at hand.
     `loss(params, windows) -> (scalar, metrics)` over windows with a leading axis of M members, `[M, B, L, ...]`; only
-    `params["network"]` is learnt, by `optimizer`.
+    `params["network"]` is learnt, by `optimizer`. In training, `params["average"]` is a running average of the network, and
+    `params["key"]` another key at every step. `infer(params, state, following) -> action`, for models that can tell what
+    was done from what came of it, else None.
+
+    A state is an `Imagined` for the agent, or any tree of floating-point arrays with a `latent` among them.
     """
 
     init: Callable[[jax.Array], PyTree]
-    encode: Callable[[PyTree, jax.Array], Imagined]
-    predict: Callable[[PyTree, Imagined, jax.Array], Imagined]
+    encode: Callable[[PyTree, jax.Array], Any]
+    predict: Callable[[PyTree, Any, jax.Array], Any]
     normalise: Callable[[PyTree, "Moments"], PyTree]
     loss: Callable[[PyTree, Window], tuple[jax.Array, dict[str, jax.Array]]]
     optimizer: optax.GradientTransformation
     members: int
+    infer: Callable[[PyTree, Any, Any], jax.Array] | None = None
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of what was seen, and the best reward: observations `[O]`, rewards scalars."""
+    """Mean and standard deviation of what was seen, and the best reward: observations `[O]`, rewards scalars.
+
+    Of frames it is that of every channel, `[C]`, over all places. Those of actions are None where nobody needs them.
+    """
 
     observation_mean: Float[Array, " observation"]
     observation_std: Float[Array, " observation"]
     reward_mean: Float[Array, ""]
     reward_std: Float[Array, ""]
     reward_best: Float[Array, ""]
+    action_mean: Float[Array, "..."] | None = None
+    action_std: Float[Array, "..."] | None = None

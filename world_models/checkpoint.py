@@ -14,7 +14,6 @@ save to a path.
 Leaves are stored as plain arrays, so that a checkpoint written on an accelerator loads on a laptop.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -29,6 +28,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from world_models.files import changed, files, fingerprint, sealed, whole
 
 FORMAT = "craik"
 FORMAT_VERSION = 1
@@ -161,46 +162,14 @@ def _newest(path: str | os.PathLike) -> Path:
 
 def _write(folder: Path, header: dict[str, Any], arrays: list[np.ndarray]) -> None:
     """Write everything under a temporary name, flush it, and only then give it its own."""
-    temporary = _temporary(folder)
-    temporary.mkdir()
-    try:
+    with whole(folder) as temporary:
         _write_arrays(temporary, arrays)
-        files = {file.relative_to(temporary).as_posix(): _fingerprint(file) for file in _files(temporary)}
-        (temporary / "metadata.json").write_text(_seal({**header, "files": files}), encoding="utf-8")
-        for place in (*_files(temporary), *_folders(temporary)):
-            _flush(place)
-        temporary.rename(folder)
-        _flush(folder.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        prints = {file.relative_to(temporary).as_posix(): fingerprint(file) for file in files(temporary)}
+        (temporary / "metadata.json").write_text(_seal({**header, "files": prints}), encoding="utf-8")
 
 
 def _temporary(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.tmp")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in sorted(folder.rglob("*")) if file.is_file())
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [folder, *(child for child in folder.rglob("*") if child.is_dir())]
-
-
-def _flush(place: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fingerprint(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"size": file.stat().st_size, "sha256": digest}
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -220,14 +189,9 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def _seal(header: dict[str, Any]) -> str:
     """Turn a header into the text of `metadata.json`, with the digest of the rest inside."""
     try:
-        digest = hashlib.sha256(_json(header).encode()).hexdigest()
+        return sealed(header)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the metadata must be what JSON can hold: {error}") from error
-    return _json({**header, "sha256": digest})
-
-
-def _json(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -260,16 +224,10 @@ def _check_version(folder: Path, header: dict[str, Any]) -> None:
     )
 
 
-def _check_files(folder: Path, files: dict[str, dict[str, Any]]) -> None:
-    for name, wanted in files.items():
-        file = folder / name
-        if not file.is_file():
-            raise _damaged(folder, f"{name} is missing")
-        found = _fingerprint(file)
-        if found["size"] != wanted["size"]:
-            raise _damaged(folder, f"{name} has {found['size']} bytes, {wanted['size']} were written")
-        if found != wanted:
-            raise _damaged(folder, f"the contents of {name} have changed since they were written")
+def _check_files(folder: Path, wanted: dict[str, dict[str, Any]]) -> None:
+    reason = changed(folder, wanted)
+    if reason is not None:
+        raise _damaged(folder, reason)
 
 
 def _damaged(folder: Path, reason: str) -> CheckpointError:

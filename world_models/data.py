@@ -64,7 +64,9 @@ class Window(NamedTuple):
 
     observations: Shaped[Array, "B L+1 ..."]
     actions: Shaped[Array, "B L ..."]
+    """`[B, L, block, ...]` where a step is a block of several actions."""
     rewards: Float[Array, "B L"]
+    """Of a step's actions together."""
     terminated: Bool[Array, "B L"]
     mask: Bool[Array, "B L"]
     """Where it is set, `observations[k + 1]` was really reached from `observations[k]`, and so on back to the
@@ -139,34 +141,46 @@ def append(buffer: TrajectoryBuffer, rows: Rows, write: Bool[Array | np.ndarray,
     )
 
 
-@partial(jax.jit, static_argnames=("batch", "length"))
-def sample(buffer: TrajectoryBuffer, key: PRNGKeyArray, batch: int, length: int) -> Window:
-    """Draw windows of consecutive steps, each starting at a transition chosen uniformly from all stored.
+@partial(jax.jit, static_argnames=("batch", "length", "block"))
+def sample(buffer: TrajectoryBuffer, key: PRNGKeyArray, batch: int, length: int, block: int = 1) -> Window:
+    """Draw windows of consecutive steps, each starting at a step chosen uniformly from all stored.
 
-    A few rows are proposed for every window and the first that starts a transition is taken, so that the work
-    does not grow with the buffer. Where none does (about `(1 / rows per episode)^8` of the windows; all of
-    them in an empty buffer) the window's mask is not set anywhere.
+    A few rows are proposed for every window and the first that starts a step is taken, so that the work does not grow with
+    the buffer. Where none does (about `(block / rows per episode)^8` of the windows; all of them in an empty buffer) the
+    window's mask is not set anywhere.
 
     Args:
         buffer: With E environments.
         key: Consumed.
         batch: Number of windows.
         length: Steps in each.
+        block: Transitions in a step; observations between are left out.
     """
     capacity = buffer.follows.shape[1]
     environment, start = _propose(buffer, key, (batch, _PROPOSALS))
-    moves = buffer.follows[environment, (start + 1) % capacity]
+    reached = (start[..., None] + 1 + jnp.arange(block)) % capacity
+    moves = buffer.follows[environment[..., None], reached].all(axis=-1)
     first = jnp.argmax(moves, axis=1)[:, None]
     environment, start = (jnp.take_along_axis(rows, first, axis=1) for rows in (environment, start))
-    rows = (start + jnp.arange(length + 1)) % capacity
+    rows = (start + jnp.arange(length * block + 1)) % capacity
     steps = (environment, rows[:, :-1])
+    follows = jnp.cumprod(buffer.follows[environment, rows[:, 1:]], axis=1, dtype=jnp.int32) > 0
     return Window(
-        observations=buffer.observations[environment, rows],
-        actions=buffer.actions[steps],
-        rewards=buffer.rewards[steps],
-        terminated=buffer.terminated[steps],
-        mask=jnp.cumprod(buffer.follows[environment, rows[:, 1:]], axis=1, dtype=jnp.int32) > 0,
+        observations=buffer.observations[environment, rows[:, ::block]],
+        actions=blocks(buffer.actions[steps], block),
+        rewards=_grouped(buffer.rewards[steps], block).sum(axis=-1),
+        terminated=_grouped(buffer.terminated[steps], block).any(axis=-1),
+        mask=follows[:, block - 1 :: block],
     )
+
+
+def blocks(actions: Any, block: int) -> Any:
+    """Actions `[B, L * block, ...]` as `[B, L, block, ...]`; left as they are where a block is one action."""
+    return actions if block == 1 else _grouped(actions, block)
+
+
+def _grouped(steps: Any, block: int) -> Any:
+    return steps.reshape(steps.shape[0], steps.shape[1] // block, block, *steps.shape[2:])
 
 
 @partial(jax.jit, static_argnames=("count", "within"))

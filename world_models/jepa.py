@@ -114,7 +114,7 @@ def jepa(
         return {"network": weights, "scales": scales}
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
-        return params | {"scales": moments}
+        return params | {"scales": moments._replace(action_mean=None, action_std=None)}  # the space scales actions
 
     def embed(params: PyTree, observations: jax.Array) -> jax.Array:
         scales = params["scales"]

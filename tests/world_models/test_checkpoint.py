@@ -18,7 +18,7 @@ import numpy as np
 import optax
 import pytest
 
-from world_models import checkpoint
+from world_models import checkpoint, files
 from world_models.checkpoint import CheckpointError
 
 
@@ -225,10 +225,14 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path: P
     assert not path.exists()
 
 
-@pytest.mark.parametrize("stage", ["_write_arrays", "_seal", "_flush", "_fingerprint"])
+@pytest.mark.parametrize(
+    "stage",
+    [(checkpoint, "_write_arrays"), (checkpoint, "_seal"), (files, "flush"), (checkpoint, "fingerprint")],
+    ids=lambda stage: stage[1],
+)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_a_write_that_fails_leaves_what_was_there(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, stage: str, error: type[BaseException]
+    copy: Path, monkeypatch: pytest.MonkeyPatch, stage: tuple[Any, str], error: type[BaseException]
 ):
     before = _files(copy)
 
@@ -236,7 +240,7 @@ def test_a_write_that_fails_leaves_what_was_there(
         raise error("in the middle")
 
     with monkeypatch.context() as patch, pytest.raises(error):
-        patch.setattr(checkpoint, stage, fail)
+        patch.setattr(*stage, fail)
         checkpoint.save(copy, _tree(500), {}, step=500)
     assert _files(copy) == before
     _equal(checkpoint.load(copy, _tree())[0], _tree(450))

@@ -1,4 +1,4 @@
-"""The networks world models are made of."""
+"""The multi-layer perceptron, one or an ensemble of them."""
 
 from itertools import pairwise
 
@@ -42,8 +42,10 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """Apply the network to `[..., inputs]`, or to `[M, B, inputs]` for an ensemble."""
-        last = len(self.kernels) - 1
+        shape, last = x.shape, len(self.kernels) - 1
+        if x.ndim > 2 and self.kernels[0].ndim == 2:
+            x = x.reshape(-1, shape[-1])  # XLA:CPU's gradients of products with several batch axes take three times as long
         for index, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             x = x @ kernel[...] + bias[...]
             x = x if index == last else nnx.silu(x)
-        return x
+        return x if x.ndim == len(shape) else x.reshape(*shape[:-1], x.shape[-1])

@@ -1,0 +1,22 @@
+"""The networks world models are made of: encoders, decoders and predictors, in matrix products alone.
+
+| | signature |
+|---|---|
+| encoders | `Encoder(shape, latent, *, rngs, ...)`, called on observations `[*batch, *shape]`, gives `[*batch, latent]` |
+| predictors | `Predictor(latent, action, *, rngs, ...)`, with `begin`, `step` and `follow`; see `predictors.py` |
+"""
+
+from world_models.networks.encoders import PatchDecoder, PatchEncoder, VectorEncoder, ViTEncoder
+from world_models.networks.mlp import MLP
+from world_models.networks.predictors import CausalPredictor, MLPPredictor, RecurrentPredictor
+
+__all__ = [
+    "MLP",
+    "CausalPredictor",
+    "MLPPredictor",
+    "PatchDecoder",
+    "PatchEncoder",
+    "RecurrentPredictor",
+    "VectorEncoder",
+    "ViTEncoder",
+]
