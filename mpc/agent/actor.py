@@ -5,7 +5,7 @@ stage cost c and the probability d[k] of being alive k steps on (times the disco
 
     G[k] = c[k+1] + (d[k+1] / d[k]) ((1 - λ) V(z[k+1]) + λ G[k+1]),        G[K] = V(z[K])
 
-The critic regresses `V(z[k])` onto G[k]; the actor descends the gradient of G[0] through the imagined dynamics (λ-returns:
+Two critics regress `V(z[k])` onto G[k], and V is the higher of the two; the actor descends the gradient of G[0] through the imagined dynamics (λ-returns:
 Sutton & Barto 2018, ch. 12; learning in imagination: Hafner et al. 2020).
 """
 
@@ -24,7 +24,7 @@ from world_models.base import Imagined
 from world_models.networks import MLP
 
 PyTree = Any
-CRITICS = 2
+CRITICS = 2  # the more pessimistic counts: planner and actor seek out what one overrates (Fujimoto et al. 2018)
 
 
 class Practice(NamedTuple):
