@@ -5,8 +5,8 @@ stage cost c and the probability d[k] of being alive k steps on (times the disco
 
     G[k] = c[k+1] + (d[k+1] / d[k]) ((1 - λ) V(z[k+1]) + λ G[k+1]),        G[K] = V(z[K])
 
-Two critics regress `V(z[k])` onto G[k], and V is the higher of the two; the actor descends the gradient of G[0] through the imagined dynamics (λ-returns:
-Sutton & Barto 2018, ch. 12; learning in imagination: Hafner et al. 2020).
+Two critics regress `V(z[k])` onto G[k], and V is the higher of the two; the actor descends the gradient of G[0] through the
+imagined dynamics (λ-returns: Sutton & Barto 2018, ch. 12; learning in imagination: Hafner et al. 2020).
 """
 
 from collections.abc import Callable
