@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mpc
+from envs.physics import rk4
 
 STORE = Path(__file__).parent / "references.json"
 FEASIBLE = 1e-6  # the largest violation of a limit that still counts as none
@@ -144,15 +145,6 @@ def _evaluation(reference: Reference) -> Callable[[jax.Array, jax.Array], tuple[
         return cost + reference.terminal(JAX, last), violation
 
     return jax.jit(both)
-
-
-def rk4(derivative: Callable[[Vector, Vector], Vector], x: Vector, u: Vector, dt: float) -> Vector:
-    """One step of the classical Runge–Kutta scheme, the action held."""
-    k1 = derivative(x, u)
-    k2 = derivative(x + 0.5 * dt * k1, u)
-    k3 = derivative(x + 0.5 * dt * k2, u)
-    k4 = derivative(x + dt * k3, u)
-    return x + dt / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
 
 
 def outside_circles(circles: tuple[tuple[float, float, float], ...]) -> Callable[[Maths, Vector], Vector]:

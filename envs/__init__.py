@@ -26,12 +26,12 @@ _MODULES = {module for module, _ in IDS.values()} | {
     "drawing",
     "exploring",
     "gym",
+    "leaves",
     "physics",
     "rooms",
     "task",
     "walls",
     "wrappers",
-    "pendulum",
 }
 
 __all__ = ["IDS"]

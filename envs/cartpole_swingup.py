@@ -116,14 +116,11 @@ def task(spread: float = 1.0) -> Task:
         ValueError: If it is not between the two.
     """
 
-    def step(params: Any, state: Array, action: Array, key: PRNGKeyArray) -> Array:
-        return dynamics(params, state, action)
-
     return Task(
         name="cartpole_swingup",
         params=PARAMS,
         reset=partial(reset, spread=physics.spread(spread)),
-        step=step,
+        step=physics.certain(dynamics),
         observe=observe,
         reward=lambda params, state, action, following: reward(params, state, action),
         render=render,

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from envs import drawing as d
+from envs import physics
 from envs.task import Bounds, Task, bounds
 
 PARAMS = {"gravity": 10.0, "mass": 1.0, "length": 1.0, "dt": 0.05}
@@ -86,14 +87,11 @@ def render(state: Float[Array, "2"]) -> UInt8[Array, "300 300 3"]:
 def task() -> Task:
     """The task; it has no settings."""
 
-    def step(params: Any, state: Array, action: Array, key: PRNGKeyArray) -> Array:
-        return dynamics(params, state, action)
-
     return Task(
         name="pendulum",
         params=PARAMS,
         reset=reset,
-        step=step,
+        step=physics.certain(dynamics),
         observe=observe,
         reward=lambda params, state, action, following: reward(params, state, action),
         render=render,

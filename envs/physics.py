@@ -8,19 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+PyTree = Any
 Circles = tuple[tuple[float, float, float], ...]
 
 TOUCH = 1e-4
 """By how much a limit has to be exceeded to count as broken: plans that keep to it exactly touch it, and are rounded."""
 
 
-def rk4(derivative: Callable[[Array, Array], Array], state: Array, action: Array, dt: Any) -> Array:
-    """One step of the classical Runge-Kutta scheme, the action held."""
+def rk4(derivative: Callable[[Any, Any], Any], state: Any, action: Any, dt: Any) -> Any:
+    """One step of the classical Runge-Kutta scheme, the action held; of arrays of JAX, or of whatever adds up as they do."""
     k1 = derivative(state, action)
     k2 = derivative(state + 0.5 * dt * k1, action)
     k3 = derivative(state + 0.5 * dt * k2, action)
     k4 = derivative(state + dt * k3, action)
     return state + dt / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
+
+
+def certain(dynamics: Callable[[PyTree, Array, Array], Array]) -> Callable[[PyTree, Array, Array, PRNGKeyArray], Array]:
+    """Dynamics `(params, state, action) -> next state` as the step of a task, which could be random and is not."""
+    return lambda params, state, action, key: dynamics(params, state, action)
 
 
 def depth(circles: Circles, point: Float[Array, "2"]) -> Float[Array, " K"]:

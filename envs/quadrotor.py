@@ -155,15 +155,12 @@ def task(spread: float = 1.0) -> Task:
         ValueError: If it is not between the two.
     """
 
-    def step(params: Any, state: Array, action: Array, key: PRNGKeyArray) -> Array:
-        return dynamics(params, state, action)
-
     ends = [-3.5, -CEILING, -1.0, -1.0, -15.0, -15.0, -30.0], [8.5, CEILING, 1.0, 1.0, 15.0, 15.0, 30.0]
     return Task(
         name="quadrotor",
         params=PARAMS,
         reset=partial(reset, spread=physics.spread(spread)),
-        step=step,
+        step=physics.certain(dynamics),
         observe=observe,
         reward=reward,
         render=render,

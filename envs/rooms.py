@@ -7,6 +7,7 @@ Sources: PLDM (Sobal et al. 2025, https://arxiv.org/abs/2502.14819), EB-JEPA (ht
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 from envs import drawing as d
 from envs import walls as w
 from envs.exploring import Trajectories, normal_within_two, von_mises, walk
-from envs.task import Bounds, bounds
+from envs.task import Bounds, Task, bounds, choice
 
 SIZE = 65
 """Pixels."""
@@ -102,6 +103,26 @@ def begin(
     layout = random_layout(draws[:2]) if layout is None else layout
     drawn = opposite(draws[2:], layout, width)
     return State(drawn[0] if start is None else start, drawn[1] if goal is None else goal, layout)
+
+
+def move(
+    params: Any, state: Any, displacement: Float[Array, "2"], key: PRNGKeyArray, width: float
+) -> tuple[Float[Array, "2"], w.Contact, Float[Array, ""]]:
+    """Move, and stop at what is in the way.
+
+    Args:
+        params: As `PARAMS`.
+        state: Of which position and layout count.
+        displacement: Where to, from the position.
+        key: Consumed.
+        width: Of the wall.
+
+    Returns:
+        Where the move ends, what it touched, and how far off a wall it ends if it touches one.
+    """
+    off = jnp.maximum(params["rebound"] * jnp.abs(jax.random.normal(key)), params["clearance"])
+    position, touch = w.stop(walls(state.layout, width), state.position, displacement, off, params["clearance"])
+    return position, touch, off
 
 
 def distance(state: Any) -> Float[Array, ""]:
@@ -217,6 +238,60 @@ def with_dot(seen: d.View, canvas: Float[Array, "h w 3"], state: Any) -> Float[A
     """The dot, and its shadow."""
     canvas = d.paint(canvas, 0.25 * d.disc(seen, state.position + jnp.array([0.5, 0.8]), 1.6, blur=1.6), d.INK)
     return d.paint(canvas, d.disc(seen, state.position, 1.8), d.CORAL)
+
+
+def task(
+    name: str,
+    observation: str,
+    *,
+    reset: Callable[..., Any],
+    step: Callable[[Any, Any, Array, Array], Any],
+    picture: Callable[[Array, Array], Array],
+    image: Bounds,
+    width: float,
+    reach: float,
+    horizon: int,
+    render: Callable[[Any], Array] | None = None,
+    report: Callable[[Any], dict[str, Array]] = report,
+) -> Task:
+    """A task of going to the other room.
+
+    Args:
+        name: Of the module that makes it.
+        observation: `"pixels"` or `"state"`.
+        reset: As in `Task`.
+        step: As in `Task`.
+        picture: `(position, layout) -> image`: what is observed with the dot there.
+        image: Bounds of images.
+        width: Of the wall.
+        reach: The largest action along each axis.
+        horizon: Steps of an episode.
+        render: As in `Task`; `draw` if None.
+        report: As in `Task`.
+
+    Raises:
+        ValueError: If the observation is neither.
+    """
+    choice("observation", observation, ("pixels", "state"))
+    seen = observation == "pixels"
+    return Task(
+        name=name,
+        params=PARAMS,
+        reset=reset,
+        step=step,
+        observe=(lambda state: picture(state.position, state.layout)) if seen else vector,
+        reward=reached,
+        render=partial(draw, width=width) if render is None else render,
+        actions=bounds([-reach] * 2, [reach] * 2),
+        observations=image if seen else VECTOR,
+        horizon=horizon,
+        fps=20,
+        success=success,
+        report=report,
+        goal=(lambda state: picture(state.goal, state.layout)) if seen else goal_vector,
+        options=OPTIONS,
+        possible=partial(possible, width=width),
+    )
 
 
 def wander(

@@ -13,7 +13,7 @@ Start and goal lie in different rooms. From the right room to the left one the s
 than through the door (`ways`); back it is always through the door.
 """
 
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -22,10 +22,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from envs import drawing as d
 from envs import rooms, two_rooms
-from envs import walls as w
 from envs.exploring import Trajectories
 from envs.rooms import PARAMS
-from envs.task import Task, bounds, choice, pixels
+from envs.task import Task, pixels
 
 WIDTH = two_rooms.WIDTH
 """Of the wall."""
@@ -43,11 +42,10 @@ class State(NamedTuple):
 
 def step(params: Any, state: State, action: Float[Array, "2"], key: PRNGKeyArray) -> State:
     """Move, and stop at what is in the way, or come out at the left."""
-    rebound = params["rebound"] * jnp.abs(jax.random.normal(key))
     move = jnp.clip(action, -rooms.ACTION, rooms.ACTION)
-    position, touch = w.stop(rooms.walls(state.layout, WIDTH), state.position, move, rebound, params["clearance"])
+    position, touch, off = rooms.move(params, state, move, key, WIDTH)
     jumped = touch.outer & (touch.normal[0] < 0.0)
-    out = jnp.stack([rooms.LOW + jnp.maximum(rebound, params["clearance"]), position[1]])
+    out = jnp.stack([rooms.LOW + off, position[1]])
     return state._replace(position=jnp.where(jumped, out, position), jumps=state.jumps + jumped)
 
 
@@ -117,23 +115,16 @@ def task(observation: str = "pixels") -> Task:
     Raises:
         ValueError: If it is neither.
     """
-    choice("observation", observation, ("pixels", "state"))
-    seen = observation == "pixels"
-    return Task(
-        name="teleport",
-        params=PARAMS,
+    return rooms.task(
+        "teleport",
+        observation,
         reset=reset,
         step=step,
-        observe=(lambda state: two_rooms.picture(state.position, state.layout)) if seen else rooms.vector,
-        reward=rooms.reached,
-        render=render,
-        actions=bounds([-rooms.ACTION] * 2, [rooms.ACTION] * 2),
-        observations=pixels(rooms.SIZE, rooms.SIZE, 2) if seen else rooms.VECTOR,
+        picture=two_rooms.picture,
+        image=pixels(rooms.SIZE, rooms.SIZE, 2),
+        width=WIDTH,
+        reach=rooms.ACTION,
         horizon=200,
-        fps=20,
-        success=rooms.success,
+        render=render,
         report=report,
-        goal=(lambda state: two_rooms.picture(state.goal, state.layout)) if seen else rooms.goal_vector,
-        options=rooms.OPTIONS,
-        possible=partial(rooms.possible, width=WIDTH),
     )

@@ -16,15 +16,13 @@ Sources: EB-JEPA (https://github.com/facebookresearch/eb_jepa), PLDM (Sobal et a
 from functools import cache, partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs import rooms
-from envs import walls as w
 from envs.exploring import Trajectories
 from envs.rooms import PARAMS, State
-from envs.task import Task, bounds, choice, pixels
+from envs.task import Task, choice, pixels
 
 WIDTH = 3.0
 """Of the wall."""
@@ -37,9 +35,7 @@ _RATES = (0.115, 1.0)  # see rooms.explore; measured in random layouts
 
 def step(params: Any, state: State, action: Float[Array, "2"], key: PRNGKeyArray) -> State:
     """Move, and stop at what is in the way."""
-    rebound = params["rebound"] * jnp.abs(jax.random.normal(key))
-    move = jnp.clip(action, -rooms.ACTION, rooms.ACTION)
-    position, _ = w.stop(rooms.walls(state.layout, WIDTH), state.position, move, rebound, params["clearance"])
+    position, *_ = rooms.move(params, state, jnp.clip(action, -rooms.ACTION, rooms.ACTION), key, WIDTH)
     return state._replace(position=position)
 
 
@@ -61,16 +57,6 @@ def fixed(
 ) -> State:
     """`reset` with the wall at 32 and the door at 10, if no layout is given."""
     return rooms.begin(key, WIDTH, start, goal, jnp.array(LAYOUT) if layout is None else layout)
-
-
-def observe(state: State) -> UInt8[Array, "65 65 2"]:
-    """The dot and the walls."""
-    return picture(state.position, state.layout)
-
-
-def goal_picture(state: State) -> UInt8[Array, "65 65 2"]:
-    """What is observed when the dot is at the goal."""
-    return picture(state.goal, state.layout)
 
 
 def picture(position: Float[Array, "2"], layout: Float[Array, "2"]) -> UInt8[Array, "65 65 2"]:
@@ -113,24 +99,15 @@ def task(observation: str = "pixels", layout: str = "random") -> Task:
     Raises:
         ValueError: If a setting is none of these.
     """
-    choice("observation", observation, ("pixels", "state"))
     choice("layout", layout, ("random", "fixed"))
-    seen = observation == "pixels"
-    return Task(
-        name="two_rooms",
-        params=PARAMS,
+    return rooms.task(
+        "two_rooms",
+        observation,
         reset=reset if layout == "random" else fixed,
         step=step,
-        observe=observe if seen else rooms.vector,
-        reward=rooms.reached,
-        render=partial(rooms.draw, width=WIDTH),
-        actions=bounds([-rooms.ACTION] * 2, [rooms.ACTION] * 2),
-        observations=pixels(rooms.SIZE, rooms.SIZE, 2) if seen else rooms.VECTOR,
+        picture=picture,
+        image=pixels(rooms.SIZE, rooms.SIZE, 2),
+        width=WIDTH,
+        reach=rooms.ACTION,
         horizon=200,
-        fps=20,
-        success=rooms.success,
-        report=rooms.report,
-        goal=goal_picture if seen else rooms.goal_vector,
-        options=rooms.OPTIONS,
-        possible=partial(rooms.possible, width=WIDTH),
     )

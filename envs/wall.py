@@ -13,19 +13,17 @@ ends early. The budget of 30 steps is `gymnasium.make("craik/Wall-v0", max_episo
 Source: DINO-WM (Zhou et al. 2024, https://arxiv.org/abs/2411.04983).
 """
 
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from envs import drawing as d
 from envs import rooms
-from envs import walls as w
 from envs.exploring import Trajectories
 from envs.rooms import PARAMS, State
-from envs.task import Task, bounds, choice, pixels
+from envs.task import Task, pixels
 
 WIDTH = 6.0
 """Of the wall."""
@@ -42,9 +40,7 @@ _RATES = (0.115, 1.0)  # see rooms.explore; measured
 
 def step(params: Any, state: State, action: Float[Array, "2"], key: PRNGKeyArray) -> State:
     """Move, and stop at what is in the way."""
-    rebound = params["rebound"] * jnp.abs(jax.random.normal(key))
-    move = SCALE * jnp.clip(action, -1.0, 1.0)
-    position, _ = w.stop(rooms.walls(state.layout, WIDTH), state.position, move, rebound, params["clearance"])
+    position, *_ = rooms.move(params, state, SCALE * jnp.clip(action, -1.0, 1.0), key, WIDTH)
     return state._replace(position=position)
 
 
@@ -56,16 +52,6 @@ def reset(
 ) -> State:
     """The start in one room, the goal in the other; what is given is not drawn."""
     return rooms.begin(key, WIDTH, start, goal, jnp.array(LAYOUT) if layout is None else layout)
-
-
-def observe(state: State) -> UInt8[Array, "224 224 3"]:
-    """The dot and the walls."""
-    return picture(state.position, state.layout)
-
-
-def goal_picture(state: State) -> UInt8[Array, "224 224 3"]:
-    """What is observed when the dot is at the goal."""
-    return picture(state.goal, state.layout)
 
 
 def picture(position: Float[Array, "2"], layout: Float[Array, "2"]) -> UInt8[Array, "224 224 3"]:
@@ -99,23 +85,14 @@ def task(observation: str = "pixels") -> Task:
     Raises:
         ValueError: If it is neither.
     """
-    choice("observation", observation, ("pixels", "state"))
-    seen = observation == "pixels"
-    return Task(
-        name="wall",
-        params=PARAMS,
+    return rooms.task(
+        "wall",
+        observation,
         reset=reset,
         step=step,
-        observe=observe if seen else rooms.vector,
-        reward=rooms.reached,
-        render=partial(rooms.draw, width=WIDTH),
-        actions=bounds([-1.0] * 2, [1.0] * 2),
-        observations=pixels(IMAGE, IMAGE, 3) if seen else rooms.VECTOR,
+        picture=picture,
+        image=pixels(IMAGE, IMAGE, 3),
+        width=WIDTH,
+        reach=1.0,
         horizon=300,
-        fps=20,
-        success=rooms.success,
-        report=rooms.report,
-        goal=goal_picture if seen else rooms.goal_vector,
-        options=rooms.OPTIONS,
-        possible=partial(rooms.possible, width=WIDTH),
     )

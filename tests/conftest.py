@@ -25,3 +25,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Throw the folder away."""
     for folder in _owned:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """Compile without optimising, for programs that are small, and take longer to optimise than to run."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -33,6 +33,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 PyTree = Any
@@ -154,6 +155,17 @@ def _links(
     weights = jnp.ones(embeddings.shape[:2], embeddings.dtype) if weights is None else weights
     embeddings = jnp.where(weights[..., None] > 0, embeddings, 0.0)
     return embeddings, jnp.minimum(weights[:, 1:], weights[:, :-1]), embeddings[:, 1:] - embeddings[:, :-1]
+
+
+def _pairs(
+    predictions: Float[Array, "batch steps dim"],
+    came: Float[Array, "batch time dim"],
+    weights: Float[Array, "batch time"] | None,
+) -> tuple[Float[Array, "rows dim"], Float[Array, "rows dim"], Float[Array, " rows"]]:
+    """Predictions and what came as rows, and how many times each pair counts."""
+    came, links, _ = _links(came, weights)
+    (guessed, counts), (seen, _) = _flat(predictions, links), _flat(came[:, 1:], links)
+    return guessed, seen, counts
 
 
 def slowness(embeddings: Float[Array, "batch time dim"], weights: Float[Array, "batch time"] | None = None) -> Loss:
@@ -307,8 +319,7 @@ def barlow_twins(
 
     Source: Zbontar et al. (2021), Barlow Twins, arXiv:2103.03230.
     """
-    seen, links, _ = _links(embeddings if targets is None else targets, weights)
-    (a, counts), (b, _) = _flat(predictions, links), _flat(seen[:, 1:], links)
+    a, b, counts = _pairs(predictions, embeddings if targets is None else targets, weights)
     one, other = (_standard(x, counts) for x in (a, b))
     dim = embeddings.shape[-1]
     correlation = one.T @ (counts[:, None] * other) / jnp.maximum(jnp.sum(counts), 1e-9)
@@ -411,8 +422,7 @@ def infonce(
 
     Source: van den Oord, Li, Vinyals (2018), arXiv:1807.03748.
     """
-    seen, links, _ = _links(embeddings if targets is None else targets, weights)
-    (a, counts), (b, _) = _flat(predictions, links), _flat(seen[:, 1:], links)
+    a, b, counts = _pairs(predictions, embeddings if targets is None else targets, weights)
     dim = a.shape[1]
     distance = (jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * a @ b.T) / dim
     scores = jnp.where(counts > 0, -distance / temperature + jnp.log(jnp.where(counts > 0, counts, 1.0)), -jnp.inf)
@@ -466,4 +476,4 @@ def moving_average(average: PyTree, network: PyTree, keep: float) -> PyTree:
         network: What it follows.
         keep: Share of itself kept, from 0 to 1; after n steps with still weights `keepⁿ` of the start is left.
     """
-    return jax.tree.map(lambda slow, fast: keep * slow + (1 - keep) * fast, average, network)
+    return optax.incremental_update(network, average, 1 - keep)

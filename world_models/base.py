@@ -12,6 +12,8 @@ from world_models.data import Window
 
 PyTree = Any
 
+LEAST = 1e-3  # standard deviation
+
 
 class Imagined(NamedTuple):
     """The state a planner rolls forward: where the model believes to be, and what the last step brought.
@@ -70,3 +72,15 @@ class Moments(NamedTuple):
     reward_best: Float[Array, ""]
     action_mean: Float[Array, "..."] | None = None
     action_std: Float[Array, "..."] | None = None
+
+    def floored(self) -> "Moments":
+        """With standard deviations that blow nothing up: at least 0.001, and a reward's at least half of its size.
+
+        A reward that hardly varies would else drown every other cost.
+        """
+        least = jnp.maximum(0.5 * jnp.abs(self.reward_mean), LEAST)
+        return self._replace(
+            observation_std=jnp.maximum(self.observation_std, LEAST),
+            reward_std=jnp.maximum(self.reward_std, least),
+            action_std=None if self.action_std is None else jnp.maximum(self.action_std, LEAST),
+        )

@@ -24,7 +24,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -525,15 +525,14 @@ def moments(dataset: Dataset, render: Callable[[Array], Array] | None = None) ->
     taken = np.ones(len(dataset.rewards), bool)
     taken[dataset.first + dataset.lengths] = False
     rewards = np.asarray(dataset.rewards)[taken]
-    spread = max(float(rewards.std()), 0.5 * abs(float(rewards.mean())), 1e-3)
-    best, middle, spread = (jnp.float32(x) for x in (rewards.max(), rewards.mean(), spread))
-    found = Moments(mean, jnp.maximum(std, 1e-3), middle, spread, best)
+    middle, spread, best = (jnp.float32(x) for x in (rewards.mean(), rewards.std(), rewards.max()))
+    found = Moments(mean, std, middle, spread, best)
     if dataset.actions is None:
-        return found
+        return found.floored()
     actions = np.asarray(dataset.actions)[taken].astype(np.float32)
     actions = actions[np.isfinite(actions).reshape(len(actions), -1).all(axis=1)]
-    scale = np.maximum(actions.std(axis=0), 1e-3)
-    return found._replace(action_mean=jnp.asarray(actions.mean(axis=0)), action_std=jnp.asarray(scale))
+    mean, std = (jnp.asarray(x) for x in (actions.mean(axis=0), actions.std(axis=0)))
+    return found._replace(action_mean=mean, action_std=std).floored()
 
 
 class Resident(NamedTuple):
@@ -560,10 +559,9 @@ def resident(dataset: Dataset, steps: int, render: Callable[[Array], Array] | No
         DatasetError: If no episode is long enough for a window.
     """
     starts(dataset, steps)
-    actions = np.zeros((len(dataset.rewards), 0), np.float32) if dataset.actions is None else dataset.actions
     return Resident(
         observations=jnp.asarray(dataset.observations),
-        actions=jnp.asarray(actions),
+        actions=jnp.asarray(_with_actions(dataset).actions),
         rewards=jnp.asarray(dataset.rewards),
         terminated=jnp.asarray(dataset.terminated),
         first=jnp.asarray(dataset.first, jnp.int32),
@@ -583,11 +581,16 @@ def draw(source: Resident, key: PRNGKeyArray, batch: int, length: int, block: in
         block: Transitions in a step; observations between are left out.
     """
     ends = jnp.cumsum(jnp.maximum(source.lengths - length * block + 1, 0))
-    ticket = jax.random.randint(key, (batch,), 0, jnp.maximum(ends[-1], 1))
-    episode = jnp.minimum(jnp.searchsorted(ends, ticket, side="right"), len(ends) - 1)
-    begun = jnp.where(episode > 0, ends[episode - 1], 0)
-    window = _cut(source, source.first[episode] + ticket - begun, length, block, jnp)
+    tickets = jax.random.randint(key, (batch,), 0, jnp.maximum(ends[-1], 1))
+    window = _cut(source, _rows(source, ends, tickets, jnp), length, block, jnp)
     return window._replace(mask=window.mask & (ends[-1] > 0))
+
+
+def _rows(source: Any, ends: Any, tickets: Any, xp: Any) -> Any:
+    """Where the windows start that tickets `[B]` stand for, in NumPy or JAX; `ends`: running totals of starts by episode."""
+    episode = xp.minimum(xp.searchsorted(ends, tickets, side="right"), len(ends) - 1)
+    begun = xp.where(episode > 0, ends[episode - 1], 0)
+    return source.first[episode] + tickets - begun
 
 
 def _cut(source: Any, rows: Any, length: int, block: int, xp: Any) -> Window:
@@ -634,29 +637,22 @@ def batches(
         DatasetError: If no episode is long enough for a window.
     """
     ends = np.cumsum(starts(dataset, length * block))
-    if dataset.actions is None:
-        dataset = _without_actions(dataset)
+    dataset = _with_actions(dataset)
     return _read_ahead(lambda random: _bundle(dataset, ends, random, (updates, members, batch), length, block), seed, ahead)
 
 
-def _without_actions(dataset: Dataset) -> Dataset:
-    return Dataset(
-        dataset.observations,
-        np.zeros((len(dataset.rewards), 0), np.float32),
-        dataset.rewards,
-        dataset.terminated,
-        dataset.lengths,
-        dataset.about,
-    )
+def _with_actions(dataset: Dataset) -> Dataset:
+    """Actions of size 0 where there are none."""
+    if dataset.actions is not None:
+        return dataset
+    return replace(dataset, actions=np.zeros((len(dataset.rewards), 0), np.float32))
 
 
 def _bundle(
     dataset: Dataset, ends: np.ndarray, random: np.random.Generator, shape: tuple[int, ...], length: int, block: int
 ) -> Window:
     tickets = random.integers(ends[-1], size=int(np.prod(shape)))
-    episode = np.searchsorted(ends, tickets, side="right")
-    begun = np.where(episode > 0, ends[episode - 1], 0)
-    window = _cut(dataset, dataset.first[episode] + tickets - begun, length, block, np)
+    window = _cut(dataset, _rows(dataset, ends, tickets, np), length, block, np)
     return jax.tree.map(lambda x: jax.device_put(x.reshape(*shape, *x.shape[1:])), window)
 
 

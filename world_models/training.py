@@ -63,22 +63,12 @@ def moments(source: Source) -> Moments:
     count = jnp.maximum(follows.sum(), 1)
     reward_mean = jnp.sum(buffer.rewards, where=follows) / count
     reward_std = jnp.sqrt(jnp.sum((buffer.rewards - reward_mean) ** 2, where=follows) / count)
-    # a reward that hardly varies is measured by its size, or else it would drown every other cost
-    floor = jnp.maximum(0.5 * jnp.abs(reward_mean), 1e-3)
     best = jnp.max(buffer.rewards, where=follows, initial=-jnp.inf)
     taken = follows.reshape(*follows.shape, *(1,) * (buffer.actions.ndim - 2))
     actions = buffer.actions.astype(jnp.float32)
     action_mean = jnp.sum(actions, axis=(0, 1), where=taken) / count
     action_std = jnp.sqrt(jnp.sum((actions - action_mean) ** 2, axis=(0, 1), where=taken) / count)
-    return Moments(
-        mean,
-        jnp.maximum(std, 1e-3),
-        reward_mean,
-        jnp.maximum(reward_std, floor),
-        best,
-        action_mean,
-        jnp.maximum(action_std, 1e-3),
-    )
+    return Moments(mean, std, reward_mean, reward_std, best, action_mean, action_std).floored()
 
 
 def _channel_moments(buffer: data.TrajectoryBuffer) -> tuple[Array, Array]:
@@ -140,8 +130,8 @@ def trainer(
     def seen(windows: data.Window) -> data.Window:
         return windows if render is None else windows._replace(observations=render(windows.observations))
 
-    def learn(training: Training, params: PyTree, each: PyTree, drawn: Callable[[Any], data.Window]):
-        """One gradient step for each of some keys or windows, of which `drawn` makes windows to look at."""
+    def learn(training: Training, params: PyTree, count: int, drawn: Callable[[PRNGKeyArray, Any], data.Window], each: Any):
+        """Gradient steps on the windows `drawn(key, part)`, with a key and a part of `each`, if there are any, per step."""
         fixed = {name: part for name, part in params.items() if name != "network"}
 
         def update(carry: tuple[PyTree, PyTree, PyTree], step: tuple[PRNGKeyArray, Any]):
@@ -149,19 +139,18 @@ def trainer(
             key, given = step
             passing = {"average": average, "key": jax.random.fold_in(key, 1)}
             slopes, metrics = jax.grad(
-                lambda n: model.loss(fixed | passing | {"network": n}, seen(drawn(given))), has_aux=True
+                lambda n: model.loss(fixed | passing | {"network": n}, seen(drawn(key, given))), has_aux=True
             )(network)
             steps, state = optimizer.update(slopes, state, network)
             network = optax.apply_updates(network, steps)
             return (moving_average(average, network, averaging), network, state), metrics
 
-        count = jax.tree.leaves(each)[0].shape[0]
         key, draw = jax.random.split(training.key)
         keys = jax.random.split(draw, count)
         begun = (params["network"], training.network, training.optimizer)
         (average, network, state), metrics = jax.lax.scan(update, begun, (keys, each))
         metrics = jax.tree.map(lambda m: m[-max(count // 4, 1) :].mean(), metrics)  # the last quarter: where it stands
-        last = seen(drawn(jax.tree.map(lambda x: x[-1], each)))
+        last = seen(drawn(keys[-1], jax.tree.map(lambda x: x[-1], each)))
         metrics |= collapse(fixed | {"network": network}, last)
         return Training(fixed | {"network": average}, network, state, key, training.updates + count), metrics
 
@@ -175,10 +164,9 @@ def trainer(
 
     def fit(training: Training, source: Source) -> tuple[Training, dict[str, Array]]:
         params = model.normalise(training.params, moments(source))
-        keys = jax.random.split(jax.random.split(training.key)[1], updates)
-        return learn(training, params, keys, lambda key: windows(source, key))
+        return learn(training, params, updates, lambda key, _: windows(source, key), None)
 
     def fit_windows(training: Training, windows: data.Window) -> tuple[Training, dict[str, Array]]:
-        return learn(training, training.params, windows, lambda windows: windows)
+        return learn(training, training.params, len(windows.mask), lambda _, given: given, windows)
 
     return Trainer(jax.jit(init), jax.jit(fit, donate_argnums=0), jax.jit(fit_windows, donate_argnums=0))

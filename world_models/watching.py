@@ -1,11 +1,10 @@
 """Learning by watching: most trajectories tell no actions, a few do.
 
 1. *Watch.* A model that infers actions instead of being told them, `pixel_jepa(shape, U, inferred=True, inverse_weight=0)`
-with a
-   small U, or that needs none, `pixel_jepa(shape, 0)`, learns an encoder and what tends to happen from trajectories alone.
+   with a small U, or that needs none, `pixel_jepa(shape, 0)`, learns an encoder and what tends to happen from trajectories
+   alone.
 2. *Fit.* `adopt` gives its encoder to a model that is told actions, which learns its predictor and its inverse model from
-the few
-   trajectories that tell them, with `encoder_rate` small or 0.
+   the few trajectories that tell them, with `encoder_rate` small or 0.
 3. *Label.* That inverse model tells what was done in all the others (`label`), and the model learns on from everything.
 
 Sources: Baker et al. (2022), Video PreTraining, arXiv:2206.11795, for labels by an inverse model; Schmidt and Jiang (2024),

@@ -97,7 +97,7 @@ def test_explorers_stride_turn_and_pass_the_door_as_told():
     heading = np.arctan2(walks.actions[..., 1], walks.actions[..., 0])
     turns = np.cos(np.diff(heading, axis=1)).mean(axis=1)
     np.testing.assert_allclose(np.median(turns), ive(1, 5) / ive(0, 5), atol=0.02)  # most of them seek nothing
-    frames = jax.jit(jax.vmap(two_rooms.observe))(jax.tree.map(lambda a: a[0], walks.states))
+    frames = jax.jit(jax.vmap(two_rooms.task().observe))(jax.tree.map(lambda a: a[0], walks.states))
     assert frames.shape == (92, 65, 65, 2)
 
 
