@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from world_models.data import Window
 
@@ -60,7 +60,9 @@ class WorldModel(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of what was seen, and the best reward: observations `[O]`, rewards scalars.
+    """Mean and standard deviation of what was seen, the best reward, and whether any episode has terminated.
+
+    Observations are `[O]`, rewards scalars.
 
     Of frames it is that of every channel, `[C]`, over all places. Those of actions are None where nobody needs them.
     """
@@ -72,6 +74,7 @@ class Moments(NamedTuple):
     reward_best: Float[Array, ""]
     action_mean: Float[Array, "..."] | None = None
     action_std: Float[Array, "..."] | None = None
+    terminates: Bool[Array, ""] | bool = True
 
     def floored(self) -> "Moments":
         """With standard deviations that blow nothing up: at least 0.001, and a reward's at least half of its size.

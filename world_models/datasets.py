@@ -526,7 +526,8 @@ def moments(dataset: Dataset, render: Callable[[Array], Array] | None = None) ->
     taken[dataset.first + dataset.lengths] = False
     rewards = np.asarray(dataset.rewards)[taken]
     middle, spread, best = (jnp.float32(x) for x in (rewards.mean(), rewards.std(), rewards.max()))
-    found = Moments(mean, std, middle, spread, best)
+    ends = jnp.asarray(bool(np.asarray(dataset.terminated).any()))
+    found = Moments(mean, std, middle, spread, best, terminates=ends)
     if dataset.actions is None:
         return found.floored()
     actions = np.asarray(dataset.actions)[taken].astype(np.float32)

@@ -110,7 +110,8 @@ def jepa(
 
     def init(key: jax.Array) -> PyTree:
         weights = nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
-        scales = Moments(jnp.zeros(observation), jnp.ones(observation), jnp.zeros(()), jnp.ones(()), jnp.ones(()))
+        rewards = (jnp.zeros(()), jnp.ones(()), jnp.ones(()))
+        scales = Moments(jnp.zeros(observation), jnp.ones(observation), *rewards, terminates=jnp.asarray(False))
         return {"network": weights, "scales": scales}
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
@@ -129,11 +130,13 @@ def jepa(
         mean, scales = following.mean(axis=0), params["scales"]
         # networks extrapolate: without a ceiling, plans and critics chase rewards that were never seen
         reward = jnp.minimum(rewards.mean() + scales.reward_mean / scales.reward_std, scales.reward_best / scales.reward_std)
+        # nor may plans flee into an end where none was ever seen: a head told nothing but "no" says anything elsewhere
+        going_on = jnp.where(scales.terminates, jax.nn.sigmoid(-log_odds.mean()), 1.0)
         spread = jnp.square(following - mean).sum(axis=-1).mean() + rewards.var()
         return Imagined(
             latent=mean,
             reward=state.alive * reward,
-            alive=state.alive * discount * jax.nn.sigmoid(-log_odds.mean()),
+            alive=state.alive * discount * going_on,
             doubt=state.alive * jnp.sqrt(spread + 1e-6),  # the root has no slope at 0
         )
 

@@ -68,7 +68,8 @@ def moments(source: Source) -> Moments:
     actions = buffer.actions.astype(jnp.float32)
     action_mean = jnp.sum(actions, axis=(0, 1), where=taken) / count
     action_std = jnp.sqrt(jnp.sum((actions - action_mean) ** 2, axis=(0, 1), where=taken) / count)
-    return Moments(mean, std, reward_mean, reward_std, best, action_mean, action_std).floored()
+    ends = buffer.terminated.any()
+    return Moments(mean, std, reward_mean, reward_std, best, action_mean, action_std, ends).floored()
 
 
 def _channel_moments(buffer: data.TrajectoryBuffer) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import pytest
 
 from world_models import data, jepa, trainer
 from world_models.diagnostics import effective_rank
+from world_models.training import moments
 
 STEPS = 600
 
@@ -73,6 +74,19 @@ def test_an_episode_that_goes_on_is_not_thought_to_end(learnt):
     imagined = model.encode(params, jnp.asarray(seen[50], jnp.float32))
     imagined = model.predict(params, imagined, jnp.zeros(1))
     assert float(imagined.alive) > 0.98
+
+
+def test_no_end_is_imagined_before_one_was_seen():
+    """The head that has only ever been told "no" may say anything where nothing was seen; here it says yes."""
+    model, action = jepa(2, 1, hidden=8, members=2), jnp.zeros(1)
+    buffer, _ = experience()
+    for seen in (False, True):
+        source = buffer._replace(terminated=buffer.terminated.at[0, 5].set(seen))
+        params = model.normalise(model.init(jax.random.key(0)), moments(source))
+        biases = params["network"]["predictor"]["biases"]
+        biases[max(biases)] = biases[max(biases)].at[..., -1].set(20.0)
+        imagined = model.predict(params, model.encode(params, jnp.zeros(2)), action)
+        np.testing.assert_allclose(imagined.alive, 0.0 if seen else 0.99, atol=1e-6)
 
 
 def test_predictions_are_differentiable_and_agree_with_finite_differences(learnt):
