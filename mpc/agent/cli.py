@@ -13,7 +13,7 @@ import gymnasium
 import tyro
 
 import mpc
-from mpc.agent import pictures
+from mpc.agent import gym_spaces, pictures
 from mpc.agent.agent import Agent
 from mpc.agent.doctor import examine, ours
 from mpc.agent.evaluation import decision_times, evaluate, random_returns
@@ -117,7 +117,7 @@ def learn_into(agent: Agent, env: str, steps: int, folder: Path, options: Common
 
 def show(agent: Agent, env: str, folder: Path, seed: int) -> dict[str, Any]:
     """Write futures.png and video.mp4 of one episode."""
-    made = gymnasium.make(env, render_mode="rgb_array")
+    made = gym_spaces.make(env, render_mode="rgb_array")
     probe = agent.probe()
     episode = pictures.record(agent, made, seed, probe)
     made.close()

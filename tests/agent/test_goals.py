@@ -132,10 +132,10 @@ def test_another_goal_is_planned_to_at_once_without_compiling():
     agent = knowing()
     place = np.array([7.0, 7.0], np.float32)
     action, state = agent.predict(place, np.array([13.0, 7.0], np.float32))
-    compiled = agent._first._cache_size()
+    compiled = agent._first._cache_size()  # type: ignore[attr-defined]
     other, _ = agent.predict(place, np.array([1.0, 7.0], np.float32), state)
     assert action[0] > 0.5 and other[0] < -0.5
-    assert agent._first._cache_size() == compiled
+    assert agent._first._cache_size() == compiled  # type: ignore[attr-defined]
 
 
 def test_actions_are_finite_and_in_bounds_whatever_is_seen():

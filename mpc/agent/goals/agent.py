@@ -85,7 +85,7 @@ class GoalAgent:
         self.settings = settings = GoalSettings() if settings is None else settings
         self.env_id: str | None = None
         if env is not None:
-            made = gymnasium.make(env) if isinstance(env, str) else env
+            made = gym_spaces.make(env) if isinstance(env, str) else env
             observation_space, action_space = made.observation_space, made.action_space
             self.env_id = None if made.spec is None else made.spec.id
             if isinstance(env, str):
