@@ -103,6 +103,7 @@ class GoalAgent:
         self.distance_params = self.distance.init(distance_key)
         self.album: np.ndarray | None = None
         """Rows of the dataset, in which plans are shown to people; None before learning."""
+        self._shown: tuple[int, np.ndarray] | None = None
         self.measured_at = -1
         """Updates after which the distance was learnt last; -1 for never."""
         self.alarm = Alarm(share=0.4 if settings.objective in models.DECORRELATED else 0.1)
@@ -334,7 +335,9 @@ class GoalAgent:
         """
         if self.album is None:
             raise ValueError("an agent that has seen nothing knows nothing to show")
-        nearest = album.nearest(np.asarray(self._latents(self.album)), np.asarray(latents))
+        if self._shown is None or self._shown[0] != self.updates:
+            self._shown = self.updates, np.asarray(self._latents(self.album))
+        nearest = album.nearest(self._shown[1], np.asarray(latents))
         rows = self.album[nearest]
         return np.asarray(rows if self.render is None else self.render(jnp.asarray(rows)))
 
