@@ -1,10 +1,7 @@
 """The agent: learns a world model from its own experience and plans in it by gradient."""
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +15,7 @@ import numpy as np
 import mpc
 from mpc import controller as loops
 from mpc.agent import gym_spaces, objective
+from mpc.agent.interrupting import bar, interruptible
 from mpc.agent.objective import Cost, as_seen
 from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
@@ -250,7 +248,7 @@ class Agent:
             raise ValueError("this agent has no environment to learn from: give one to Agent or to Agent.load")
         if total_timesteps < 0:
             raise ValueError(f"total_timesteps must be at least 0; got {total_timesteps}")
-        with _interruptible() as check, _bar(total_timesteps, progress_bar) as advance:
+        with interruptible() as check, bar(total_timesteps, progress_bar) as advance:
             try:
                 for progress in self._steps(total_timesteps):
                     advance(self.env.num_envs)
@@ -408,44 +406,3 @@ class Agent:
 
 def _where(mask: Any, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], None]]:
-    """Ctrl-C and SIGTERM wait for the step under way, and are raised where the function yielded here is called.
-
-    Raised at once, they would be swallowed by a finaliser that happened to run, or leave the buffer whose memory a step has
-    given up. A second signal is raised at once all the same. Only the main thread may ask for signals.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    received: list[int] = []
-
-    def stop(number: int, *_: Any) -> None:
-        received.append(number)
-        if len(received) > 1:
-            check()
-
-    def check() -> None:
-        if received:
-            raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(143)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda _: None
-        return
-    from rich.progress import Progress as Bar
-
-    with Bar(transient=True) as bar:
-        task = bar.add_task("learning", total=total)
-        yield lambda steps: bar.update(task, advance=steps)

@@ -1,4 +1,4 @@
-"""The command line: `craik demo`, `craik learn`, `craik plan`, `craik doctor`."""
+"""The command line: `craik demo`, `craik collect`, `craik learn`, `craik plan`, `craik doctor`."""
 
 import json
 import os
@@ -13,25 +13,15 @@ import gymnasium
 import tyro
 
 import mpc
-from mpc.agent import pictures
+from mpc.agent import gym_spaces, pictures
 from mpc.agent.agent import Agent
+from mpc.agent.common import Common, say
 from mpc.agent.doctor import examine, ours
 from mpc.agent.evaluation import decision_times, evaluate, random_returns
+from mpc.agent.goals import commands as goals
 from mpc.agent.runs import Run
 from world_models import analytic
 from world_models.checkpoint import CheckpointError
-
-
-@dataclass
-class Common:
-    """What every command understands."""
-
-    seed: int = 0
-    """Of everything random."""
-    quiet: bool = False
-    """No progress bars and no report; only errors."""
-    json: bool = False
-    """The report as one JSON object on standard output."""
 
 
 @dataclass
@@ -51,9 +41,10 @@ class Demo(Common):
 
 @dataclass
 class Learn(Common):
-    """Learn a world model of an environment and plan in it.
+    """Learn a world model of an environment and plan in it; or offline, from recorded trajectories, to plan to goals.
 
-    Examples: craik learn CartPole-v1 --steps 2000;  craik learn CartPole-v1 --steps 2000 --resume
+    Examples: craik learn CartPole-v1 --steps 2000;  craik learn CartPole-v1 --steps 2000 --resume;
+    craik learn craik/TwoRooms-v0 --offline data/rooms --updates 6000
     """
 
     env: tyro.conf.Positional[str] = "Pendulum-v1"
@@ -66,13 +57,19 @@ class Learn(Common):
     """Go on from the checkpoint in the run's folder."""
     episodes: int = 20
     """Episodes per score; 0 for none."""
+    offline: str | None = None
+    """Recorded trajectories to learn from instead of acting: what `craik collect` wrote, or the id of a Minari dataset."""
+    updates: int | None = None
+    """Gradient steps to take in this run, offline; what is missing of the settings' number unless told."""
+    settings: str = "{}"
+    """Of the goal-reaching agent, offline, as JSON: what of `GoalSettings` is to be otherwise."""
 
 
 @dataclass
 class Plan(Common):
-    """Plan with what was learnt: score a checkpoint, and film it.
+    """Plan with what was learnt: score a checkpoint, and film it; or go to a goal that an image shows.
 
-    Example: craik plan runs/demo --episodes 5 --video
+    Examples: craik plan runs/demo --episodes 5 --video;  craik plan runs/craik-TwoRooms-v0-0 --goal goal.png
     """
 
     checkpoint: tyro.conf.Positional[Path] = Path("runs/demo")
@@ -83,6 +80,10 @@ class Plan(Common):
     """Episodes to score, with the seeds SEED, SEED+1, …"""
     video: bool = False
     """Also write video.mp4 and futures.png beside the checkpoint."""
+    goal: Path | None = None
+    """An image or .npy file of the observation to reach, for what was learnt offline; the environment's own unless told."""
+    reset: str = "{}"
+    """Options of the environment's reset, as JSON, for example '{"layout": [32, 30]}', where a goal is gone after."""
 
 
 @dataclass
@@ -95,15 +96,11 @@ class Doctor(Common):
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[goals.Collect, tyro.conf.subcommand("collect")]
     | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
-
-
-def say(options: Common) -> Callable[[str], None]:
-    """Print for people, unless told to be quiet or to speak to machines."""
-    return (lambda _: None) if options.quiet or options.json else lambda text: print(text, flush=True)
 
 
 def learn_into(agent: Agent, env: str, steps: int, folder: Path, options: Common) -> list[float]:
@@ -117,7 +114,7 @@ def learn_into(agent: Agent, env: str, steps: int, folder: Path, options: Common
 
 def show(agent: Agent, env: str, folder: Path, seed: int) -> dict[str, Any]:
     """Write futures.png and video.mp4 of one episode."""
-    made = gymnasium.make(env, render_mode="rgb_array")
+    made = gym_spaces.make(env, render_mode="rgb_array")
     probe = agent.probe()
     episode = pictures.record(agent, made, seed, probe)
     made.close()
@@ -159,12 +156,11 @@ def learn(options: Learn) -> dict[str, Any]:
     """Learn in any environment, or go on learning."""
     tell = say(options)
     folder = options.out or Path("runs") / f"{options.env.replace('/', '-')}-{options.seed}"
-    if options.resume:
-        agent = Agent.load(folder / "checkpoint", options.env)
-    elif (folder / "checkpoint").exists():
+    if not options.resume and (folder / "checkpoint").exists():
         raise ValueError(f"{folder} holds a run already: add --resume to go on with it, or give another --out")
-    else:
-        agent = Agent(options.env, seed=options.seed)
+    if options.offline is not None:
+        return goals.learn(options, folder)
+    agent = Agent.load(folder / "checkpoint", options.env) if options.resume else Agent(options.env, seed=options.seed)
     tell(f"Learning in {options.env} for {options.steps} steps; writing to {folder} ...")
     returns = learn_into(agent, options.env, options.steps, folder, options)
     report: dict[str, Any] = {"env": options.env, "steps": agent.num_timesteps, "folder": str(folder), "returns": returns}
@@ -188,6 +184,10 @@ def plan(options: Plan) -> dict[str, Any]:
     """Score a checkpoint."""
     inner = options.checkpoint / "checkpoint"
     path = inner if inner.is_dir() else options.checkpoint
+    if goals.is_goal_run(path):
+        return goals.plan(options, path)
+    if options.goal is not None:
+        raise ValueError(f"{options.checkpoint} was not learnt offline, and plans for rewards: it cannot go to --goal")
     agent = Agent.load(path, options.env)
     env = options.env or agent.env_id
     if env is None:
@@ -227,7 +227,13 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     options: Any = tyro.cli(Command, prog="craik", description=mpc.__doc__, args=argv)  # type: ignore[arg-type]
-    commands: dict[type, Callable[[Any], dict[str, Any]]] = {Demo: demo, Learn: learn, Plan: plan, Doctor: doctor}
+    commands: dict[type, Callable[[Any], dict[str, Any]]] = {
+        Demo: demo,
+        goals.Collect: goals.gather,
+        Learn: learn,
+        Plan: plan,
+        Doctor: doctor,
+    }
     try:
         report = commands[type(options)](options)
     except (CheckpointError, ValueError, ImportError, gymnasium.error.Error) as error:

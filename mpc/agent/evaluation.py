@@ -3,9 +3,10 @@
 import time
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
+
+from mpc.agent import gym_spaces
 
 
 def evaluate(agent: Any, env: str, seeds: range | list[int], *, deterministic: bool = True) -> np.ndarray:
@@ -17,7 +18,7 @@ def evaluate(agent: Any, env: str, seeds: range | list[int], *, deterministic: b
         seeds: `env.reset(seed=s)` for each.
         deterministic: Without exploration noise.
     """
-    envs = [gymnasium.make(env) for _ in seeds]
+    envs = [gym_spaces.make(env) for _ in seeds]
     observations = [e.reset(seed=int(s))[0] for e, s in zip(envs, seeds, strict=True)]
     space = envs[0].observation_space
     returns, running = np.zeros(len(envs)), np.ones(len(envs), bool)
@@ -41,7 +42,7 @@ def random_returns(env: str, seeds: range | list[int]) -> np.ndarray:
         env: Id of a Gymnasium environment.
         seeds: `env.reset(seed=s)` for each, and of the actions.
     """
-    made, returns = gymnasium.make(env), []
+    made, returns = gym_spaces.make(env), []
     for seed in seeds:
         made.reset(seed=int(seed))
         made.action_space.seed(int(seed))
@@ -77,7 +78,7 @@ def decision_times(agent: Any, env: str, seed: int, decisions: int = 200) -> tup
         return made
 
     times: list[float] = []
-    live = gymnasium.make(env)
+    live = gym_spaces.make(env)
     observation, _ = live.reset(seed=seed)
     for _ in range(2):
         action, state = timed(observation)

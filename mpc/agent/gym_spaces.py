@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces as gym
 
 import mpc
+from mpc.agent.doctor import ours
 
 LARGEST = 4096  # numbers in a vector observation; more is an image, which wants another encoder
 
@@ -127,6 +128,18 @@ def rebuild(description: dict[str, Any]) -> gym.Space:
     return gym.Dict({name: rebuild(part) for name, part in description["spaces"].items()})
 
 
+def make(env: str, **settings: Any) -> gymnasium.Env:
+    """`gymnasium.make`, which knows our own tasks, too.
+
+    Args:
+        env: Id of an environment.
+        **settings: Of `gymnasium.make`.
+    """
+    if env.startswith("craik/"):
+        ours("envs")  # importing it registers them
+    return gymnasium.make(env, **settings)
+
+
 def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
     """Any environment as a vector environment; one that is already stays as it is, autoreset mode and all.
 
@@ -134,7 +147,7 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv) -> gymnasiu
         ValueError: If it is none of the three.
     """
     if isinstance(env, str):
-        env = gymnasium.make(env)
+        env = make(env)
     if isinstance(env, gymnasium.vector.VectorEnv):
         return env
     if isinstance(env, gymnasium.Env):

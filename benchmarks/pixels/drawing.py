@@ -1,0 +1,104 @@
+"""What a person looks at: paths over the rooms, the distance over the rooms, a film."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.pixels.episodes import Outcome
+from benchmarks.pixels.worlds import World
+
+PyTree = Any
+REACHED, MISSED = "#2a9d8f", "#d1495b"
+SHOWN = 8  # episodes in a picture
+
+
+def picture(
+    world: World, outcome: Outcome, starts: PyTree, fields: tuple[np.ndarray, dict[str, np.ndarray]], path: Path, title: str
+) -> None:
+    """Draw paths of the first episodes, and the distance to the first one's goal from everywhere.
+
+    Args:
+        world: What was acted in.
+        outcome: What came of it.
+        starts: States `[N, ...]` that the episodes began in.
+        fields: As `probes.field` made it, for the first episode.
+        path: Of the PNG file.
+        title: Above everything.
+    """
+    shown = min(SHOWN, len(outcome.success))
+    columns = -(-shown // 2)
+    figure = Figure(figsize=(max(2.7 * columns, 7.0), 8.6), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(2, 1.2), squeeze=False).ravel()
+    for index, axis in enumerate(upper.subplots(2, columns, squeeze=False).ravel()):
+        if index < shown:
+            draw_path(world, axis, outcome, starts, index)
+        else:
+            axis.axis("off")
+    extent, maps = fields
+    for axis, (name, far) in zip(lower.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        draw_field(world, axis, extent, far, np.asarray(world.bare(starts).goal)[0])
+        axis.set_title(f"distance to the first goal: {name}", fontsize=9)
+        lower.colorbar(axis.images[0], ax=axis, shrink=0.8)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def draw_path(world: World, axis: Any, outcome: Outcome, starts: PyTree, index: int) -> None:
+    """One episode in its room."""
+    image = np.asarray(jax.jit(world.task.render)(jax.tree.map(lambda x: x[index], starts)))
+    axis.imshow(image, extent=(0.15, 3.45, 0.15, 3.45) if world.name == "u_maze" else (-0.5, 64.5, 64.5, -0.5))
+    line, reached = np.asarray(world.bare(outcome.states).position)[index], bool(outcome.success[index, -1])
+    colour = REACHED if reached else MISSED
+    axis.plot(*line.T, color=colour, linewidth=1.4)
+    axis.plot(*line[0], "o", color="#1b1b1b", markersize=4)
+    axis.plot(*line[-1], "s", color=colour, markersize=4)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title("reached" if reached else "missed", fontsize=9)
+
+
+def draw_field(world: World, axis: Any, extent: np.ndarray, far: np.ndarray, goal: np.ndarray) -> None:
+    """A distance over a room, with lines of equal distance."""
+    low_x, high_x, low_y, high_y = extent
+    axis.imshow(far, extent=(low_x, high_x, low_y, high_y), origin="lower", cmap="viridis")
+    xs, ys = (
+        np.linspace(low, high, size) for low, high, size in zip(extent[::2], extent[1::2], far.shape[::-1], strict=True)
+    )
+    axis.contour(xs, ys, far, 12, colors="white", linewidths=0.5)
+    axis.plot(*goal, "*", color=MISSED, markersize=11)
+    axis.set(xticks=[], yticks=[])
+    if world.name != "u_maze":  # images have their first row at the top
+        axis.invert_yaxis()
+
+
+def film(world: World, outcome: Outcome, path: Path, *, shown: int = 6, every: int = 2) -> None:
+    """Write a film of the first episodes, side by side.
+
+    Args:
+        world: What was acted in.
+        outcome: What came of it.
+        path: Of the MP4 file.
+        shown: Episodes in it.
+        every: Steps between two frames.
+    """
+    shown = min(shown, len(outcome.success))
+    render = jax.jit(jax.vmap(world.task.render))
+    steps = outcome.success.shape[1]
+    columns = min(3, shown)
+    with warnings.catch_warnings():
+        # ffmpeg is a program of its own: what JAX fears of a forked interpreter ends when it is started
+        warnings.filterwarnings("ignore", message=".*fork.*", category=RuntimeWarning)
+        writer: Any = imageio.get_writer(path, fps=world.task.fps // every or 1, macro_block_size=8, codec="libx264")
+        with writer:
+            for t in range(0, steps, every):
+                frames = np.asarray(render(jax.tree.map(lambda x, t=t: x[:shown, t], outcome.states)))[:, ::2, ::2]
+                side = frames.shape[1] // 8 * 8
+                frames = frames[:, :side, :side]
+                blank = [np.full_like(frames[0], 255)] * (-shown % columns)
+                tiles = [*frames, *blank]
+                rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+                writer.append_data(np.concatenate(rows, axis=0))

@@ -1,0 +1,120 @@
+"""Every number of the benchmark: what is trained, what is planned with, what is compared, what is left out."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mpc.agent.goals import GoalSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one task is trained with and judged by."""
+
+    settings: GoalSettings
+    trajectories: int
+    """To learn from."""
+    length: int = 91
+    """Steps of each."""
+    explorer: tuple[tuple[str, Any], ...] = ()
+    """Keywords of the task's explorer."""
+    budget: int = 200
+    """Environment steps, after which success is judged."""
+    episodes: int = 300
+    """Starts and goals in the manifest."""
+    seeds: int = 3
+
+
+VICREG = {"variance_weight": 4.0, "covariance_weight": 1.0, "slowness_weight": 1.0, "episode_weight": 1.0}
+ROOMS = GoalSettings(
+    latent=128,
+    block=4,
+    window=8,
+    batch=64,
+    updates=20_000,
+    steps=4,
+    encoder_settings={"fit": "crop", "dense": [256]},
+    objective="vicreg",
+    objective_settings=VICREG,
+    inverse_weight=4.0,
+    distance="latent",
+    horizon=20,
+    starts=32,
+    first_iterations=60,
+    iterations=10,
+    step_size=0.1,
+    action_limit=0.75,  # what the explorer does at most, as a share of the bounds
+)
+"""Of everything that is a dot between walls."""
+
+RECIPES = {
+    "two_rooms": Recipe(ROOMS, trajectories=20_000),
+    "wall": Recipe(
+        replace(ROOMS, encoder_settings={"levels": [[8, 32], [4, 64], [7, 256]]}, action_limit=0.9),
+        trajectories=10_000,
+        budget=300,
+        episodes=100,
+    ),
+    "u_maze": Recipe(
+        replace(ROOMS, encoder_settings={}, predictor="recurrent", predictor_settings={"units": 64}, action_limit=1.0),
+        trajectories=10_000,
+        budget=300,
+        episodes=100,
+    ),
+    "teleport": Recipe(ROOMS, trajectories=20_000, episodes=200),
+}
+"""Task: what it takes."""
+
+PLANNERS: dict[str, dict[str, Any]] = {
+    "gradient": {"planner": "gradient"},
+    "gradient, 1 start": {"planner": "gradient", "starts": 1},
+    "cem": {"planner": "cem", "samples": 256, "first_iterations": 20, "iterations": 10},
+    "icem": {"planner": "icem", "samples": 128, "first_iterations": 20, "iterations": 10},
+    "mppi": {"planner": "mppi", "samples": 256, "first_iterations": 20, "iterations": 10},
+    "greedy": {
+        "planner": "gradient",
+        "horizon": 1,
+        "starts": 8,
+        "first_iterations": 20,
+        "iterations": 20,
+        "cumulative_weight": 0.0,
+        "terminal_weight": 1.0,
+        "replan_every": None,
+    },
+}
+"""Name: what to change of the recipe's settings. `"random"` is a floor that needs none."""
+RANDOM = "random"
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "without variance": {"objective_settings": VICREG | {"variance_weight": 0.0}},
+    "without covariance": {"objective_settings": VICREG | {"covariance_weight": 0.0}},
+    "without temporal": {"objective_settings": VICREG | {"slowness_weight": 0.0, "episode_weight": 0.0}},
+    "without inverse dynamics": {"inverse_weight": 0.0},
+    "straightened": {"straightness_weight": 1.0},
+    "not straightened": {"straightness_weight": 0.0},
+    "barlow_twins": {"objective": "barlow_twins", "objective_settings": {}},
+    "sigreg": {"objective": "sigreg", "objective_settings": {}},
+    "infonce": {"objective": "infonce", "objective_settings": {}},
+    "byol": {"objective": "byol", "objective_settings": {}, "targets": "average"},
+}
+"""Name: what to change of the recipe's settings before training."""
+
+TWIN: dict[str, Any] = {"objective": "reconstruction", "objective_settings": {}, "inverse_weight": 0.0}
+"""The generative model of the same size."""
+WATCHED = 0.9
+"""Share of the trajectories that tell no actions, in learning by watching."""
+LEAVES = {"leaves": True}
+"""Settings of the environment under windy leaves."""
+
+
+def chosen(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """The ablations of these names, or all of them for `"all"`.
+
+    Raises:
+        ValueError: If one has another name, with those there are.
+    """
+    if names == ("all",):
+        return ABLATIONS
+    unknown = [name for name in names if name not in ABLATIONS]
+    if unknown:
+        raise ValueError(f"no ablation is called {', '.join(map(repr, unknown))}; there are {', '.join(ABLATIONS)}")
+    return {name: ABLATIONS[name] for name in names}

@@ -1,0 +1,6 @@
+"""Reaching goals that are given as observations, with world models learnt from what was recorded."""
+
+from mpc.agent.goals.agent import GoalAgent
+from mpc.agent.goals.settings import GoalSettings
+
+__all__ = ["GoalAgent", "GoalSettings"]

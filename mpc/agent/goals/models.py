@@ -1,0 +1,136 @@
+"""Settings made into the functions they name: a world model, and a distance in its latent space."""
+
+import importlib
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mpc.agent.goals.settings import GoalSettings
+from world_models import anticollapse, pixel_jepa, reconstruction
+from world_models.base import WorldModel
+from world_models.networks import (
+    CausalPredictor,
+    MLPPredictor,
+    PatchDecoder,
+    PatchEncoder,
+    RecurrentPredictor,
+    VectorEncoder,
+    ViTEncoder,
+)
+from world_models.networks.encoders import LEVELS
+
+PyTree = Any
+ENCODERS = {"patch": PatchEncoder, "vit": ViTEncoder, "vector": VectorEncoder}
+PREDICTORS = {"mlp": MLPPredictor, "recurrent": RecurrentPredictor, "causal": CausalPredictor}
+OBJECTIVES = ("vicreg", "barlow_twins", "sigreg", "infonce", "byol", "reconstruction")
+DECORRELATED = ("vicreg", "sigreg")
+"""Objectives that ask for decorrelation, and are known to have collapsed where few directions are left."""
+
+
+class Distance(NamedTuple):
+    """How far it is from one latent to another, as planners minimise it.
+
+    `init(key) -> params`. `measure(params, latent [D], goal [D]) -> scalar`, at least 0, 0 at the goal, differentiable.
+    `fit(params, key, latents [rows, D], first [sequences], lengths [sequences]) -> (params, metrics)`: learn it from latents
+    of whole trajectories, one row per step of the model; None where there is nothing to learn.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    measure: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
+    fit: Callable[..., tuple[PyTree, dict[str, Any]]] | None = None
+
+
+def latent_distance() -> Distance:
+    """The root mean square of the difference of two latents; nothing of it is learnt.
+
+    Its root is taken of a little more, so that its gradient is finite at the goal.
+    """
+
+    def measure(params: PyTree, latent: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
+        least = 1e-3
+        return jnp.sqrt(jnp.mean((latent - goal) ** 2) + least**2) - least
+
+    return Distance(lambda key: {}, measure)
+
+
+def distance(settings: GoalSettings) -> Distance:
+    """The distance that settings name.
+
+    Raises:
+        ValueError: If it is not there, or its settings are unknown to it.
+    """
+    if settings.distance == "latent":
+        return latent_distance()
+    try:
+        learnt = importlib.import_module("world_models.distance")
+    except ImportError as error:
+        raise ValueError("distance='steps' is not part of this version: use distance='latent'") from error
+    return learnt.steps_to_go(latent=settings.latent, **_plain(settings.distance_settings))
+
+
+def world_model(settings: GoalSettings, shape: tuple[int, ...], action: int) -> WorldModel:
+    """The world model that settings describe.
+
+    Args:
+        settings: Sizes, networks, objective.
+        shape: Of an observation.
+        action: Size of one action of the environment.
+
+    Raises:
+        ValueError: If a name is none of the choices, a network takes no such setting, or observations don't fit.
+    """
+    kind = settings.encoder if settings.encoder != "auto" else "vector" if len(shape) == 1 else "patch"
+    given = _plain(settings.encoder_settings)
+    if kind == "patch" and "fit" not in given and len(shape) == 3:
+        # nothing is cropped unless asked for
+        given["fit"] = "pad" if any(side % _whole(given) for side in shape[:2]) else None
+    common: dict[str, Any] = {
+        "block": settings.block,
+        "latent": settings.latent,
+        "encoder": partial(_named("encoder", kind, ENCODERS), **given),
+        "predictor": partial(_named("predictor", settings.predictor, PREDICTORS), **_plain(settings.predictor_settings)),
+        "steps": settings.steps,
+        "prediction_weight": settings.prediction_weight,
+        "inverse_weight": settings.inverse_weight,
+        "learning_rate": settings.learning_rate,
+    }
+    if settings.objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {settings.objective!r}")
+    try:
+        if settings.objective == "reconstruction":
+            decoder = partial(PatchDecoder, **given)
+            return reconstruction(shape, action, decoder=decoder, **common, **_plain(settings.objective_settings))
+        objective = partial(getattr(anticollapse, settings.objective), **_plain(settings.objective_settings))
+        return pixel_jepa(
+            shape,
+            action,
+            objective=objective,
+            targets=settings.targets,
+            straightness_weight=settings.straightness_weight,
+            **common,
+        )
+    except TypeError as error:  # of a keyword that a network does not have
+        raise ValueError(f"the settings don't fit: {error}") from error
+
+
+def _named(what: str, name: str, choices: dict[str, Any]) -> Any:
+    if name not in choices:
+        raise ValueError(f"{what} must be one of {', '.join(choices)}; got {name!r}")
+    return choices[name]
+
+
+def _whole(given: dict[str, Any]) -> int:
+    """Side of the largest patch of patches, in pixels."""
+    return math.prod(side for side, _ in given.get("levels", LEVELS))
+
+
+def _plain(settings: Any) -> Any:
+    """Settings with tuples where JSON made lists of them."""
+    if isinstance(settings, list | tuple):
+        return tuple(_plain(part) for part in settings)
+    return {name: _plain(part) for name, part in settings.items()} if hasattr(settings, "items") else settings

@@ -1,0 +1,201 @@
+"""Going after a goal, as pure functions: plan, carry a part of the plan out, look, plan again from what is left of it.
+
+    minimise over blocks u    Σ_{t=0}^{H-1} (cumulative_weight d(z[t], z_goal) + effort_weight |u[t]|²) / H
+                              + terminal_weight d(z[H], z_goal)
+    subject to                z[t+1] = predict(z[t], u[t])
+
+with |u|² the mean square of a block, of which 1 is the largest action. An action of the problem is a block of actions of the
+environment. Goal, weights of the cost and weights of networks are parameters: none of them recompiles anything.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+import mpc
+from mpc import controller as loops
+from mpc.agent.goals.models import Distance
+from mpc.agent.goals.settings import GoalSettings
+from world_models.base import WorldModel
+
+PyTree = Any
+
+
+class Pursuit(NamedTuple):
+    """A plan being carried out.
+
+    `state`: what the model believed when it was made. `actions` `[H * block, A]`: of the environment, to be taken one after
+    the other. `cost`: what the plan is expected to cost; `status`: an `mpc.Status`. The rest is for the next plan.
+    """
+
+    state: PyTree
+    actions: Float[Array, "steps action"]
+    cost: Float[Array, ""]
+    status: Array
+    loop: loops.Loop
+    key: Array
+
+
+class Pursuer(NamedTuple):
+    """Four pure functions; over many episodes, `vmap` them.
+
+    Their parameters are `{"model": …, "distance": …, "goal": latent [D], "cost": {"weights": {…}}}`, made by
+    `parameters`. `first(params, observation, key) -> Pursuit`. `next(params, observation, pursuit) -> Pursuit`, `every`
+    environment steps later. `imagine(params, pursuit) -> states [H+1, ...]`, what the plan is expected to lead to.
+    `measure(params, state) -> scalar`, how far a state is from the goal.
+    """
+
+    first: Callable[[PyTree, Array, Array], Pursuit]
+    next: Callable[[PyTree, Array, Pursuit], Pursuit]
+    imagine: Callable[[PyTree, Pursuit], PyTree]
+    measure: Callable[[PyTree, PyTree], Array]
+    planner: mpc.Planner
+    every: int
+
+
+def parameters(settings: GoalSettings, model: PyTree, distance: PyTree, goal: Array) -> dict[str, Any]:
+    """What a pursuer's functions are given.
+
+    Args:
+        settings: Of which the weights of the cost count.
+        model: Parameters of the world model.
+        distance: Parameters of the distance.
+        goal: Latent of the goal, `[D]`.
+    """
+    weights = {
+        "way": settings.cumulative_weight / settings.horizon,
+        "effort": settings.effort_weight / settings.horizon,
+        "end": settings.terminal_weight,
+    }
+    weights = {name: jnp.float32(weight) for name, weight in weights.items()}
+    return {"model": model, "distance": distance, "goal": goal, "cost": {"weights": weights}}
+
+
+def space(low: np.ndarray, high: np.ndarray, block: int, limit: float | None) -> mpc.Box:
+    """Blocks of actions `[block * A]`, between the bounds of the environment and those of the settings.
+
+    Raises:
+        ValueError: If the limit leaves no action.
+    """
+    low, high = (np.asarray(bound, np.float64).ravel() for bound in (low, high))
+    if limit is not None:
+        if (low > limit).any() or (high < -limit).any():
+            raise ValueError(f"action_limit={limit} leaves nothing of actions between {low} and {high}")
+        low, high = np.maximum(low, -limit), np.minimum(high, limit)
+    return mpc.Box(np.tile(low, block), np.tile(high, block))
+
+
+def problem(model: WorldModel, distance: Distance, blocks: mpc.Box, horizon: int) -> mpc.Problem:
+    """Come near to a goal in the latent space of a world model."""
+
+    def far(params: PyTree, state: PyTree, *_: Any) -> Array:
+        return distance.measure(params["distance"], state.latent, params["goal"])
+
+    def effort(params: PyTree, state: PyTree, action: Array, t: Array) -> Array:
+        return jnp.mean(blocks.encode(action) ** 2)
+
+    return mpc.Problem(
+        lambda params, state, action: model.predict(params["model"], state, action),
+        mpc.costs.total(way=(1.0 / horizon, far), effort=(0.0, effort)),
+        mpc.costs.total(end=(1.0, far)),
+        horizon=horizon,
+        action_space=blocks,
+    )
+
+
+def planner(task: mpc.Problem, settings: GoalSettings, iterations: int) -> mpc.Planner:
+    """The planner that settings name, for plans of so many iterations.
+
+    A gradient of a distance is as long beside the goal as far from it: steps that did not shrink would never settle.
+    """
+    spread, samples = settings.spread, settings.samples
+    if settings.planner == "gradient":
+        steps = optax.cosine_decay_schedule(settings.step_size, iterations, alpha=0.1)
+        return mpc.gradient(task, optimizer=optax.adam(steps), starts=settings.starts, spread=spread)
+    elites = max(samples // 10, 1)
+    if settings.planner == "cem":
+        return mpc.cem(task, samples=samples, elites=elites, spread=spread)
+    if settings.planner == "icem":
+        return mpc.icem(task, samples=samples, elites=elites, spread=spread)
+    return mpc.mppi(task, samples=samples, spread=spread)
+
+
+def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.ndarray, settings: GoalSettings) -> Pursuer:
+    """Make the functions.
+
+    Args:
+        model: Whose states have a `latent`.
+        distance: In its latent space.
+        low: The least of every coordinate of an action of the environment.
+        high: The largest.
+        settings: How to plan.
+
+    Raises:
+        ValueError: By `first`, when it is traced, if plans are to be made within blocks, and the predictor remembers from
+            block to block.
+    """
+    block, every, horizon = settings.block, settings.every, settings.horizon
+    task = problem(model, distance, space(low, high, block, settings.action_limit), horizon)
+    begin_by, plan_by = (planner(task, settings, count) for count in (settings.first_iterations, settings.iterations))
+    whole = every % block == 0
+
+    def spend(params: PyTree, state: PyTree, by: mpc.Planner, loop: loops.Loop, iterations: int, key: Array) -> Pursuit:
+        improved = loops.improve(by, params, state, loop, iterations)
+        later, plan, _ = loops.settle(plan_by, params, state, improved, loop)
+        for _ in range(every // block - 1):
+            later = loops.Loop(plan_by.shift(later.planner), _later(later.backup, 1))
+        return Pursuit(state, plan.actions.reshape(horizon * block, -1), plan.cost, plan.status, later, key)
+
+    def first(params: PyTree, observation: Array, key: Array) -> Pursuit:
+        key, draw = jax.random.split(key)
+        state = model.encode(params["model"], observation)
+        if not whole and jax.tree.leaves(getattr(state, "memory", ())):
+            raise ValueError(
+                f"this predictor remembers blocks of {block}: replan_every must be a multiple of that; got {every}"
+            )
+        return spend(params, state, begin_by, loops.begin(begin_by, params, state, draw), settings.first_iterations, key)
+
+    def next_(params: PyTree, observation: Array, pursuit: Pursuit) -> Pursuit:
+        state, loop, key = perceive(params, observation, pursuit), pursuit.loop, pursuit.key
+        if not whole:  # what is left of the plan begins in the middle of a block: it is cut into blocks anew
+            key, draw = jax.random.split(key)
+            left = _later(pursuit.actions, every).reshape(horizon, -1)
+            loop = loops.begin(plan_by, params, state, draw, left)._replace(backup=left)
+        return spend(params, state, plan_by, loop, settings.iterations, key)
+
+    def perceive(params: PyTree, observation: Array, pursuit: Pursuit) -> PyTree:
+        """The state now: memory as predicted, latent as seen; where nothing can be seen, as predicted, too."""
+        seen = model.encode(params["model"], observation)
+        if not whole:
+            return _where(_finite(seen), seen, pursuit.state)
+        expected = pursuit.state
+        for taken in pursuit.actions[:every].reshape(every // block, -1):
+            expected = model.predict(params["model"], expected, taken)
+        both = expected._replace(latent=_where(_finite(seen.latent), seen.latent, expected.latent))
+        return _where(_finite(both), both, seen)
+
+    def imagine(params: PyTree, pursuit: Pursuit) -> PyTree:
+        return mpc.rollout(task, params, pursuit.state, pursuit.actions.reshape(horizon, -1)).states
+
+    def measure(params: PyTree, state: PyTree) -> Array:
+        return distance.measure(params["distance"], state.latent, params["goal"])
+
+    return Pursuer(first, next_, imagine, measure, plan_by, every)
+
+
+def _later(actions: Array, steps: int) -> Array:
+    """The actions some steps later, the last one repeated."""
+    return jnp.concatenate([actions[steps:], jnp.repeat(actions[-1:], steps, axis=0)])
+
+
+def _finite(tree: PyTree) -> Array:
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), tree), jnp.asarray(True))
+
+
+def _where(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

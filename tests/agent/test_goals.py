@@ -1,0 +1,311 @@
+"""The goal-reaching agent: an exact model is planned in to the goal; learning, bad input, persistence."""
+
+import os
+import signal
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from gymnasium import spaces
+
+from mpc.agent.goals import GoalAgent, GoalSettings, album, models
+from tests.world_models import dots
+from world_models.base import WorldModel, perceived
+from world_models.checkpoint import CheckpointError
+from world_models.datasets import DatasetError
+from world_models.diagnostics import CollapseWarning
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+PLACES = spaces.Box(1.0, 14.0, (2,))
+FRAMES = spaces.Box(0, 255, (dots.SIZE, dots.SIZE, 1), np.uint8)
+MOVES = spaces.Box(-dots.STEP, dots.STEP, (2,))
+QUICK = GoalSettings(block=2, horizon=8, starts=4, samples=64, first_iterations=30, iterations=20)
+TINY = GoalSettings(
+    latent=8,
+    block=2,
+    window=3,
+    steps=2,
+    batch=8,
+    updates=4,
+    horizon=3,
+    starts=2,
+    first_iterations=2,
+    iterations=1,
+    encoder_settings={"levels": [[4, 8]], "dense": [16]},
+    predictor_settings={"hidden": [16]},
+)
+
+
+def truth(block: int = 2) -> WorldModel:
+    """The dot's own dynamics, with its place as the latent."""
+
+    def predict(params, state, action):
+        place = state.latent
+        for move in action.reshape(block, 2):
+            place = jnp.clip(place + move, 1.0, 14.0)
+        return perceived(place)
+
+    return WorldModel(
+        init=lambda key: {"network": {}},
+        encode=lambda params, o: perceived(jnp.asarray(o, jnp.float32)),
+        predict=predict,
+        normalise=lambda params, moments: params,
+        loss=lambda params, windows: (jnp.zeros(()), {}),
+        optimizer=optax.identity(),
+        members=1,
+    )
+
+
+def knowing(settings: GoalSettings = QUICK, **given: Any) -> GoalAgent:
+    return GoalAgent(None, settings=settings, model=truth(), observation_space=PLACES, action_space=MOVES, **given)
+
+
+def go(agent: GoalAgent, start: np.ndarray, goal: np.ndarray, steps: int = 24) -> np.ndarray:
+    place, state, path = start, None, [start]
+    for _ in range(steps):
+        action, state = agent.predict(place, goal, state)
+        place = np.clip(place + action, 1.0, 14.0).astype(np.float32)
+        path.append(place)
+    return np.stack(path)
+
+
+@pytest.mark.parametrize("change", [{}, {"planner": "cem"}, {"replan_every": 1}, {"replan_every": 4}], ids=str)
+def test_a_goal_is_reached_in_an_exact_model(change):
+    agent = knowing(replace(QUICK, **change))
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        start, goal = random.uniform(1, 14, (2, 2)).astype(np.float32)
+        path = go(agent, start, goal)
+        assert np.linalg.norm(path[-1] - goal) < 0.5
+        straight = np.abs(goal - start).max() / dots.STEP  # the fewest steps there are
+        blocks = int(np.ceil(straight / 2)) + 2
+        assert np.linalg.norm(path[2 * blocks] - goal) < 0.7
+
+
+def test_many_episodes_at_once_reach_what_random_moves_do_not():
+    agent = knowing()
+    start, goal = np.random.default_rng(1).uniform(1, 14, (2, 64, 2)).astype(np.float32)
+    going, common = agent.pursuer, agent.parameters(goal[0])
+
+    @jax.jit
+    @jax.vmap
+    def episode(place, goal, key):
+        params = common | {"goal": goal}
+        pursuit = going.first(params, place, key)
+
+        def advance(carry, _):
+            place, pursuit = carry
+            for move in pursuit.actions[: going.every]:
+                place = jnp.clip(place + move, 1.0, 14.0)
+            return (place, going.next(params, place, pursuit)), None
+
+        return jax.lax.scan(advance, (place, pursuit), None, length=12)[0][0]
+
+    planned = np.linalg.norm(episode(start, goal, jax.random.split(jax.random.key(0), 64)) - goal, axis=1)
+    moves = np.random.default_rng(2).uniform(-dots.STEP, dots.STEP, (24, 64, 2))
+    random = start
+    for move in moves:
+        random = np.clip(random + move, 1.0, 14.0)
+    assert (planned < 0.5).mean() == 1.0
+    assert (np.linalg.norm(random - goal, axis=1) < 0.5).mean() < 0.1
+
+
+def test_later_plans_begin_with_what_is_left_of_the_one_before():
+    idle = knowing(replace(QUICK, starts=1, iterations=1, step_size=1e-6))
+    place, goal = np.array([2.0, 3.0], np.float32), np.array([12.0, 9.0], np.float32)
+    _, state = idle.predict(place, goal)
+    before = np.asarray(state.pursuit.actions)
+    _, state = idle.predict(place, goal, state)
+    _, state = idle.predict(place, goal, state)  # a new plan, hardly improved
+    np.testing.assert_allclose(state.pursuit.actions[:-2], before[2:], atol=1e-4)
+    states = idle.imagine(state).latent
+    np.testing.assert_allclose(states[1], place + np.asarray(state.pursuit.actions[:2]).sum(axis=0), atol=1e-5)
+
+
+def test_another_goal_is_planned_to_at_once_without_compiling():
+    agent = knowing()
+    place = np.array([7.0, 7.0], np.float32)
+    action, state = agent.predict(place, np.array([13.0, 7.0], np.float32))
+    compiled = agent._first._cache_size()  # type: ignore[attr-defined]
+    other, _ = agent.predict(place, np.array([1.0, 7.0], np.float32), state)
+    assert action[0] > 0.5 and other[0] < -0.5
+    assert agent._first._cache_size() == compiled  # type: ignore[attr-defined]
+
+
+def test_actions_are_finite_and_in_bounds_whatever_is_seen():
+    agent = knowing(replace(QUICK, action_limit=1.0))
+    goal = np.array([12.0, 9.0], np.float32)
+    place, state = np.array([2.0, 3.0], np.float32), None
+    for t in range(12):
+        seen = np.full(2, [np.nan, np.inf][t % 2], np.float32) if t >= 4 else place
+        action, state = agent.predict(seen, goal, state, deterministic=t % 3 > 0)
+        assert np.isfinite(action).all() and MOVES.contains(action)
+        assert np.abs(state.pursuit.actions).max() <= 1.0
+        place = np.clip(place + action, 1.0, 14.0).astype(np.float32)
+    assert np.linalg.norm(place - goal) < 5.0  # blind for two thirds of the way, it went on by what it expected
+    blind, _ = agent.predict(np.full(2, np.nan, np.float32), goal)
+    assert np.isfinite(blind).all() and MOVES.contains(blind)
+
+
+def test_a_distance_of_latents_is_zero_at_the_goal_and_smooth_there():
+    measure = models.latent_distance().measure
+    a, b = jnp.array([1.0, 2.0]), jnp.array([4.0, 6.0])
+    assert float(measure({}, a, a)) == 0.0 and bool(jnp.isfinite(jax.grad(measure, 1)({}, a, a)).all())
+    assert float(measure({}, a, b)) == pytest.approx(np.sqrt(12.5), abs=2e-3)
+
+
+# Learning
+
+
+def seeing(settings: GoalSettings = TINY, **given: Any) -> GoalAgent:
+    given = {"render": dots.render} | given
+    return GoalAgent(None, settings=settings, observation_space=FRAMES, action_space=MOVES, **given)
+
+
+@pytest.fixture(scope="module")
+def walks():
+    return dots.dataset(12)
+
+
+@pytest.fixture(scope="module")
+def learnt(walks):
+    return seeing().learn(walks, progress_bar=False)
+
+
+def test_a_saved_agent_acts_and_learns_on_as_it_would_have(learnt, walks, tmp_path):
+    seeing().learn(walks, updates=2, progress_bar=False, checkpoint_path=tmp_path / "run")
+    again = GoalAgent.load(tmp_path / "run", render=dots.render)
+    assert again.updates == 2
+    again.learn(walks, progress_bar=False)  # the two updates that are missing
+    assert again.updates == learnt.updates == 4
+    frames = np.asarray(dots.render(jnp.array([[3.0, 4.0], [9.0, 10.0]])))
+    ours, _ = learnt.predict(frames[0], frames[1])
+    learnt.save(tmp_path / "other")
+    theirs, state = GoalAgent.load(tmp_path / "other", render=dots.render).predict(frames[0], frames[1])
+    np.testing.assert_array_equal(ours, theirs)
+    imagined = learnt.imagine(state)
+    assert learnt.look_up(imagined.latent).shape == (TINY.horizon + 1, *FRAMES.shape)
+    assert learnt.far(frames[0], frames[0]) == 0.0 < learnt.far(frames[0], frames[1])
+
+
+def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(walks, tmp_path):
+    agent = seeing(replace(TINY, updates=300))
+
+    def interrupt(agent, progress):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(walks, callback=interrupt, progress_bar=False, checkpoint_path=tmp_path)
+    again = GoalAgent.load(tmp_path, render=dots.render)
+    assert again.updates == 100
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)  # hardly anything was learnt
+        again.learn(walks, callback=lambda *_: False, progress_bar=False)
+    assert again.updates == 200 and again.album is not None
+
+
+def test_a_distance_is_learnt_from_latents_of_whole_trajectories(walks):
+    seen = {}
+
+    def fit(params, key, latents, first, lengths):
+        seen.update(latents=latents, first=first, lengths=lengths)
+        return {"scale": jnp.float32(2.0)}, {}
+
+    plain = models.latent_distance()
+    scaled = models.Distance(
+        lambda key: {"scale": jnp.float32(1.0)}, lambda p, a, b: p["scale"] * plain.measure({}, a, b), fit
+    )
+    agent = seeing(distance=scaled)
+    agent.learn(walks, progress_bar=False)
+    rows = sum(len(range(offset, 25, 2)) for offset in range(2)) * 12
+    assert seen["latents"].shape == (rows, 8) and seen["lengths"].tolist() == [12, 11] * 12
+    np.testing.assert_array_equal(seen["first"], np.cumsum(seen["lengths"] + 1) - seen["lengths"] - 1)
+    place = np.asarray(dots.render(jnp.asarray(walks.observations[2])))  # the second of the first sequence
+    latent = agent.encode(agent.training.params, place).latent
+    np.testing.assert_allclose(seen["latents"][1], latent, atol=1e-2)  # bytes may round either way
+    assert np.abs(seen["latents"][0] - latent).max() > 2e-2
+    assert float(agent.distance_params["scale"]) == 2.0
+
+
+def test_a_dataset_too_large_for_the_device_is_read_as_it_is_drawn(walks, monkeypatch):
+    monkeypatch.setattr("mpc.agent.goals.agent.RESIDENT", 0)
+    monkeypatch.setattr("mpc.agent.goals.agent.CHUNK", 2)
+    agent = seeing(replace(TINY, updates=3)).learn(walks, progress_bar=False)
+    assert agent.updates == 3
+    assert float(agent.training.params["scales"]["action_std"][0]) == pytest.approx(np.std(walks.actions[:, 0]), rel=0.2)
+
+
+def test_an_album_finds_what_it_holds(walks):
+    kept = album.choose(walks)
+    np.testing.assert_array_equal(album.nearest(kept, kept[:5] + 1e-4), np.arange(5))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (np.zeros((8, 8, 1), np.uint8), r"\(8, 8, 1\).*\(16, 16, 1\)"),
+        (np.zeros((16, 16, 1)), "float64.*uint8"),
+        ([[1], [1, 2]], "must be an array"),
+    ],
+)
+def test_images_of_another_make_are_refused(learnt, given, reason):
+    frame = np.asarray(dots.render(jnp.array([3.0, 4.0])))
+    with pytest.raises(ValueError, match=f"goal.*{reason}"):
+        learnt.predict(frame, given)
+    with pytest.raises(ValueError, match=f"observation.*{reason}"):
+        learnt.predict(given, frame)
+
+
+def test_a_goal_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="goal must be finite"):
+        knowing().predict(np.ones(2), np.array([np.nan, 1.0]))
+
+
+def test_a_dataset_of_something_else_is_refused(learnt, walks):
+    other = GoalAgent("Pendulum-v1")
+    with pytest.raises(DatasetError, match="recorded in 'dot', and 'Pendulum-v1' was wanted"):
+        other.learn(walks)
+    with pytest.raises(DatasetError, match=r"shape \[2\], \[16, 16, 1\] was wanted"):
+        seeing(render=None).learn(walks)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"block": 0}, "block"),
+        ({"planner": "guess"}, "gradient, cem, icem, mppi"),
+        ({"replan_every": 100}, "longer than a plan"),
+        ({"cumulative_weight": 0.0, "terminal_weight": 0.0}, "nothing to minimise"),
+        ({"objective": "hope"}, "vicreg"),
+        ({"encoder_settings": {"wideness": 3}}, "wideness"),
+        ({"predictor": "recurrent", "predictor_settings": {}, "replan_every": 1}, "multiple"),
+    ],
+)
+def test_settings_that_make_no_sense_are_told_when_the_agent_is_made(change, reason):
+    with pytest.raises(ValueError, match=reason):
+        seeing(replace(TINY, **change))
+
+
+def test_spaces_that_goals_do_not_fit_are_told():
+    with pytest.raises(ValueError, match="continuous"):
+        GoalAgent(None, observation_space=PLACES, action_space=spaces.Discrete(3))
+    with pytest.raises(ValueError, match="vector or an image"):
+        GoalAgent(None, observation_space=spaces.Discrete(3), action_space=MOVES)
+
+
+def test_a_checkpoint_of_another_agent_is_told(tmp_path):
+    from mpc.agent import Agent
+    from tests.agent.test_agent import SMALL
+
+    Agent("Pendulum-v1", settings=SMALL).save(tmp_path)
+    with pytest.raises(CheckpointError, match="not of a goal-reaching agent"):
+        GoalAgent.load(tmp_path)
