@@ -272,7 +272,10 @@ def latent_world(
         return {"network": weights, "scales": scales}
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
-        scales = params["scales"] | {"mean": moments.observation_mean, "std": moments.observation_std}
+        std = moments.observation_std
+        if len(shape) == 3:  # one unit for all channels: a small bright dot must not drown a wall in another channel
+            std = jnp.broadcast_to(jnp.sqrt(jnp.mean(std**2)), std.shape)
+        scales = params["scales"] | {"mean": moments.observation_mean, "std": std}
         if action and not inferred and moments.action_mean is not None and moments.action_std is not None:
             scales |= {
                 "action_mean": moments.action_mean.reshape(action),

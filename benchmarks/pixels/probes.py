@@ -13,9 +13,9 @@ from benchmarks.pixels.worlds import World, walks, way
 from envs.leaves import Windy
 from mpc.agent.goals import GoalAgent
 from mpc.agent.goals.collecting import vectors
-from mpc.agent.goals.models import Distance, latent_distance
 from world_models import datasets
 from world_models.diagnostics import collapse_report, linear_probe_r2, prediction_errors
+from world_models.distance import Distance, latent_distance
 
 PyTree = Any
 TRAJECTORIES = 60

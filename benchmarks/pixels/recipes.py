@@ -24,30 +24,40 @@ class Recipe:
     seeds: int = 3
 
 
-VICREG = {"variance_weight": 4.0, "covariance_weight": 1.0, "slowness_weight": 1.0, "episode_weight": 1.0}
+VICREG = {
+    "variance_weight": 4.0,
+    "covariance_weight": 0.25,
+    "slowness_weight": 0.5,
+    "episode_weight": 4.0,
+    "contrast_weight": 2.0,
+    "episode_floor": 0.7,
+}
 ROOMS = GoalSettings(
     latent=128,
     block=4,
-    window=8,
-    batch=64,
+    window=1,
+    batch=256,
     updates=20_000,
-    steps=4,
-    encoder_settings={"fit": "crop", "dense": [256]},
+    steps=1,
+    learning_rate=3e-3,
+    encoder_settings={"fit": "crop", "levels": [[4, 32], [8, 128]], "dense": [256]},
     objective="vicreg",
     objective_settings=VICREG,
     inverse_weight=4.0,
-    distance="latent",
-    horizon=20,
-    starts=32,
-    first_iterations=60,
-    iterations=10,
-    step_size=0.1,
-    action_limit=0.75,  # what the explorer does at most, as a share of the bounds
+    settling=2500,
+    distance="steps",
+    distance_episodes=800,
+    horizon=6,
+    starts=8,
+    first_iterations=30,
+    iterations=8,
+    step_size=0.2,
+    action_limit=0.53,  # 1.3 pixels, what the explorer does along an axis, as a share of the bounds
 )
 """Of everything that is a dot between walls."""
 
 RECIPES = {
-    "two_rooms": Recipe(ROOMS, trajectories=20_000),
+    "two_rooms": Recipe(ROOMS, trajectories=2_500, length=728),
     "wall": Recipe(
         replace(ROOMS, encoder_settings={"levels": [[8, 32], [4, 64], [7, 256]]}, action_limit=0.9),
         trajectories=10_000,
@@ -60,7 +70,7 @@ RECIPES = {
         budget=300,
         episodes=100,
     ),
-    "teleport": Recipe(ROOMS, trajectories=20_000, episodes=200),
+    "teleport": Recipe(ROOMS, trajectories=2_500, length=728, episodes=200),
 }
 """Task: what it takes."""
 
@@ -87,7 +97,9 @@ RANDOM = "random"
 ABLATIONS: dict[str, dict[str, Any]] = {
     "without variance": {"objective_settings": VICREG | {"variance_weight": 0.0}},
     "without covariance": {"objective_settings": VICREG | {"covariance_weight": 0.0}},
-    "without temporal": {"objective_settings": VICREG | {"slowness_weight": 0.0, "episode_weight": 0.0}},
+    "without temporal": {
+        "objective_settings": VICREG | {"slowness_weight": 0.0, "episode_weight": 0.0, "contrast_weight": 0.0}
+    },
     "without inverse dynamics": {"inverse_weight": 0.0},
     "straightened": {"straightness_weight": 1.0},
     "not straightened": {"straightness_weight": 0.0},

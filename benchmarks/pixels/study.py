@@ -18,8 +18,8 @@ from benchmarks.pixels.worlds import World, manifest, walks
 from envs import teleport
 from mpc.agent.goals import GoalAgent
 from mpc.agent.goals.agent import Progress
-from mpc.agent.goals.models import latent_distance
 from world_models.diagnostics import CollapseWarning
+from world_models.distance import latent_distance
 
 PyTree = Any
 Tell = Callable[[str], None]

@@ -13,7 +13,7 @@ import optax
 import pytest
 from gymnasium import spaces
 
-from mpc.agent.goals import GoalAgent, GoalSettings, album, models
+from mpc.agent.goals import GoalAgent, GoalSettings, album
 from tests.world_models import dots
 from world_models.base import WorldModel, perceived
 from world_models.checkpoint import CheckpointError
@@ -154,7 +154,7 @@ def test_actions_are_finite_and_in_bounds_whatever_is_seen():
 
 
 def test_a_distance_of_latents_is_zero_at_the_goal_and_smooth_there():
-    measure = models.latent_distance().measure
+    measure = latent_distance().measure
     a, b = jnp.array([1.0, 2.0]), jnp.array([4.0, 6.0])
     assert float(measure({}, a, a)) == 0.0 and bool(jnp.isfinite(jax.grad(measure, 1)({}, a, a)).all())
     assert float(measure({}, a, b)) == pytest.approx(np.sqrt(12.5), abs=2e-3)
@@ -217,10 +217,8 @@ def test_a_distance_is_learnt_from_latents_of_whole_trajectories(walks):
         seen.update(latents=latents, first=first, lengths=lengths)
         return {"scale": jnp.float32(2.0)}, {}
 
-    plain = models.latent_distance()
-    scaled = models.Distance(
-        lambda key: {"scale": jnp.float32(1.0)}, lambda p, a, b: p["scale"] * plain.measure({}, a, b), fit
-    )
+    plain = latent_distance()
+    scaled = Distance(lambda key: {"scale": jnp.float32(1.0)}, lambda p, a, b: p["scale"] * plain.measure({}, a, b), fit)
     agent = seeing(distance=scaled)
     agent.learn(walks, progress_bar=False)
     rows = sum(len(range(offset, 25, 2)) for offset in range(2)) * 12

@@ -85,3 +85,15 @@ def test_descending_the_terms_uncollapses_a_batch():
     matrix = np.cov(np.asarray(z), rowvar=False)
     assert (np.sqrt(np.diag(matrix)) > 0.95).all()
     assert np.abs(matrix - np.diag(np.diag(matrix))).max() < 0.05
+
+
+def test_windows_that_cannot_be_told_apart_surprise_by_their_number_and_others_not_at_all():
+    same = jnp.ones((8, 3, 4))
+    assert abs(float(anticollapse.episode_contrast(same)) - np.log(8)) < 1e-5
+    apart = same * jnp.arange(8.0)[:, None, None]
+    assert float(anticollapse.episode_contrast(apart)) < 1e-3
+    moving = apart.at[..., 2:].set(jax.random.normal(jax.random.key(0), (8, 3, 2)))  # the second half is free to move
+    assert float(anticollapse.episode_contrast(moving)) < 1e-3
+    broken = jnp.concatenate([same, jnp.full((2, 3, 4), jnp.nan)])
+    counted = jnp.ones((10, 3)).at[8:].set(0.0)
+    assert abs(float(anticollapse.episode_contrast(broken, counted)) - np.log(8)) < 1e-5

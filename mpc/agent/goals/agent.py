@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from world_models import checkpoint, datasets, trainer
 from world_models.base import WorldModel
 from world_models.datasets import Dataset
 from world_models.diagnostics import Alarm
+from world_models.distance import Distance
+from world_models.refining import refine
 from world_models.training import Trainer
 
 PyTree = Any
@@ -78,7 +80,7 @@ class GoalAgent:
         seed: int = 0,
         render: Render | None = None,
         model: WorldModel | None = None,
-        distance: models.Distance | None = None,
+        distance: Distance | None = None,
         observation_space: gymnasium.Space | None = None,
         action_space: gymnasium.Space | None = None,
     ):
@@ -267,7 +269,7 @@ class GoalAgent:
                     if callback is not None and callback(self, Progress(self.updates, metrics)) is False:
                         break
                     check()
-                self._learn_distance(dataset)
+                self._settle(dataset)
                 self.album = album.choose(dataset)
             finally:
                 if checkpoint_path is not None:
@@ -311,13 +313,31 @@ class GoalAgent:
 
         return fit_drawn
 
-    def _learn_distance(self, dataset: Dataset) -> None:
-        """Fit the distance to the latents of whole trajectories, if there is anything to fit and the encoder is new."""
-        if self.distance.fit is None or self.measured_at == self.updates:
+    def _settle(self, dataset: Dataset) -> None:
+        """Once the encoder stands still: learn the distance and long predictions on the latents of whole trajectories."""
+        if self.measured_at == self.updates:
             return
-        latents, first, lengths = album.embed(dataset, self.settings.block, self.settings.distance_episodes, self._latents)
-        key = jax.random.fold_in(jax.random.key(self.seed), self.updates)
-        self.distance_params, _ = self.distance.fit(self.distance_params, key, latents, first, lengths)
+        s = self.settings
+        seen = album.embed(dataset, s.block, s.distance_episodes, self._latents)
+        measuring, refining = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), self.updates))
+        if self.distance.fit is not None:
+            self.distance_params, _ = self.distance.fit(
+                self.distance_params, measuring, seen.latents, seen.first, seen.lengths
+            )
+        steps = min(s.settled_steps, int(seen.lengths.max()))
+        params, _ = refine(
+            self.model,
+            self.training.params,
+            refining,
+            jnp.zeros(self.observation_space.shape, self.observation_space.dtype),
+            seen.latents,
+            album.blocks(dataset, seen, s.block),
+            seen.starts(steps),
+            steps=steps,
+            updates=s.settling,
+            matters=partial(self.distance.measure, self.distance_params),
+        )
+        self.training = self.training._replace(params=params, network=jax.tree.map(jnp.copy, params["network"]))
         self.measured_at = self.updates
 
     def _latents(self, rows: np.ndarray) -> jax.Array:
@@ -368,7 +388,7 @@ class GoalAgent:
         *,
         render: Render | None = None,
         model: WorldModel | None = None,
-        distance: models.Distance | None = None,
+        distance: Distance | None = None,
         settings: dict[str, Any] | None = None,
     ) -> "GoalAgent":
         """Read a checkpoint written by `save`.

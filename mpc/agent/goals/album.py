@@ -1,6 +1,7 @@
 """Recorded rows that are kept, or embedded all at once, whatever they store."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,6 +11,21 @@ from world_models.datasets import Dataset
 PICTURES, BYTES = 512, 2**24
 """What an album holds at most."""
 _ROWS = 512  # embedded at a time
+
+
+class Sequences(NamedTuple):
+    """Trajectories as the model sees them: `latents` `[rows, D]`, and the dataset's `row` `[rows]` that each is of; `first`
+    `[sequences]`, where each sequence begins, and `lengths` `[sequences]`, its steps."""
+
+    latents: np.ndarray
+    row: np.ndarray
+    first: np.ndarray
+    lengths: np.ndarray
+
+    def starts(self, steps: int) -> np.ndarray:
+        """Rows that so many more of the same sequence follow."""
+        spans = zip(self.first, np.maximum(self.lengths - steps + 1, 0), strict=True)
+        return np.concatenate([np.arange(first, first + count) for first, count in spans])
 
 
 def choose(dataset: Dataset) -> np.ndarray:
@@ -24,9 +40,7 @@ def nearest(known: np.ndarray, latents: np.ndarray) -> np.ndarray:
     return ((latents[:, None] - known[None]) ** 2).sum(axis=-1).argmin(axis=1)
 
 
-def embed(
-    dataset: Dataset, block: int, episodes: int, encode: Callable[[np.ndarray], jax.Array]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def embed(dataset: Dataset, block: int, episodes: int, encode: Callable[[np.ndarray], jax.Array]) -> Sequences:
     """Latents of whole trajectories, a step of the model apart.
 
     A trajectory gives up to `block` sequences, one for each place to begin at.
@@ -37,8 +51,6 @@ def embed(
         episodes: At most; spread evenly over the dataset.
         encode: `rows [N, ...] -> latents [N, D]`.
 
-    Returns:
-        Latents `[rows, D]`; `first` `[sequences]`, the first row of each sequence; and `lengths` `[sequences]`, its steps.
     """
     order, lengths = [], []
     count = min(episodes, len(dataset.lengths))
@@ -53,4 +65,18 @@ def embed(
     padded = np.pad(every, (0, -len(every) % _ROWS), mode="edge")  # one program serves all
     chunks = (np.asarray(encode(dataset.observations[rows])) for rows in padded.reshape(-1, _ROWS))
     steps = np.array(lengths)
-    return np.concatenate(list(chunks))[: len(every)], np.cumsum(steps + 1) - (steps + 1), steps
+    return Sequences(np.concatenate(list(chunks))[: len(every)], every, np.cumsum(steps + 1) - (steps + 1), steps)
+
+
+def blocks(dataset: Dataset, seen: Sequences, block: int) -> np.ndarray:
+    """The block of actions `[rows, block * A]` that follows each row of sequences; where nobody told, zeros.
+
+    Args:
+        dataset: That the sequences are of.
+        seen: As `embed` gives them.
+        block: Actions in a step of the model.
+    """
+    if dataset.actions is None:
+        return np.zeros((len(seen.row), 0), np.float32)
+    rows = np.minimum(seen.row[:, None] + np.arange(block), len(dataset.actions) - 1)
+    return np.asarray(dataset.actions, np.float32)[rows].reshape(len(rows), -1)

@@ -1,18 +1,13 @@
 """Settings made into the functions they name: a world model, and a distance in its latent space."""
 
-import importlib
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
-
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from typing import Any
 
 from mpc.agent.goals.settings import GoalSettings
 from world_models import anticollapse, pixel_jepa, reconstruction
 from world_models.base import WorldModel
+from world_models.distance import Distance, latent_distance, steps_to_go
 from world_models.networks import (
     CausalPredictor,
     MLPPredictor,
@@ -24,38 +19,11 @@ from world_models.networks import (
 )
 from world_models.networks.encoders import LEVELS
 
-PyTree = Any
 ENCODERS = {"patch": PatchEncoder, "vit": ViTEncoder, "vector": VectorEncoder}
 PREDICTORS = {"mlp": MLPPredictor, "recurrent": RecurrentPredictor, "causal": CausalPredictor}
 OBJECTIVES = ("vicreg", "barlow_twins", "sigreg", "infonce", "byol", "reconstruction")
 DECORRELATED = ("vicreg", "sigreg")
 """Objectives that ask for decorrelation, and are known to have collapsed where few directions are left."""
-
-
-class Distance(NamedTuple):
-    """How far it is from one latent to another, as planners minimise it.
-
-    `init(key) -> params`. `measure(params, latent [D], goal [D]) -> scalar`, at least 0, 0 at the goal, differentiable.
-    `fit(params, key, latents [rows, D], first [sequences], lengths [sequences]) -> (params, metrics)`: learn it from latents
-    of whole trajectories, one row per step of the model; None where there is nothing to learn.
-    """
-
-    init: Callable[[jax.Array], PyTree]
-    measure: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
-    fit: Callable[..., tuple[PyTree, dict[str, Any]]] | None = None
-
-
-def latent_distance() -> Distance:
-    """The root mean square of the difference of two latents; nothing of it is learnt.
-
-    Its root is taken of a little more, so that its gradient is finite at the goal.
-    """
-
-    def measure(params: PyTree, latent: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
-        least = 1e-3
-        return jnp.sqrt(jnp.mean((latent - goal) ** 2) + least**2) - least
-
-    return Distance(lambda key: {}, measure)
 
 
 def distance(settings: GoalSettings) -> Distance:
@@ -66,11 +34,7 @@ def distance(settings: GoalSettings) -> Distance:
     """
     if settings.distance == "latent":
         return latent_distance()
-    try:
-        learnt = importlib.import_module("world_models.distance")
-    except ImportError as error:
-        raise ValueError("distance='steps' is not part of this version: use distance='latent'") from error
-    return learnt.steps_to_go(latent=settings.latent, **_plain(settings.distance_settings))
+    return steps_to_go(latent=settings.latent, updates=settings.settling, **_plain(settings.distance_settings))
 
 
 def world_model(settings: GoalSettings, shape: tuple[int, ...], action: int) -> WorldModel:

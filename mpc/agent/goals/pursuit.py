@@ -19,9 +19,9 @@ from jaxtyping import Array, Float
 
 import mpc
 from mpc import controller as loops
-from mpc.agent.goals.models import Distance
 from mpc.agent.goals.settings import GoalSettings
 from world_models.base import WorldModel
+from world_models.distance import Distance
 
 PyTree = Any
 

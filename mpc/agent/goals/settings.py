@@ -70,7 +70,12 @@ class GoalSettings:
     """Of reading actions off latents."""
     straightness_weight: float = 0.0
     """Of latent trajectories' bending."""
-    distance: str = "latent"
+    settling: int = 4000
+    """Gradient steps on the latents of the encoder once it stands still: of the distance, where it is learnt, and of the
+    predictor, over `settled_steps`."""
+    settled_steps: int = 6
+    """Predictions chained in them."""
+    distance: str = "steps"
     """What is minimised: `"latent"`, the distance between latents, or `"steps"`, learnt steps to go."""
     distance_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the distance."""

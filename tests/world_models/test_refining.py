@@ -1,0 +1,34 @@
+"""Predictions refined on still latents, against a world that is linear."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from world_models import pixel_jepa
+from world_models.networks import VectorEncoder
+from world_models.refining import refine
+
+
+def test_predictions_get_right_and_the_encoder_stays():
+    model = pixel_jepa((2,), 2, latent=2, encoder=VectorEncoder, inverse_weight=0.0)
+    params = model.init(jax.random.key(0))
+    random = np.random.default_rng(0)
+    actions = random.uniform(-1, 1, (400, 2)).astype(np.float32)
+    latents = np.zeros((400, 2), np.float32)
+    for t in range(399):
+        latents[t + 1] = 0.9 * latents[t] + 0.5 * actions[t]
+    starts = np.arange(396)
+    given = (model, params, jax.random.key(1), jnp.zeros(2), latents, actions, starts)
+    refined, metrics = refine(*given, steps=4, updates=600, batch=64, matters=lambda a, b: jnp.linalg.norm(a - b))
+    assert metrics["latent"] < 0.02 * latents.var()
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), params["network"], refined["network"])
+    assert all(jax.tree.leaves(same["encoder"])) and not all(jax.tree.leaves(same["predictor"]))
+
+
+def test_without_a_place_to_start_it_refuses():
+    model = pixel_jepa((2,), 2, latent=2, encoder=VectorEncoder, inverse_weight=0.0)
+    params = model.init(jax.random.key(0))
+    empty = (np.zeros((5, 2)), np.zeros((5, 2)), np.zeros(0, int))
+    with pytest.raises(ValueError, match="no trajectory has 9 steps"):
+        refine(model, params, jax.random.key(1), jnp.zeros(2), *empty, steps=9, updates=1)

@@ -1,0 +1,158 @@
+"""Steps to go: a distance between latents that tells how long the way is, not how different two images look.
+
+Two places on either side of a wall look alike and are far apart. Whoever descends the distance between their latents stops
+at the wall. So latents are embedded once more, by a network φ, in a space in which
+
+    d(z, g) = |φ(z) - φ(g)|
+
+is at most 1 for the two ends of every step that was ever taken, and otherwise as large as can be:
+
+    minimise   mean over pairs of one recording of  reach/4 · softplus((reach - d(z, g)) / (reach/4))
+               + penalty · mean over steps taken of  max(0, d(z[t], z[t+1]) - 1)²
+
+The penalty rises from next to nothing: first everything flies apart, then steps are pulled together. Pairs stay apart until
+chains of steps hold them: d becomes the length of the shortest chain, in steps of the model, as
+far as a Euclidean space can hold it. What was never crossed, such as a wall, is unfolded, and the way to a goal is downhill.
+
+Sources: the largest distance that the steps allow: Wang et al. (2023), Optimal goal-reaching reinforcement learning via
+quasimetric learning, arXiv:2304.01203; in a Euclidean space: Weinberger, Saul (2006), maximum variance unfolding; a
+distance of latents as a value of goals: Park et al. (2024), HILP, arXiv:2402.15567.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from world_models.networks import MLP
+
+PyTree = Any
+Numbers = Array | np.ndarray
+_LEAST = 1e-3  # inside the root, so that its gradient is finite at the goal
+
+
+class Distance(NamedTuple):
+    """How far it is from one latent to another, as planners minimise it.
+
+    `init(key) -> params`. `measure(params, latent [D], goal [D]) -> scalar`, at least 0, 0 at the goal, differentiable.
+    `fit(params, key, latents [rows, D], first [sequences], lengths [sequences]) -> (params, metrics)`: learn it from latents
+    of whole trajectories, one row per step of the model; None where there is nothing to learn.
+    """
+
+    init: Callable[[Array], PyTree]
+    measure: Callable[[PyTree, Array, Array], Array]
+    fit: Callable[..., tuple[PyTree, dict[str, Any]]] | None = None
+
+
+def length(gap: Float[Array, "*batch size"]) -> Float[Array, "*batch"]:
+    """The Euclidean norm, rounded off at 0 so that its gradient is finite there."""
+    return jnp.sqrt(jnp.sum(gap**2, axis=-1) + _LEAST**2) - _LEAST
+
+
+def latent_distance() -> Distance:
+    """The root mean square of the difference of two latents; nothing of it is learnt."""
+
+    def measure(params: PyTree, latent: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
+        return length((latent - goal) / jnp.sqrt(latent.shape[-1]))
+
+    return Distance(lambda key: {}, measure)
+
+
+def steps_to_go(
+    *,
+    latent: int,
+    size: int = 64,
+    hidden: tuple[int, ...] = (256, 256),
+    reach: float = 20.0,
+    penalty: float = 600.0,
+    slack: float = 3.0,
+    updates: int = 6000,
+    batch: int = 512,
+    learning_rate: float = 3e-3,
+) -> Distance:
+    """A distance learnt from recordings, without actions or rewards.
+
+    Args:
+        latent: Size D of a latent.
+        size: Of the space that latents are embedded in.
+        hidden: Units of the hidden layers of φ.
+        reach: Steps beyond which pairs are hardly pushed apart any more.
+        penalty: Of steps longer than 1; higher values keep the unit truer.
+        slack: Powers of ten by which the penalty is less at the beginning, from where it rises geometrically.
+        updates: Gradient steps of a `fit`.
+        batch: Steps and pairs in each.
+        learning_rate: Of Adam, falling to 0 along a cosine.
+
+    Raises:
+        ValueError: If a number is not positive.
+    """
+    numbers = {"latent": latent, "size": size, "reach": reach, "penalty": penalty, "updates": updates, "batch": batch}
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{name} must be positive; got {number!r}")
+
+    def build(rngs: nnx.Rngs) -> MLP:
+        return MLP((latent, *hidden, size), rngs=rngs)
+
+    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(learning_rate, updates)))
+
+    def init(key: Array) -> PyTree:
+        return nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
+
+    def measure(params: PyTree, z: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
+        embed = nnx.merge(graph, params)
+        return length(embed(z) - embed(goal))
+
+    def loss(params: PyTree, steps: Array, pairs: Array, price: Array) -> tuple[Array, dict[str, Array]]:
+        """`steps`, `pairs`: `[batch, 2, D]`; `price`: of steps longer than 1, now."""
+        embedded = nnx.merge(graph, params)(jnp.concatenate([steps, pairs]))
+        apart = length(embedded[:, 0] - embedded[:, 1])
+        taken, far = apart[: len(steps)], apart[len(steps) :]
+        soft = reach / 4
+        short = jnp.mean(jax.nn.relu(taken - 1.0) ** 2)
+        metrics = {"far": far.mean(), "step": taken.mean(), "too_long": jnp.mean(taken > 1.1)}
+        return soft * jnp.mean(jax.nn.softplus((reach - far) / soft)) + price * short, metrics
+
+    @jax.jit
+    def run(params: PyTree, key: PRNGKeyArray, latents: Array, first: Array, lengths: Array):
+        ends = jnp.cumsum(lengths)
+
+        # cheap at first: what is held tight from the start gets stuck half unfolded
+        prices = penalty * jnp.logspace(-slack, 0.0, updates)
+
+        def update(carry: tuple[PyTree, PyTree], now: tuple[PRNGKeyArray, Array]):
+            (params, state), (key, price) = carry, now
+            step, place = jax.random.split(key)
+            ticket = jax.random.randint(step, (batch,), 0, ends[-1])
+            sequence = jnp.searchsorted(ends, ticket, side="right")
+            row = first[sequence] + ticket - (ends[sequence] - lengths[sequence])
+            other = first[sequence] + (jax.random.uniform(place, (batch,)) * (lengths[sequence] + 1)).astype(jnp.int32)
+            here = latents[row]
+            steps, pairs = jnp.stack([here, latents[row + 1]], axis=1), jnp.stack([here, latents[other]], axis=1)
+            slopes, metrics = jax.grad(loss, has_aux=True)(params, steps, pairs, price)
+            moved, state = optimizer.update(slopes, state, params)
+            return (optax.apply_updates(params, moved), state), metrics
+
+        (params, _), metrics = jax.lax.scan(
+            update, (params, optimizer.init(params)), (jax.random.split(key, updates), prices)
+        )
+        return params, jax.tree.map(lambda m: m[-max(updates // 10, 1) :].mean(), metrics)
+
+    def fit(
+        params: PyTree,
+        key: PRNGKeyArray,
+        latents: Float[Numbers, "rows D"],
+        first: Int[Numbers, " sequences"],
+        lengths: Int[Numbers, " sequences"],
+    ) -> tuple[PyTree, dict[str, Array]]:
+        """Learn from latents of whole trajectories: `first` row and number of steps of each sequence."""
+        arrays = (jnp.asarray(latents), jnp.asarray(first, jnp.int32), jnp.asarray(lengths, jnp.int32))
+        return run(params, key, *arrays)
+
+    return Distance(init, measure, fit)

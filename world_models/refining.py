@@ -1,0 +1,96 @@
+"""Learning to predict on, once the encoder stands still: on its latents, embedded once, long predictions cost little."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from world_models.base import WorldModel
+
+PyTree = Any
+Numbers = Array | np.ndarray
+
+
+def refine(
+    model: WorldModel,
+    params: PyTree,
+    key: PRNGKeyArray,
+    like: Any,
+    latents: Float[Numbers, "rows D"],
+    actions: Float[Numbers, "rows block"],
+    starts: Int[Numbers, " starts"],
+    *,
+    steps: int,
+    updates: int,
+    matters: Callable[[Array, Array], Array] | None = None,
+    batch: int = 512,
+    learning_rate: float = 1e-3,
+) -> tuple[PyTree, dict[str, Array]]:
+    """Fit a model's predictions, chained over many steps, to latents that don't change any more.
+
+        minimise   mean over k = 1 … steps of  |ẑ[t+k] - z[t+k]|² / D + 0.3 matters(ẑ[t+k], z[t+k])²
+
+    Only what `predict` depends on learns: nothing else has a gradient.
+
+    Args:
+        model: Whose states have a `latent`, and a memory that is zero at the beginning.
+        params: Its parameters.
+        key: Consumed.
+        like: An observation, of which only the shape counts.
+        latents: Row by row, as the encoder gives them.
+        actions: The block that follows each row; anything for rows that `starts` don't lead to.
+        starts: Rows that are followed by `steps` more of the same trajectory.
+        steps: Predictions chained.
+        updates: Gradient steps.
+        matters: `(latent, latent) -> scalar`, a distance in which predictions should be right besides; None for none.
+        batch: Chains in each.
+        learning_rate: Of Adam, falling to 0 along a cosine.
+
+    Returns:
+        The parameters, and `latent`, the mean squared error, of the last tenth.
+
+    Raises:
+        ValueError: If there is nowhere to start.
+    """
+    if len(starts) == 0:
+        raise ValueError(f"no trajectory has {steps} steps of the model: there is nothing to learn predictions from")
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(model.encode, params, like))
+    fixed = {name: part for name, part in params.items() if name != "network"}
+    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(learning_rate, updates)))
+
+    def error(params: PyTree, true: Array, taken: Array) -> tuple[Array, Array]:
+        """Of one chain: latents `[steps + 1, D]`, blocks `[steps, block]`."""
+
+        def advance(state: Any, step: tuple[Array, Array]):
+            came, block = step
+            state = model.predict(params, state, block)
+            besides = 0.0 if matters is None else 0.3 * matters(state.latent, came) ** 2
+            plain = jnp.mean((state.latent - came) ** 2)
+            return state, (plain + besides, plain)
+
+        errors = jax.lax.scan(advance, blank._replace(latent=true[0]), (true[1:], taken))[1]
+        return errors[0].mean(), errors[1].mean()
+
+    def loss(network: PyTree, true: Array, taken: Array) -> tuple[Array, Array]:
+        whole, plain = jax.vmap(error, in_axes=(None, 0, 0))(fixed | {"network": network}, true, taken)
+        return whole.mean(), plain.mean()
+
+    @jax.jit
+    def run(network: PyTree, key: PRNGKeyArray, latents: Array, actions: Array, starts: Array):
+        def update(carry: tuple[PyTree, PyTree], key: PRNGKeyArray):
+            network, state = carry
+            rows = starts[jax.random.randint(key, (batch,), 0, len(starts))][:, None] + jnp.arange(steps + 1)
+            slopes, plain = jax.grad(loss, has_aux=True)(network, latents[rows], actions[rows[:, :-1]])
+            moved, state = optimizer.update(slopes, state, network)
+            return (optax.apply_updates(network, moved), state), plain
+
+        (network, _), errors = jax.lax.scan(update, (network, optimizer.init(network)), jax.random.split(key, updates))
+        return network, errors[-max(updates // 10, 1) :].mean()
+
+    arrays = (jnp.asarray(latents), jnp.asarray(actions, jnp.float32), jnp.asarray(starts, jnp.int32))
+    network, plain = run(params["network"], key, *arrays)
+    return params | {"network": network}, {"latent": plain}
