@@ -36,14 +36,23 @@ def rollout(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array)
     Returns:
         States and costs, term by term.
     """
+    return _imagine(problem, params, state, actions)
+
+
+def _imagine(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, nudges: PyTree = None) -> Rollout:
+    """A rollout in which each state is displaced by its row of the nudges `[H+1, ...]`, where there are any."""
     stage = itemise(problem.cost, "stage")
-    state = jax.tree.map(jnp.asarray, state)
 
-    def advance(state: PyTree, step: tuple[jax.Array, jax.Array]):
-        action, t = step
-        return problem.dynamics(params, state, action), (state, stage(params, state, action, t))
+    def add(state: PyTree, nudge: PyTree) -> PyTree:
+        return state if nudge is None else jax.tree.map(jnp.add, state, nudge)
 
-    last, (states, costs) = jax.lax.scan(advance, state, (actions, jnp.arange(len(actions))))
+    def advance(state: PyTree, step: tuple[jax.Array, jax.Array, PyTree]):
+        action, t, nudge = step
+        return add(problem.dynamics(params, state, action), nudge), (state, stage(params, state, action, t))
+
+    start = add(jax.tree.map(jnp.asarray, state), jax.tree.map(lambda n: n[0], nudges))
+    steps = (actions, jnp.arange(len(actions)), jax.tree.map(lambda n: n[1:], nudges))
+    last, (states, costs) = jax.lax.scan(advance, start, steps)
     states = jax.tree.map(lambda s, end: jnp.concatenate([s, end[None]]), states, last)
     if problem.terminal_cost is not None:
         for name, value in itemise(problem.terminal_cost, "terminal")(params, last).items():
@@ -96,23 +105,17 @@ def costates(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array
         state: Where to start.
         actions: `[H, ...]` actions as the model sees them.
     """
+    return rollout_and_costates(problem, params, state, actions)[1]
+
+
+def rollout_and_costates(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> tuple[Rollout, PyTree]:
+    """`rollout` and `costates` of the same future, which is imagined, and compiled, once."""
     state = jax.tree.map(jnp.asarray, state)
     nudges = jax.tree.map(lambda s: jnp.zeros((len(actions) + 1, *s.shape), s.dtype), state)
 
-    def add(state: PyTree, nudge: PyTree) -> PyTree:
-        return jax.tree.map(jnp.add, state, nudge)
+    def nudged(nudges: PyTree) -> tuple[jax.Array, Rollout]:
+        future = _imagine(problem, params, state, actions, nudges)
+        return future.energy, future
 
-    def nudged(nudges: PyTree) -> jax.Array:
-        def advance(carry, step):
-            state, so_far = carry
-            action, t, nudge = step
-            so_far = so_far + problem.cost(params, state, action, t)
-            return (add(problem.dynamics(params, state, action), nudge), so_far), None
-
-        first = add(state, jax.tree.map(lambda n: n[0], nudges))
-        later = jax.tree.map(lambda n: n[1:], nudges)
-        zero = jnp.zeros((), jnp.result_type(float))
-        (last, so_far), _ = jax.lax.scan(advance, (first, zero), (actions, jnp.arange(len(actions)), later))
-        return so_far if problem.terminal_cost is None else so_far + problem.terminal_cost(params, last)
-
-    return jax.grad(nudged)(nudges)
+    adjoint, future = jax.grad(nudged, has_aux=True)(nudges)
+    return future, adjoint

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from mpc.constraints import tolerance as allowance
 from mpc.constraints import violation
 from mpc.problem import Problem
-from mpc.rollout import costates, rollout
+from mpc.rollout import rollout_and_costates
 
 PyTree = Any
 
@@ -97,6 +97,13 @@ def standing(plan: Plan) -> tuple[jax.Array, jax.Array]:
     return jnp.where(finite, jnp.where(infeasible, 1, 0), 2), jnp.where(finite, merit, jnp.inf)
 
 
+def best_of(plans: Plan) -> Plan:
+    """The best of plans side by side, `[N, ...]`."""
+    grade, merit = standing(plans)
+    leader = jnp.nanargmin(jnp.where(grade == grade.min(), merit, jnp.inf))
+    return jax.tree.map(lambda x: x[leader], plans)
+
+
 def smoothing(horizon: int, memory: float = 0.8) -> np.ndarray:
     """The matrix `[H, H]` that turns white noise n into `w[t] = ρ w[t-1] + sqrt(1 - ρ²) n[t]`, for ρ = `memory`."""
     lag = np.arange(horizon)[:, None] - np.arange(horizon)[None]
@@ -117,15 +124,14 @@ def conclude(
         info: What the planner wants to show; the costates `λ[t]`, `[H+1, ...]`, are added.
     """
     shown = problem.action_space.embed(actions)
-    future = rollout(problem, params, state, shown)
+    future, adjoint = rollout_and_costates(problem, params, state, shown)
     status = jnp.asarray(Status.ITERATIONS)
     if problem.constraints:
         info = info | {"violation": violation(problem.constraints, params, future.states, shown)}
         largest = jnp.stack(list(info["violation"].values())).max()
         status = jnp.where(largest <= allowance(largest.dtype), status, Status.INFEASIBLE)
     status = jnp.where(ok & jnp.isfinite(future.energy), status, Status.NOT_FINITE)
-    info = info | {"costates": costates(problem, params, state, shown)}
-    return Plan(actions, future.states, future.energy, future.costs, status, info)
+    return Plan(actions, future.states, future.energy, future.costs, status, info | {"costates": adjoint})
 
 
 def solve(

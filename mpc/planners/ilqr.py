@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 from mpc.planners.base import Plan, Planner, conclude
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
-from mpc.planners.riccati import Expansion, Policy, backward, parallel_backward
+from mpc.planners.riccati import Expansion, Policy, backward, parallel_backward, unknown
 from mpc.problem import Problem
 
 Array = jax.Array
@@ -34,7 +34,7 @@ FLOOR = 1e-6  # of pivots
 
 
 class IlqrMemory(NamedTuple):
-    """Where one start stands: the trajectory, the problem's expansion around it, and the policy to be tried next.
+    """Where one start stands: the trajectory, the problem's expansion around it, and the policy that led there.
 
     `best`: `[H, V]` variables, of the cheapest trajectory so far. `states`: `[H+1, N]`, each a state as one vector.
     `damping`: μ. `progress`: the share of the energy that recent steps removed.
@@ -50,7 +50,7 @@ class IlqrMemory(NamedTuple):
     optimality: Array
 
     def restart(self, variables: Array) -> "IlqrMemory":
-        """Begin anew from variables `[H, V]`, with no policy around them yet."""
+        """Begin anew from variables `[H, V]`, with nothing known around them, so that they are first tried as they are."""
         infinite = jnp.full_like(self.cost, jnp.inf)
         expansion, policy = jax.tree.map(jnp.zeros_like, (self.expansion, self.policy))
         return self._replace(best=variables, expansion=expansion, policy=policy, cost=infinite, optimality=infinite)
@@ -121,16 +121,12 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         model = _Model(problem, params, state)
         variables = jnp.zeros((horizon, space.size)) if actions is None else space.project(space.encode(actions))
         states = jnp.broadcast_to(model.state, (horizon + 1, len(model.state)))
-        expansion, policy = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: begin(model, states, variables)))
+        expansion, policy = unknown(horizon, space.size, len(model.state))
         if guessed is not None:
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
-            expansion, policy = begin(model, states, variables)
+            expansion, _ = _expand(model, states, variables, second_order > 1, parallel)
         infinite = jnp.asarray(jnp.inf)
         return IlqrMemory(variables, states, expansion, policy, jnp.asarray(damping), jnp.ones(()), infinite, infinite)
-
-    def begin(model: _Model, states: Array, variables: Array) -> tuple[Expansion, Policy]:
-        expansion, _ = _expand(model, states, variables, second_order > 1, parallel)
-        return expansion, _improve(expansion, jnp.asarray(damping), parallel)
 
     def step(params: PyTree, state: PyTree, memory: IlqrMemory) -> IlqrMemory:
         """Once round; or twice, where the first time only finds out what the trajectory is and costs."""
@@ -158,18 +154,19 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
             return jax.lax.while_loop(missing, shorter, nothing)
 
         def failing(carry: tuple) -> Array:
-            tries, mu, found = carry
+            tries, mu, found, _ = carry
             return ~(found[2] < memory.cost) & (tries < TRIES) & (mu < LARGEST)
 
         def harder(carry: tuple) -> tuple:
-            tries, mu, _ = carry
+            tries, mu, *_ = carry
             mu = jnp.where(tries > 0, GROWTH * mu, mu)
-            policy = jax.lax.cond(tries > 0, lambda: _improve(memory.expansion, mu, parallel), lambda: memory.policy)
-            return tries + 1, mu, search(policy)
+            policy = _improve(memory.expansion, mu, parallel)
+            return tries + 1, mu, search(policy), policy
 
-        start = (jnp.asarray(0), jnp.minimum(memory.damping, LARGEST / GROWTH), nothing)
-        _, mu, (states, variables, cost, size) = jax.lax.while_loop(failing, harder, start)
+        start = (jnp.asarray(0), jnp.minimum(memory.damping, LARGEST / GROWTH), nothing, memory.policy)
+        _, mu, (states, variables, cost, size), policy = jax.lax.while_loop(failing, harder, start)
         better = cost < memory.cost
+        policy = jax.tree.map(partial(jnp.where, better), policy, memory.policy)
         states, variables = jnp.where(better, states, memory.states), jnp.where(better, variables, memory.best)
         share = (memory.cost - cost) / jnp.abs(memory.cost)
         share = jnp.where(better & jnp.isfinite(share), share, jnp.where(better, 1.0, 0.0))
@@ -177,7 +174,6 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         mu = jnp.where(better, jnp.maximum(mu * jnp.where(size == 0, DECAY, 1.0), damping), mu)
         curved = progress < second_order if 0 < second_order < 1 else second_order > 0
         expansion, optimality = _expand(model, states, variables, curved, parallel)
-        policy = _improve(expansion, mu, parallel)
         cost = jnp.where(better, cost, memory.cost)
         # no step lowers the energy, and what is left of the gradient is what rounding leaves at an optimum of unit curvature
         settled = ~better & (mu >= LARGEST) & (optimality <= jnp.sqrt(jnp.finfo(cost.dtype).eps * jnp.abs(cost)))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpc.constraints import Constraint, reads, table, tolerance
-from mpc.planners.base import Plan, Planner, conclude, ready
+from mpc.planners.base import Plan, Planner, best_of, conclude, ready
 from mpc.problem import Problem
 from mpc.rollout import rollout
 
@@ -114,10 +114,14 @@ def lagrangian(
     space, horizon = problem.action_space, problem.horizon
     planner = build(augment(problem))
 
+    def chosen(params: PyTree, state: PyTree, memory: LagrangianMemory) -> jax.Array:
+        """The actions that the inner planner found."""
+        augmented = Augmented(params, memory.duals, memory.penalty)
+        return planner.plan(augmented, _lift(problem, params, state), memory.inner).actions
+
     def found(params: PyTree, state: PyTree, memory: LagrangianMemory) -> tuple[Candidate, jax.Array]:
         """What the inner planner found, measured, and the values `[H, C]` of all constraints."""
-        augmented = Augmented(params, memory.duals, memory.penalty)
-        actions = planner.plan(augmented, _lift(problem, params, state), memory.inner).actions
+        actions = chosen(params, state, memory)
         shown = space.embed(actions)
         future = rollout(problem, params, state, shown)
         values = table(problem.constraints, params, future.states, shown).astype(memory.duals.dtype)
@@ -162,9 +166,13 @@ def lagrangian(
         return memory._replace(spent=jnp.zeros_like(memory.spent), best=_better(candidate, memory.best))
 
     def plan(params: PyTree, state: PyTree, memory: LagrangianMemory) -> Plan:
-        best = _better(found(params, state, memory)[0], memory.best)
         info = {"optimality": memory.optimality, "duals": memory.duals, "penalty": memory.penalty}
-        return conclude(problem, params, state, best.actions, jnp.isfinite(best.energy), info)
+
+        def shown(actions: jax.Array) -> Plan:
+            return conclude(problem, params, state, actions, jnp.asarray(True), info)
+
+        plans = jax.lax.map(shown, jnp.stack([chosen(params, state, memory), memory.best.actions]))
+        return best_of(plans)
 
     def shift(memory: LagrangianMemory) -> LagrangianMemory:
         infinite = jnp.full_like(memory.cost, jnp.inf)

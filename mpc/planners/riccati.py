@@ -41,6 +41,13 @@ class Policy(NamedTuple):
     gain: Array
 
 
+def unknown(horizon: int, controls: int, states: int) -> tuple[Expansion, Policy]:
+    """An expansion of which nothing is known, all zeros, and the policy that it leads to: to change nothing."""
+    h, v, n, z = horizon, controls, states, controls + states
+    shapes = ((h, n, z), (h, n), (h, z), (h, z, z), (h, v), (h, v), (n,), (n, n))
+    return Expansion(*map(jnp.zeros, shapes)), Policy(jnp.zeros((h, v)), jnp.zeros((h, v, n)))
+
+
 def factorise(matrix: Array, floor: Array) -> tuple[list[Array], list[Array]]:
     """`L D Lᵀ` of a symmetric matrix `[V, V]`, whose pivots become `max(|pivot|, floor)`: positive definite whatever it was.
 
