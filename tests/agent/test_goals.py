@@ -2,7 +2,6 @@
 
 import os
 import signal
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +17,18 @@ from tests.world_models import dots
 from world_models.base import WorldModel, perceived
 from world_models.checkpoint import CheckpointError
 from world_models.datasets import DatasetError
-from world_models.diagnostics import CollapseWarning
+from world_models.distance import Distance, latent_distance
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 PLACES = spaces.Box(1.0, 14.0, (2,))
 FRAMES = spaces.Box(0, 255, (dots.SIZE, dots.SIZE, 1), np.uint8)
 MOVES = spaces.Box(-dots.STEP, dots.STEP, (2,))
-QUICK = GoalSettings(block=2, horizon=8, starts=4, samples=64, first_iterations=30, iterations=20)
+QUICK = GoalSettings(distance="latent", block=2, horizon=8, starts=4, samples=64, first_iterations=30, iterations=20)
 TINY = GoalSettings(
+    distance="latent",
+    settling=2,
+    settled_steps=2,
     latent=8,
     block=2,
     window=3,
@@ -194,8 +196,9 @@ def test_a_saved_agent_acts_and_learns_on_as_it_would_have(learnt, walks, tmp_pa
     assert learnt.far(frames[0], frames[0]) == 0.0 < learnt.far(frames[0], frames[1])
 
 
-def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(walks, tmp_path):
-    agent = seeing(replace(TINY, updates=300))
+def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(walks, tmp_path, monkeypatch):
+    monkeypatch.setattr("mpc.agent.goals.agent.CHUNK", 2)
+    agent = seeing(replace(TINY, updates=30))
 
     def interrupt(agent, progress):
         os.kill(os.getpid(), signal.SIGINT)
@@ -203,11 +206,9 @@ def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(walks, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         agent.learn(walks, callback=interrupt, progress_bar=False, checkpoint_path=tmp_path)
     again = GoalAgent.load(tmp_path, render=dots.render)
-    assert again.updates == 100
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollapseWarning)  # hardly anything was learnt
-        again.learn(walks, callback=lambda *_: False, progress_bar=False)
-    assert again.updates == 200 and again.album is not None
+    assert again.updates == 2
+    again.learn(walks, callback=lambda *_: False, progress_bar=False)
+    assert again.updates == 4 and again.album is not None
 
 
 def test_a_distance_is_learnt_from_latents_of_whole_trajectories(walks):

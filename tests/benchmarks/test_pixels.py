@@ -15,6 +15,9 @@ from mpc.agent.goals import GoalAgent, GoalSettings
 from tests.agent.test_goals import truth
 
 TINY = GoalSettings(
+    distance="latent",
+    settling=2,
+    settled_steps=2,
     latent=8,
     block=4,
     window=2,
@@ -50,15 +53,16 @@ def test_the_smallest_run_trains_judges_draws_and_can_be_repeated(tmp_path, monk
         assert (tmp_path / f"pixels-two_rooms{suffix}").stat().st_size > 1000
     assert "gradient" in (tmp_path / "pixels-two_rooms.md").read_text()
     said.clear()
-    again = command.run(replace(options, resume=True), said.append)
-    assert [row["each"] for row in again] == [row["each"] for row in rows]
-    assert not any("learning" in line for line in said)
+    folder = tmp_path / "runs/two_rooms/as-it-is-0"
+    other = replace(RECIPE, settings=replace(TINY, starts=3))
+    again = study.train(worlds.world("two_rooms"), other, 0, folder, resume=True, tell=said.append)
+    assert not said and again.updates == 2 and again.agent.settings.starts == 3
 
 
 def test_who_knows_the_truth_gets_there_and_who_moves_at_random_does_not():
     """The planner in the exact, wall-less dynamics of the dot, within one room."""
     world = worlds.world("two_rooms", observation="state")
-    settings = GoalSettings(block=2, horizon=12, starts=4, first_iterations=30, iterations=15)
+    settings = GoalSettings(distance="latent", block=2, horizon=12, starts=4, first_iterations=30, iterations=15)
     model = truth(2)
     reach = 2.45
 

@@ -21,6 +21,7 @@ def learnt():
     walks = [np.clip(np.cumsum(np.append(random.integers(16), random.choice([-1, 1], 60))), 0, 15) for _ in range(20)]
     latents, lengths = places[np.concatenate(walks)], np.full(20, 60)
     distance = steps_to_go(latent=2, size=8, hidden=(64, 64), updates=2000, batch=128)
+    assert distance.fit is not None
     params, metrics = distance.fit(distance.init(jax.random.key(0)), jax.random.key(1), latents, np.arange(20) * 61, lengths)
     return distance, params, metrics, places
 
