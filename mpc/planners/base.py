@@ -54,6 +54,8 @@ class Planner(NamedTuple):
     scored yet: `init` and `shift` leave it so, and whoever changes the problem under a planner sets it.
     `plan(params, state, memory) -> Plan`: the best found.
     `shift(memory) -> memory`: one time step later; the warm start of the next decision.
+    `choose(params, state, memory) -> (actions, found, info)`: what `plan` makes a plan of, before it imagines where that
+    leads (see `conclude`); for planners around this one, which have their own use for the actions. Without it they plan.
     """
 
     init: Callable[..., Any]
@@ -61,6 +63,12 @@ class Planner(NamedTuple):
     plan: Callable[[PyTree, PyTree, Any], Plan]
     shift: Callable[[Any], Any]
     problem: Problem
+    choose: Callable[[PyTree, PyTree, Any], tuple[jax.Array, jax.Array, dict[str, Any]]] | None = None
+
+    def actions(self, params: PyTree, state: PyTree, memory: Any) -> jax.Array:
+        """The best actions `[H, ...]` found so far."""
+        chosen = self.choose or (lambda *given: self.plan(*given)[:1])
+        return chosen(params, state, memory)[0]
 
 
 def ready(problem: Problem) -> None:
@@ -132,6 +140,11 @@ def conclude(
         status = jnp.where(largest <= allowance(largest.dtype), status, Status.INFEASIBLE)
     status = jnp.where(ok & jnp.isfinite(future.energy), status, Status.NOT_FINITE)
     return Plan(actions, future.states, future.energy, future.costs, status, info | {"costates": adjoint})
+
+
+def concluded(problem: Problem, choose: Callable[..., tuple[jax.Array, jax.Array, dict[str, Any]]]) -> Callable[..., Plan]:
+    """The `plan` of a planner that only has to `choose` among what it has found."""
+    return lambda params, state, memory: conclude(problem, params, state, *choose(params, state, memory))
 
 
 def solve(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.base import Planner, concluded
 from mpc.planners.lagrangian import constrained
 from mpc.problem import Problem
 from mpc.rollout import energy
@@ -102,11 +102,11 @@ def categorical_cem(
         likeliest = jnp.stack([p.max(axis=-1) for p in jnp.split(probabilities, ends[:-1], axis=-1)])
         return CategoricalMemory(probabilities, best, jnp.minimum(-values[0], memory.cost), 1 - likeliest.min(), key)
 
-    def plan(params: Any, state: Any, memory: CategoricalMemory) -> Plan:
+    def choose(params: Any, state: Any, memory: CategoricalMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         info = {"optimality": memory.optimality, "probabilities": memory.probabilities}
-        return conclude(problem, params, state, memory.best, jnp.isfinite(memory.cost), info)
+        return memory.best, jnp.isfinite(memory.cost), info
 
     def shift(memory: CategoricalMemory) -> CategoricalMemory:
         return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]), memory.key, confidence)
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)

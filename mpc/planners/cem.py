@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, smoothing
+from mpc.planners.base import Planner, concluded, smoothing
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
@@ -86,14 +86,14 @@ def cem(
         best = jnp.where(better, elite[..., 0], memory.best)
         return CemMemory(mean, std, best, jnp.minimum(values[0], memory.cost), std.max(), key)
 
-    def plan(params: Any, state: Any, memory: CemMemory) -> Plan:
+    def choose(params: Any, state: Any, memory: CemMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         info = {"optimality": memory.optimality, "std": memory.std}
-        return search.plan(params, state, memory.best, jnp.isfinite(memory.cost), info)
+        return search.decide(memory.best, params), jnp.isfinite(memory.cost), info
 
     def shift(memory: CemMemory) -> CemMemory:
         return begin(search.knots.shift(memory.best), memory.key)
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
 
 
 def check(samples: int, elites: int, spread: float, momentum: float) -> None:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.base import Planner, concluded
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
@@ -214,17 +214,16 @@ def _single(
         best = jnp.where(better, memory.variables, memory.best)
         return memory._replace(best=best, cost=jnp.minimum(value, memory.cost))
 
-    def plan(params: PyTree, state: PyTree, memory: CollocationMemory) -> Plan:
+    def choose(params: PyTree, state: PyTree, memory: CollocationMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         value = imagine(params, state, memory.variables)[1]
         best = jnp.where(value < memory.cost, memory.variables, memory.best)
         found = jnp.isfinite(jnp.minimum(value, memory.cost))
-        actions = space.bind(params).decide(best)
-        return conclude(problem, params, state, actions, found, {"optimality": memory.optimality})
+        return space.bind(params).decide(best), found, {"optimality": memory.optimality}
 
     def shift(memory: CollocationMemory) -> CollocationMemory:
         return memory.restart(jnp.concatenate([memory.best[1:], memory.best[-1:]]))
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
 
 
 def _finite(x: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.base import Planner, concluded
 from mpc.planners.lagrangian import constrained, unscored
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
@@ -163,15 +163,14 @@ def descent(
         optimality = jnp.where(finite, residual.max(), jnp.inf)
         return GradientMemory(moved, moments, best, jnp.where(better, reached, memory.cost), optimality)
 
-    def plan(params: PyTree, state: PyTree, memory: GradientMemory) -> Plan:
+    def choose(params: PyTree, state: PyTree, memory: GradientMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         info = {"optimality": memory.optimality}
-        actions = space.bind(params).decide(memory.best)
-        return conclude(problem, params, state, actions, jnp.isfinite(memory.cost), info)
+        return space.bind(params).decide(memory.best), jnp.isfinite(memory.cost), info
 
     def shift(memory: GradientMemory) -> GradientMemory:
         return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]))
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
 
 
 def _with_limited_costates(problem: Problem, limit: float) -> Problem:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner
+from mpc.planners.base import Planner, concluded
 from mpc.planners.cem import cheapest, check, refit
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
@@ -106,12 +106,12 @@ def icem(
         lowest = jnp.minimum(values[0], memory.cost)
         return IcemMemory(mean, std, elite[..., :again], population, best, lowest, std.max(), key)
 
-    def plan(params: Any, state: Any, memory: IcemMemory) -> Plan:
+    def choose(params: Any, state: Any, memory: IcemMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         info = {"optimality": memory.optimality, "std": memory.std, "population": memory.population}
-        return search.plan(params, state, memory.best, jnp.isfinite(memory.cost), info)
+        return search.decide(memory.best, params), jnp.isfinite(memory.cost), info
 
     def shift(memory: IcemMemory) -> IcemMemory:
         later = search.knots.shift(memory.best)
         return begin(later, search.knots.shift(memory.elites), memory.key)
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from mpc.planners.base import Plan, Planner, conclude
+from mpc.planners.base import Planner, concluded
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.planners.riccati import Expansion, Policy, backward, parallel_backward, unknown
@@ -180,9 +180,9 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         optimality = jnp.where(jnp.isfinite(cost), jnp.where(settled, 0.0, optimality), jnp.inf)
         return IlqrMemory(variables, states, expansion, policy, mu, progress, cost, optimality)
 
-    def plan(params: PyTree, state: PyTree, memory: IlqrMemory) -> Plan:
+    def choose(params: PyTree, state: PyTree, memory: IlqrMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         info = {"optimality": memory.optimality, "gain": memory.policy.gain, "damping": memory.damping}
-        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), info)
+        return space.decide(memory.best), jnp.isfinite(memory.cost), info
 
     def shift(memory: IlqrMemory) -> IlqrMemory:
         policy = jax.tree.map(_later, memory.policy)  # feedback answers what the model did not foresee
@@ -193,7 +193,7 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         least = jnp.full_like(memory.damping, damping)
         return IlqrMemory(best, states, expansion, policy, least, one, infinite, infinite)
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
 
 
 class _Model:

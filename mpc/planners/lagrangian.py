@@ -8,7 +8,7 @@ al. 2019). The inner planner sees an ordinary problem without constraints, whose
 """
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import jax
@@ -114,14 +114,14 @@ def lagrangian(
     space, horizon = problem.action_space, problem.horizon
     planner = build(augment(problem))
 
-    def chosen(params: PyTree, state: PyTree, memory: LagrangianMemory) -> jax.Array:
+    def latest(params: PyTree, state: PyTree, memory: LagrangianMemory) -> jax.Array:
         """The actions that the inner planner found."""
         augmented = Augmented(params, memory.duals, memory.penalty)
-        return planner.plan(augmented, _lift(problem, params, state), memory.inner).actions
+        return planner.actions(augmented, _lift(problem, params, state), memory.inner)
 
     def found(params: PyTree, state: PyTree, memory: LagrangianMemory) -> tuple[Candidate, jax.Array]:
         """What the inner planner found, measured, and the values `[H, C]` of all constraints."""
-        actions = chosen(params, state, memory)
+        actions = latest(params, state, memory)
         shown = space.embed(actions)
         future = rollout(problem, params, state, shown)
         values = table(problem.constraints, params, future.states, shown).astype(memory.duals.dtype)
@@ -171,7 +171,7 @@ def lagrangian(
         def shown(actions: jax.Array) -> Plan:
             return conclude(problem, params, state, actions, jnp.asarray(True), info)
 
-        plans = jax.lax.map(shown, jnp.stack([chosen(params, state, memory), memory.best.actions]))
+        plans = jax.lax.map(shown, jnp.stack([latest(params, state, memory), memory.best.actions]))
         return best_of(plans)
 
     def shift(memory: LagrangianMemory) -> LagrangianMemory:
@@ -266,6 +266,14 @@ def _idle(problem: Problem) -> jax.Array:
 
 def _look(constraint: Constraint, problem: Problem, params: PyTree, state: PyTree) -> tuple[bool, bool, int]:
     """Whether a constraint reads the state, whether the action, and how many values it has."""
+    leaves, structure = jax.tree.flatten((params, state))
+    shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    return _looked(constraint, problem, structure, shapes, jax.config.read("jax_enable_x64"))
+
+
+@lru_cache(maxsize=1024)
+def _looked(constraint: Constraint, problem: Problem, structure: Any, shapes: tuple, _: bool) -> tuple[bool, bool, int]:
+    params, state = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
     example = (params, state, _idle(problem), jnp.asarray(1))
     _, reads_state, reads_action, _ = reads(constraint.function, *example)
     return reads_state, reads_action, jax.eval_shape(constraint.function, *example).size

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner
+from mpc.planners.base import Planner, concluded
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import colouring, gaussian_noise, sampler
@@ -97,14 +97,14 @@ def mppi(
         moved = jnp.where(jnp.isfinite(lowest), jnp.abs(mean - memory.mean).max(), jnp.inf)
         return MppiMemory(mean, cooling * memory.std, heat, best, jnp.minimum(lowest, memory.cost), moved, key)
 
-    def plan(params: Any, state: Any, memory: MppiMemory) -> Plan:
+    def choose(params: Any, state: Any, memory: MppiMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         info = {"optimality": memory.optimality, "temperature": memory.temperature, "std": memory.std}
-        return search.plan(params, state, memory.best, jnp.isfinite(memory.cost), info)
+        return search.decide(memory.best, params), jnp.isfinite(memory.cost), info
 
     def shift(memory: MppiMemory) -> MppiMemory:
         return begin(search.knots.shift(memory.best), memory.key)
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
 
 
 def softmin(excess: jax.Array, temperature: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner
+from mpc.planners.base import Planner, concluded
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import colouring, gaussian_noise, sampler
@@ -78,10 +78,10 @@ def predictive_sampling(
         moved = jnp.where(jnp.isfinite(costs[leader]), jnp.abs(best - memory.best).max(), jnp.inf)
         return PredictiveMemory(best, costs[leader], moved, key)
 
-    def plan(params: Any, state: Any, memory: PredictiveMemory) -> Plan:
-        return search.plan(params, state, memory.best, jnp.isfinite(memory.cost), {"optimality": memory.optimality})
+    def choose(params: Any, state: Any, memory: PredictiveMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        return search.decide(memory.best, params), jnp.isfinite(memory.cost), {"optimality": memory.optimality}
 
     def shift(memory: PredictiveMemory) -> PredictiveMemory:
         return begin(search.knots.shift(memory.best), memory.key)
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.planners.base import Plan, conclude
 from mpc.planners.knots import Interpolation, Knots, knots_in_time
 from mpc.problem import Problem
 from mpc.rollout import energy
@@ -25,14 +24,14 @@ class Sampler(NamedTuple):
     `scores(candidates [K, V, N], params, state) -> [N]`: energies of what would be executed, infinite where not finite.
     `project(candidates) -> candidates`: knots clipped to where the space's variables lie.
     `start(guess) -> knots [K, V]`: a guess's actions `[H, ...]` as knots; zero without one.
-    `plan(params, state, knots, ok, info) -> Plan`: the actions that knots stand for, and what comes of them.
+    `decide(knots, params) -> actions [H, ...]`: what knots stand for, as executed.
     """
 
     knots: Knots
     scores: Callable[[jax.Array, PyTree, PyTree], jax.Array]
     project: Callable[[jax.Array], jax.Array]
     start: Callable[[jax.Array | None], jax.Array]
-    plan: Callable[..., Plan]
+    decide: Callable[[jax.Array, PyTree], jax.Array]
 
 
 def sampler(problem: Problem, knots: int | None, interpolation: Interpolation) -> Sampler:
@@ -55,10 +54,7 @@ def sampler(problem: Problem, knots: int | None, interpolation: Interpolation) -
             return jnp.zeros((grid.count, space.size))
         return grid.fit(space.project(space.encode(guess)))
 
-    def plan(params: PyTree, state: PyTree, candidate: jax.Array, ok: jax.Array, info: dict[str, Any]) -> Plan:
-        return conclude(problem, params, state, decide(candidate, params), ok, info)
-
-    return Sampler(grid, jax.vmap(score, in_axes=(-1, None, None)), project, start, plan)
+    return Sampler(grid, jax.vmap(score, in_axes=(-1, None, None)), project, start, decide)
 
 
 def colouring(steps: int, exponent: float) -> np.ndarray:
