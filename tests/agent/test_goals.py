@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from mpc.agent.goals import GoalAgent, GoalSettings, album
 from tests.world_models import dots
+from world_models import datasets
 from world_models.base import WorldModel, perceived
 from world_models.checkpoint import CheckpointError
 from world_models.datasets import DatasetError
@@ -243,6 +244,15 @@ def test_a_dataset_too_large_for_the_device_is_read_as_it_is_drawn(walks, monkey
 def test_an_album_finds_what_it_holds(walks):
     kept = album.choose(walks)
     np.testing.assert_array_equal(album.nearest(kept, kept[:5] + 1e-4), np.arange(5))
+
+
+def test_what_nobody_told_spoils_no_prediction():
+    mixed = datasets.mixed(dots.dataset(3), dots.dataset(9, seed=1))
+    learnt = seeing(replace(TINY, settling=3)).learn(mixed, progress_bar=False)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(learnt.training.params))
+    taken = np.array([[0.0], [np.nan], [1.0], [2.0], [np.nan]])
+    assert album.told(np.arange(4), taken, 1).tolist() == [0, 2, 3]
+    assert album.told(np.arange(3), taken, 2).tolist() == [2]
 
 
 # Bad input

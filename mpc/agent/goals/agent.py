@@ -325,14 +325,15 @@ class GoalAgent:
                 self.distance_params, measuring, seen.latents, seen.first, seen.lengths
             )
         steps = min(s.settled_steps, int(seen.lengths.max()))
+        taken = album.blocks(dataset, seen, s.block)
         params, _ = refine(
             self.model,
             self.training.params,
             refining,
             jnp.zeros(self.observation_space.shape, self.observation_space.dtype),
             seen.latents,
-            album.blocks(dataset, seen, s.block),
-            seen.starts(steps),
+            taken,
+            album.told(seen.starts(steps), taken, steps),
             steps=steps,
             updates=s.settling,
             matters=partial(self.distance.measure, self.distance_params),

@@ -28,6 +28,18 @@ class Sequences(NamedTuple):
         return np.concatenate([np.arange(first, first + count) for first, count in spans])
 
 
+def told(starts: np.ndarray, taken: np.ndarray, steps: int) -> np.ndarray:
+    """Those of the rows to start at from which every block of the next steps was told.
+
+    Args:
+        starts: Rows that so many more follow.
+        taken: Blocks of actions `[rows, block * A]`, NaN where nobody told.
+        steps: Blocks.
+    """
+    silent = np.append(0, np.cumsum(~np.isfinite(taken).all(axis=1)))
+    return starts[silent[starts + steps] == silent[starts]]
+
+
 def choose(dataset: Dataset) -> np.ndarray:
     """Rows spread evenly over a dataset, as it stores them."""
     rows = dataset.observations
@@ -69,7 +81,7 @@ def embed(dataset: Dataset, block: int, episodes: int, encode: Callable[[np.ndar
 
 
 def blocks(dataset: Dataset, seen: Sequences, block: int) -> np.ndarray:
-    """The block of actions `[rows, block * A]` that follows each row of sequences; where nobody told, zeros.
+    """The block of actions `[rows, block * A]` that follows each row of sequences; NaN where nobody told.
 
     Args:
         dataset: That the sequences are of.
