@@ -65,7 +65,16 @@ RECIPES = {
         episodes=100,
     ),
     "u_maze": Recipe(
-        replace(ROOMS, encoder_settings={}, predictor="recurrent", predictor_settings={"units": 64}, action_limit=1.0),
+        replace(
+            ROOMS,
+            encoder_settings={},
+            predictor="recurrent",
+            predictor_settings={"units": 64},
+            action_limit=1.0,
+            window=6,
+            steps=4,
+            batch=64,
+        ),
         trajectories=10_000,
         budget=300,
         episodes=100,
