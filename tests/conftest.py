@@ -7,6 +7,8 @@ import tempfile
 import jax
 import pytest
 
+import mpc  # noqa: F401  (before any test module has JAX run something, whichever is collected first)
+
 SHARED = "JAX_COMPILATION_CACHE_DIR"
 LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # what compiles faster than this is not worth a file
 _owned: list[str] = []

@@ -245,6 +245,16 @@ def episode_variance(
     return variance(sums / jnp.maximum(total, 1e-9)[:, None], (total > 0).astype(embeddings.dtype), floor=floor)
 
 
+def _contrast(
+    a: Float[Array, "rows dim"], b: Float[Array, "rows dim"], counts: Float[Array, " rows"], temperature: float
+) -> tuple[Float[Array, " rows"], Float[Array, "rows rows"]]:
+    """How surprising it is that row n of `a` belongs to row n of `b`, by squared distance, and the scores of all rows."""
+    distance = (jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * a @ b.T) / a.shape[1]
+    scores = jnp.where(counts > 0, -distance / temperature + jnp.log(jnp.where(counts > 0, counts, 1.0)), -jnp.inf)
+    surprise = jax.nn.logsumexp(jnp.where(counts.any(), scores, 0.0), axis=1) + jnp.diag(distance) / temperature
+    return surprise, scores
+
+
 def episode_contrast(
     embeddings: Float[Array, "batch time dim"],
     weights: Float[Array, "batch time"] | None = None,
@@ -270,9 +280,7 @@ def episode_contrast(
     weights = jnp.ones(embeddings.shape[:2], embeddings.dtype) if weights is None else weights
     counts = jnp.minimum(weights[:, 0], weights[:, -1])
     a, b = (jnp.where(counts[:, None] > 0, embeddings[:, t, :half], 0.0) for t in (0, -1))
-    distance = (jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * a @ b.T) / half
-    scores = jnp.where(counts > 0, -distance / temperature, -jnp.inf)
-    surprise = jax.nn.logsumexp(jnp.where(counts.any(), scores, 0.0), axis=1) + jnp.diag(distance) / temperature
+    surprise, _ = _contrast(a, b, counts, temperature)
     return mean(surprise, counts)
 
 
@@ -461,10 +469,7 @@ def infonce(
     Source: van den Oord, Li, Vinyals (2018), arXiv:1807.03748.
     """
     a, b, counts = _pairs(predictions, embeddings if targets is None else targets, weights)
-    dim = a.shape[1]
-    distance = (jnp.sum(a**2, axis=1)[:, None] + jnp.sum(b**2, axis=1) - 2 * a @ b.T) / dim
-    scores = jnp.where(counts > 0, -distance / temperature + jnp.log(jnp.where(counts > 0, counts, 1.0)), -jnp.inf)
-    surprise = jax.nn.logsumexp(jnp.where(counts.any(), scores, 0.0), axis=1) + jnp.diag(distance) / temperature
+    surprise, scores = _contrast(a, b, counts, temperature)
     right = jnp.argmax(scores, axis=1) == jnp.arange(len(counts))
     loss = mean(surprise, counts)
     return weight * loss, {"infonce": loss, "picked": mean(right.astype(a.dtype), counts)}

@@ -228,7 +228,12 @@ def distance_correlation(
         distances: `[pairs]`, how far apart they truly are, in any unit.
     """
     gaps = jnp.linalg.norm(embeddings[pairs[:, 0]] - embeddings[pairs[:, 1]], axis=-1)
-    a, b = (_ranks(x) - (len(x) - 1) / 2 for x in (gaps, distances))
+    return rank_correlation(gaps, distances)
+
+
+def rank_correlation(first: Float[Array, " n"], second: Float[Array, " n"]) -> Float[Array, ""]:
+    """Spearman's rank correlation of two lists of numbers, from -1 to 1; ties share their mean rank."""
+    a, b = (_ranks(x) - (len(x) - 1) / 2 for x in (first, second))
     return jnp.sum(a * b) / jnp.maximum(jnp.sqrt(jnp.sum(a**2) * jnp.sum(b**2)), 1e-9)
 
 

@@ -1,16 +1,15 @@
 """What a person looks at: paths over the rooms, the distance over the rooms, a film."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import imageio.v2 as imageio
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.pixels.episodes import Outcome
 from benchmarks.pixels.worlds import World
+from mpc.agent.pictures import movie
 
 PyTree = Any
 REACHED, MISSED = "#2a9d8f", "#d1495b"
@@ -89,16 +88,12 @@ def film(world: World, outcome: Outcome, path: Path, *, shown: int = 6, every: i
     render = jax.jit(jax.vmap(world.task.render))
     steps = outcome.success.shape[1]
     columns = min(3, shown)
-    with warnings.catch_warnings():
-        # ffmpeg is a program of its own: what JAX fears of a forked interpreter ends when it is started
-        warnings.filterwarnings("ignore", message=".*fork.*", category=RuntimeWarning)
-        writer: Any = imageio.get_writer(path, fps=world.task.fps // every or 1, macro_block_size=8, codec="libx264")
-        with writer:
-            for t in range(0, steps, every):
-                frames = np.asarray(render(jax.tree.map(lambda x, t=t: x[:shown, t], outcome.states)))[:, ::2, ::2]
-                side = frames.shape[1] // 8 * 8
-                frames = frames[:, :side, :side]
-                blank = [np.full_like(frames[0], 255)] * (-shown % columns)
-                tiles = [*frames, *blank]
-                rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-                writer.append_data(np.concatenate(rows, axis=0))
+    with movie(path, world.task.fps // every or 1) as append:
+        for t in range(0, steps, every):
+            frames = np.asarray(render(jax.tree.map(lambda x, t=t: x[:shown, t], outcome.states)))[:, ::2, ::2]
+            side = frames.shape[1] // 8 * 8
+            frames = frames[:, :side, :side]
+            blank = [np.full_like(frames[0], 255)] * (-shown % columns)
+            tiles = [*frames, *blank]
+            rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+            append(np.concatenate(rows, axis=0))

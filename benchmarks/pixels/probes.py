@@ -14,7 +14,7 @@ from envs.leaves import Windy
 from mpc.agent.goals import GoalAgent
 from mpc.agent.goals.collecting import vectors
 from world_models import datasets
-from world_models.diagnostics import collapse_report, linear_probe_r2, prediction_errors
+from world_models.diagnostics import collapse_report, linear_probe_r2, prediction_errors, rank_correlation
 from world_models.distance import Distance, latent_distance
 
 PyTree = Any
@@ -103,14 +103,8 @@ def truth(world: World, agent: GoalAgent, starts: PyTree) -> dict[str, float]:
     found = {}
     for name, (distance, params) in distances(agent).items():
         far = jax.vmap(lambda a, b, d=distance, p=params: d.measure(p, a, b))(here[free], there[free])
-        found[name] = round(spearman(np.asarray(far), length[free]), 4)
+        found[name] = round(float(rank_correlation(far, jnp.asarray(length[free]))), 4)
     return found
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation of two lists of numbers, ties broken by order."""
-    first, second = (np.argsort(np.argsort(x)).astype(float) for x in (a, b))
-    return float(np.corrcoef(first, second)[0, 1])
 
 
 def field(world: World, agent: GoalAgent, start: PyTree, size: int = 60) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -1,6 +1,8 @@
 """What a person looks at after a run: imagined futures beside real ones, as a picture and as a film."""
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +109,21 @@ def futures_picture(agent: Any, episode: Episode, probe: Probe, path: Path) -> d
     return {name: [round(float(e), 5) for e in values] for name, values in errors.items()}
 
 
+@contextmanager
+def movie(path: Path, fps: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """An MP4 file; the function yielded here appends an image `[h, w, 3]` of bytes, sides multiples of 8.
+
+    Args:
+        path: Of the file.
+        fps: Frames per second.
+    """
+    writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=8, codec="libx264")
+    with warnings.catch_warnings(), writer:
+        # ffmpeg is a program of its own: what JAX fears of a forked interpreter ends when it is started
+        warnings.filterwarnings("ignore", message=".*fork.*", category=RuntimeWarning)
+        yield writer.append_data
+
+
 def film(episode: Episode, path: Path, fps: int = 20) -> None:
     """Write a film: the environment, and beside it the future that every start of the planner expects.
 
@@ -136,10 +153,7 @@ def film(episode: Episode, path: Path, fps: int = 20) -> None:
         real.append(axis.plot([], [], color=REAL)[0])
     axes[0].set_title("what was (black), what is imagined (red)", fontsize=10)
     axes[-1].set_xlabel("steps from now")
-    writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=8, codec="libx264")
-    with warnings.catch_warnings(), writer:
-        # ffmpeg is a program of its own: what JAX fears of a forked interpreter ends when it is started
-        warnings.filterwarnings("ignore", message=".*fork.*", category=RuntimeWarning)
+    with movie(path, fps) as append:
         for t, frame in enumerate(episode.frames):
             past = episode.observations[max(t - window, 0) : t + 1]
             for i in range(shown):
@@ -148,7 +162,7 @@ def film(episode: Episode, path: Path, fps: int = 20) -> None:
                     line.set_data(np.arange(len(future)), future[:, i])
             canvas.draw()
             panel = np.asarray(canvas.buffer_rgba())[..., :3]
-            writer.append_data(np.concatenate([_fit(frame, panel.shape[0]), panel], axis=1))
+            append(np.concatenate([_fit(frame, panel.shape[0]), panel], axis=1))
 
 
 def _fit(frame: np.ndarray, height: int) -> np.ndarray:

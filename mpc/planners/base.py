@@ -108,7 +108,7 @@ def standing(plan: Plan) -> tuple[jax.Array, jax.Array]:
 def best_of(plans: Plan) -> Plan:
     """The best of plans side by side, `[N, ...]`."""
     grade, merit = standing(plans)
-    leader = jnp.nanargmin(jnp.where(grade == grade.min(), merit, jnp.inf))
+    leader = jnp.argmin(jnp.where(grade == grade.min(), merit, jnp.inf))
     return jax.tree.map(lambda x: x[leader], plans)
 
 

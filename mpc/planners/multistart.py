@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, Status, smoothing, standing
+from mpc.planners.base import Plan, Planner, Status, best_of, smoothing
 
 PyTree = Any
 
@@ -93,8 +93,7 @@ def multistart(
         else:  # what is executed is scored, not its relaxation, nor an energy with penalties
             plans = jax.vmap(single.plan, in_axes=(None, None, 0))(params, state, memory.starts)
             costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
-            grade, merit = standing(plans)
-            chosen = _take(plans, _leader(jnp.where(grade == grade.min(), merit, jnp.inf)))
+            chosen = best_of(plans)
         return chosen._replace(info=chosen.info | {"start_costs": costs})
 
     def shift(memory: MultistartMemory) -> MultistartMemory:

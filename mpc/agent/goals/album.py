@@ -62,7 +62,6 @@ def embed(dataset: Dataset, block: int, episodes: int, encode: Callable[[np.ndar
         block: Transitions in a step of the model.
         episodes: At most; spread evenly over the dataset.
         encode: `rows [N, ...] -> latents [N, D]`.
-
     """
     order, lengths = [], []
     count = min(episodes, len(dataset.lengths))

@@ -1,16 +1,15 @@
 """What a person looks at after a plan to a goal: the way that was gone, the goal, and what was imagined on the way."""
 
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
-import imageio.v2 as imageio
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mpc.agent.goals.agent import GoalAgent
+from mpc.agent.pictures import movie
 
 SHOWN = 4  # imagined moments that a picture has room for
 LINE, FAINT = "#d1495b", "#8d99ae"
@@ -146,10 +145,7 @@ def film(episode: Episode, goal: np.ndarray, path: Path, fps: int = 20) -> None:
         axis = side.subplots()
         axis.set(xlim=(0, len(episode.distances)), ylim=(0, 1.05 * episode.distances.max()), ylabel="distance to the goal")
         thumbs.append(axis.plot([], [], color=LINE)[0])
-    writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=8, codec="libx264")
-    with warnings.catch_warnings(), writer:
-        # ffmpeg is a program of its own: what JAX fears of a forked interpreter ends when it is started
-        warnings.filterwarnings("ignore", message=".*fork.*", category=RuntimeWarning)
+    with movie(path, fps) as append:
         for t, frame in enumerate(episode.frames):
             drawn.set_data(frame)
             if images:
@@ -159,4 +155,4 @@ def film(episode: Episode, goal: np.ndarray, path: Path, fps: int = 20) -> None:
             else:
                 thumbs[0].set_data(np.arange(t + 1), episode.distances[: t + 1])
             canvas.draw()
-            writer.append_data(np.asarray(canvas.buffer_rgba())[..., :3])
+            append(np.asarray(canvas.buffer_rgba())[..., :3])
