@@ -50,29 +50,31 @@ def train(
     watching: bool = False,
     tell: Tell = say,
 ) -> Trained:
-    """Collect and learn, and keep what was learnt; or read it back.
+    """Collect and learn, and keep what was learnt; or read it back, and learn on if it was interrupted.
 
     Args:
         world: Where.
         recipe: How.
         seed: Of data and weights.
         folder: Of the checkpoint.
-        resume: Whether to read a checkpoint back, if there is one.
+        resume: Whether to begin with a checkpoint, if there is one.
         minutes: When to end at the latest, collection included; after the recipe's updates if None.
         watching: Whether most trajectories tell no actions.
         tell: Is told how far it is.
     """
-    summary = folder / "training.json"
+    summary, kept = folder / "training.json", folder / "checkpoint"
+    told: dict[str, Any] = {"seconds": 0.0, "updates": 0, "alarm": None, "done": False, "metrics": []}
     if resume and summary.exists():
+        told |= json.loads(summary.read_text())
         planning = {name: getattr(recipe.settings, name) for name in _PLANNING}
-        agent = GoalAgent.load(folder / "checkpoint", render=world.frames, settings=planning)
-        told = json.loads(summary.read_text())
-        return Trained(agent, told["seconds"], told["updates"], told["alarm"])
-    begun = time.perf_counter()
+        agent = GoalAgent.load(kept, render=world.frames, settings=planning)
+        if told["done"]:
+            return Trained(agent, told["seconds"], told["updates"], told["alarm"])
+    else:
+        agent = GoalAgent(world.env, settings=recipe.settings, seed=seed, render=world.frames)
+    begun, log = time.perf_counter() - told["seconds"], told["metrics"]
     data = walks(world, recipe, seed, watching=watching)
-    agent = GoalAgent(world.env, settings=recipe.settings, seed=seed, render=world.frames)
     tell(f"  {data.transitions:,} transitions after {time.perf_counter() - begun:.0f} s; learning ...")
-    log: list[dict[str, float]] = []
 
     def callback(agent: GoalAgent, progress: Progress) -> bool:
         log.append({"updates": progress.updates, "seconds": round(time.perf_counter() - begun, 1)} | progress.metrics)
@@ -80,13 +82,17 @@ def train(
             tell(f"    {progress.updates} updates, {log[-1]['seconds']:.0f} s, loss {progress.metrics['loss']:.3f}")
         return minutes is None or time.perf_counter() - begun < 60.0 * minutes
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollapseWarning)  # reported below; ablations are meant to collapse
-        agent.learn(data, callback=callback, progress_bar=False, checkpoint_path=folder / "checkpoint")
-    made = Trained(agent, round(time.perf_counter() - begun, 1), agent.updates, agent.alarm.raised)
-    told = {"seconds": made.seconds, "updates": made.updates, "alarm": made.alarm, "metrics": log}
-    summary.write_text(json.dumps(told, indent=1) + "\n")
-    return made
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CollapseWarning)  # reported below; ablations are meant to collapse
+            agent.learn(data, callback=callback, progress_bar=False, checkpoint_path=kept)
+        told["done"] = True
+    finally:  # interrupted, it is gone on with later
+        told |= {"seconds": round(time.perf_counter() - begun, 1), "updates": agent.updates}
+        told["alarm"] = told["alarm"] or agent.alarm.raised
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        summary.write_text(json.dumps(told, indent=1) + "\n")
+    return Trained(agent, told["seconds"], told["updates"], told["alarm"])
 
 
 _PLANNING = (
