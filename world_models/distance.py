@@ -3,7 +3,7 @@
 Two places on either side of a wall look alike and are far apart. Whoever descends the distance between their latents stops
 at the wall. So latents are embedded once more, by a network φ, in a space in which
 
-    d(z, g) = |φ(z) - φ(g)|
+    d(z, g) = Σ_k |φ_k(z) - φ_k(g)|,        φ = (φ_1, …, φ_K)
 
 is at most 1 for the two ends of every step that was ever taken, and otherwise as large as can be:
 
@@ -12,11 +12,16 @@ is at most 1 for the two ends of every step that was ever taken, and otherwise a
 
 The penalty rises from next to nothing: first everything flies apart, then steps are pulled together. Pairs stay apart until
 chains of steps hold them: d becomes the length of the shortest chain, in steps of the model, as
-far as a Euclidean space can hold it. What was never crossed, such as a wall, is unfolded, and the way to a goal is downhill.
+far as such a space can hold it. What was never crossed, such as a wall, is unfolded, and the way to a goal is downhill.
+
+A single Euclidean space (K = 1) cannot hold ways that branch: the tips of three arms that meet in one place are closer to
+each other than by way of it. Rooms that meet in a door are such arms. A sum can: room k unfolds in φ_k, where all others are
+where its door is, and the way from room to room is the way to the door and the way from it.
 
 Sources: the largest distance that the steps allow: Wang et al. (2023), Optimal goal-reaching reinforcement learning via
 quasimetric learning, arXiv:2304.01203; in a Euclidean space: Weinberger, Saul (2006), maximum variance unfolding; a
-distance of latents as a value of goals: Park et al. (2024), HILP, arXiv:2402.15567.
+distance of latents as a value of goals: Park et al. (2024), HILP, arXiv:2402.15567; that trees embed exactly in sums of
+lines, and not in Euclidean spaces: Linial, London, Rabinovich (1995), The geometry of graphs, Combinatorica 15.
 """
 
 from collections.abc import Callable
@@ -49,9 +54,10 @@ class Distance(NamedTuple):
     fit: Callable[..., tuple[PyTree, dict[str, Any]]] | None = None
 
 
-def length(gap: Float[Array, "*batch size"]) -> Float[Array, "*batch"]:
-    """The Euclidean norm, rounded off at 0 so that its gradient is finite there."""
-    return jnp.sqrt(jnp.sum(gap**2, axis=-1) + _LEAST**2) - _LEAST
+def length(gap: Float[Array, "*batch size"], parts: int = 1) -> Float[Array, "*batch"]:
+    """The sum of the Euclidean norms of so many equal parts of a vector, rounded off at 0 so that gradients are finite."""
+    squares = jnp.sum(gap.reshape(*gap.shape[:-1], parts, -1) ** 2, axis=-1)
+    return jnp.sum(jnp.sqrt(squares + _LEAST**2) - _LEAST, axis=-1)
 
 
 def latent_distance() -> Distance:
@@ -67,6 +73,7 @@ def steps_to_go(
     *,
     latent: int,
     size: int = 64,
+    parts: int = 8,
     hidden: tuple[int, ...] = (256, 256),
     reach: float = 20.0,
     penalty: float = 600.0,
@@ -80,6 +87,7 @@ def steps_to_go(
     Args:
         latent: Size D of a latent.
         size: Of the space that latents are embedded in.
+        parts: K, of the space, each of `size / parts` dimensions; 1 is a Euclidean space.
         hidden: Units of the hidden layers of φ.
         reach: Steps beyond which pairs are hardly pushed apart any more.
         penalty: Of steps longer than 1; higher values keep the unit truer.
@@ -89,12 +97,15 @@ def steps_to_go(
         learning_rate: Of Adam, falling to 0 along a cosine.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: If a number is not positive, or `size` cannot be divided into `parts`.
     """
-    numbers = {"latent": latent, "size": size, "reach": reach, "penalty": penalty, "updates": updates, "batch": batch}
+    numbers = {"latent": latent, "size": size, "parts": parts, "reach": reach, "penalty": penalty}
+    numbers |= {"updates": updates, "batch": batch, "learning_rate": learning_rate}
     for name, number in numbers.items():
         if not number > 0:
             raise ValueError(f"{name} must be positive; got {number!r}")
+    if size % parts:
+        raise ValueError(f"size must be a multiple of parts; got size={size}, parts={parts}")
 
     def build(rngs: nnx.Rngs) -> MLP:
         return MLP((latent, *hidden, size), rngs=rngs)
@@ -107,12 +118,12 @@ def steps_to_go(
 
     def measure(params: PyTree, z: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
         embed = nnx.merge(graph, params)
-        return length(embed(z) - embed(goal))
+        return length(embed(z) - embed(goal), parts)
 
     def loss(params: PyTree, steps: Array, pairs: Array, price: Array) -> tuple[Array, dict[str, Array]]:
         """`steps`, `pairs`: `[batch, 2, D]`; `price`: of steps longer than 1, now."""
         embedded = nnx.merge(graph, params)(jnp.concatenate([steps, pairs]))
-        apart = length(embedded[:, 0] - embedded[:, 1])
+        apart = length(embedded[:, 0] - embedded[:, 1], parts)
         taken, far = apart[: len(steps)], apart[len(steps) :]
         soft = reach / 4
         short = jnp.mean(jax.nn.relu(taken - 1.0) ** 2)

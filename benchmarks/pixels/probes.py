@@ -18,14 +18,15 @@ from world_models.diagnostics import collapse_report, linear_probe_r2, predictio
 from world_models.distance import Distance, latent_distance
 
 PyTree = Any
-TRAJECTORIES = 60
+TRAJECTORIES, LENGTH = 1000, 91
+"""Few would do but for what stays the same in each, the layout."""
 UNSEEN = 90_000
 """Seed of trajectories that nothing was learnt from."""
 
 
 def probes(world: World, agent: GoalAgent, recipe: Recipe) -> dict[str, Any]:
     """What a linear map reads off latents, how many of their dimensions are used, and how far predictions are off."""
-    fresh = walks(world, replace(recipe, trajectories=TRAJECTORIES), UNSEEN)
+    fresh = walks(world, replace(recipe, trajectories=TRAJECTORIES, length=LENGTH), UNSEEN)
     rows = jnp.asarray(fresh.observations[:: max(len(fresh.observations) // 4000, 1)])
     latents = encoded(world, agent, rows)
     targets = jax.jit(jax.vmap(lambda row: _targets(world, vectors(world.task).unpack(row))))(rows)

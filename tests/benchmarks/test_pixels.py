@@ -12,6 +12,7 @@ import pytest
 from benchmarks.pixels import __main__ as command
 from benchmarks.pixels import episodes, probes, recipes, report, study, worlds
 from mpc.agent.goals import GoalAgent, GoalSettings
+from mpc.agent.goals import agent as learning
 from tests.agent.test_goals import truth
 from world_models.diagnostics import rank_correlation
 
@@ -40,6 +41,7 @@ RECIPE = recipes.Recipe(TINY, trajectories=8, length=12, budget=10, episodes=3, 
 def test_the_smallest_run_trains_judges_draws_and_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "two_rooms", RECIPE)
     monkeypatch.setattr(probes, "TRAJECTORIES", 4)
+    monkeypatch.setattr(probes, "LENGTH", 12)
     said: list[str] = []
     options = command.Options(planners=("gradient", "random"), out=tmp_path, runs=tmp_path / "runs")
     rows = command.run(options, said.append)
@@ -58,6 +60,25 @@ def test_the_smallest_run_trains_judges_draws_and_can_be_repeated(tmp_path, monk
     other = replace(RECIPE, settings=replace(TINY, starts=3))
     again = study.train(worlds.world("two_rooms"), other, 0, folder, resume=True, tell=said.append)
     assert not said and again.updates == 2 and again.agent.settings.starts == 3
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_an_interrupted_training_is_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "CHUNK", 10)
+    world, recipe = worlds.world("two_rooms"), replace(RECIPE, settings=replace(TINY, updates=110))
+
+    def stop(text: str) -> None:
+        if "updates" in text:  # told after every ten chunks
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.train(world, recipe, 0, tmp_path, tell=stop)
+    told = json.loads((tmp_path / "training.json").read_text())
+    assert told["updates"] == 100 and not told["done"]
+    made = study.train(world, recipe, 0, tmp_path, resume=True, tell=lambda text: None)
+    assert made.updates == 110 and made.seconds > told["seconds"]
+    log = json.loads((tmp_path / "training.json").read_text())["metrics"]
+    assert [row["updates"] for row in log] == list(range(10, 120, 10))
 
 
 def test_who_knows_the_truth_gets_there_and_who_moves_at_random_does_not():

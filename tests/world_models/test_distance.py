@@ -20,7 +20,7 @@ def learnt():
     random = np.random.default_rng(0)
     walks = [np.clip(np.cumsum(np.append(random.integers(16), random.choice([-1, 1], 60))), 0, 15) for _ in range(20)]
     latents, lengths = places[np.concatenate(walks)], np.full(20, 60)
-    distance = steps_to_go(latent=2, size=8, hidden=(64, 64), updates=2000, batch=128)
+    distance = steps_to_go(latent=2, size=32, parts=4, hidden=(128, 128), updates=4000, batch=128, learning_rate=1e-2)
     assert distance.fit is not None
     params, metrics = distance.fit(distance.init(jax.random.key(0)), jax.random.key(1), latents, np.arange(20) * 61, lengths)
     return distance, params, metrics, places
@@ -45,6 +45,25 @@ def test_whoever_descends_it_walks_round_the_gap(learnt):
     assert plain[0] < plain[7]  # and not so in the plain distance
 
 
+@pytest.mark.parametrize(("parts", "between"), [(1, (8 / 3) ** 0.5), (8, 2.0)])
+def test_ways_that_branch_need_more_than_one_space(parts, between):
+    """The tips of four arms of length L are 2L apart by way of the middle, and (8/3)^½ L at best in a Euclidean space."""
+    arms, reach = 4, 6
+    place = jnp.eye(1 + arms * reach)  # 0 is the middle, 1 + a * reach + i the place i + 1 steps out on arm a
+    row = [[1 + a * reach + i for i in range(reach)] for a in range(arms)]
+    pairs = [(a, b) for a in range(arms) for b in range(arms) if a != b]
+    walks = np.array([[*row[a][::-1], 0, *row[b]] for a, b in pairs])
+    steps = walks.shape[1] - 1
+    distance = steps_to_go(latent=len(place), size=32, parts=parts, hidden=(64,), updates=2500, batch=128, penalty=1e4)
+    assert distance.fit is not None
+    first, lengths = np.arange(len(walks)) * (steps + 1), np.full(len(walks), steps)
+    params, _ = distance.fit(distance.init(jax.random.key(0)), jax.random.key(1), place[walks.ravel()], first, lengths)
+    tips = place[jnp.array([arm[-1] for arm in row])]
+    far = jax.vmap(jax.vmap(distance.measure, (None, None, 0)), (None, 0, None))(params, tips, tips)
+    apart = np.asarray(far)[~np.eye(arms, dtype=bool)]
+    assert apart.mean() == pytest.approx(between * reach, rel=0.06)
+
+
 def test_metrics_say_how_well_the_unit_is_kept(learnt):
     assert learnt[2]["too_long"] < 0.1 and learnt[2]["far"] > 1
 
@@ -60,3 +79,5 @@ def test_nothing_is_steep_at_the_goal(make):
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="reach must be positive"):
         steps_to_go(latent=3, reach=0.0)
+    with pytest.raises(ValueError, match="size=64, parts=5"):
+        steps_to_go(latent=3, parts=5)

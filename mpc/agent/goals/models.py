@@ -34,7 +34,10 @@ def distance(settings: GoalSettings) -> Distance:
     """
     if settings.distance == "latent":
         return latent_distance()
-    return steps_to_go(latent=settings.latent, updates=settings.settling, **_plain(settings.distance_settings))
+    try:
+        return steps_to_go(latent=settings.latent, updates=settings.settling, **_plain(settings.distance_settings))
+    except TypeError as error:  # of a keyword that it does not have, or that another setting gives
+        raise ValueError(f"distance_settings don't fit: {error}") from error
 
 
 def world_model(settings: GoalSettings, shape: tuple[int, ...], action: int) -> WorldModel:
