@@ -25,6 +25,7 @@ def refine(
     starts: Int[Numbers, " starts"],
     *,
     steps: int,
+    known: int = 1,
     updates: int,
     matters: Callable[[Array, Array], Array] | None = None,
     batch: int = 512,
@@ -32,9 +33,9 @@ def refine(
 ) -> tuple[PyTree, dict[str, Array]]:
     """Fit a model's predictions, chained over many steps, to latents that don't change any more.
 
-        minimise   mean over k = 1 … steps of  |ẑ[t+k] - z[t+k]|² / D + 0.3 matters(ẑ[t+k], z[t+k])²
+        minimise   mean over k = known … steps of  |ẑ[t+k] - z[t+k]|² / D + 0.3 matters(ẑ[t+k], z[t+k])²
 
-    Only what `predict` depends on learns: nothing else has a gradient.
+    where ẑ is predicted from itself after `known` latents that were really reached. Only what `predict` depends on learns: nothing else has a gradient.
 
     Args:
         model: Whose states have a `latent`, and a memory that is zero at the beginning.
@@ -44,7 +45,9 @@ def refine(
         latents: Row by row, as the encoder gives them.
         actions: The block that follows each row; anything for rows that `starts` don't lead to.
         starts: Rows that are followed by `steps` more of the same trajectory.
-        steps: Predictions chained.
+        steps: From the first latent of a chain to the last.
+        known: Latents at the beginning of a chain that are given, at least 1: for a model that has to see some of the way
+            before it knows what moves how.
         updates: Gradient steps.
         matters: `(latent, latent) -> scalar`, a distance in which predictions should be right besides; None for none.
         batch: Chains in each.
@@ -54,8 +57,10 @@ def refine(
         The parameters, and `latent`, the mean squared error, of the last tenth.
 
     Raises:
-        ValueError: If there is nowhere to start.
+        ValueError: If there is nowhere to start, or nothing to predict.
     """
+    if not 1 <= known <= steps:
+        raise ValueError(f"of {steps} steps, between 1 and {steps} latents can be known; got known={known}")
     if len(starts) == 0:
         raise ValueError(f"no trajectory has {steps} steps of the model: there is nothing to learn predictions from")
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(model.encode, params, like))
@@ -65,6 +70,10 @@ def refine(
     def error(params: PyTree, true: Array, taken: Array) -> tuple[Array, Array]:
         """Of one chain: latents `[steps + 1, D]`, blocks `[steps, block]`."""
 
+        def look(state: Any, step: tuple[Array, Array]):
+            came, block = step
+            return model.predict(params, state, block)._replace(latent=came), None
+
         def advance(state: Any, step: tuple[Array, Array]):
             came, block = step
             state = model.predict(params, state, block)
@@ -72,7 +81,8 @@ def refine(
             plain = jnp.mean((state.latent - came) ** 2)
             return state, (plain + besides, plain)
 
-        errors = jax.lax.scan(advance, blank._replace(latent=true[0]), (true[1:], taken))[1]
+        state, _ = jax.lax.scan(look, blank._replace(latent=true[0]), (true[1:known], taken[: known - 1]))
+        errors = jax.lax.scan(advance, state, (true[known:], taken[known - 1 :]))[1]
         return errors[0].mean(), errors[1].mean()
 
     def loss(network: PyTree, true: Array, taken: Array) -> tuple[Array, Array]:

@@ -241,6 +241,14 @@ def test_a_dataset_too_large_for_the_device_is_read_as_it_is_drawn(walks, monkey
     assert float(agent.training.params["scales"]["action_std"][0]) == pytest.approx(np.std(walks.actions[:, 0]), rel=0.2)
 
 
+def test_few_sequences_are_spread_over_all_trajectories(walks):
+    few = album.embed(walks, 2, 5, lambda rows: jnp.zeros((len(rows), 1)))
+    assert len(few.first) == len(few.lengths) == 5 and len(few.row) == len(few.latents) == (few.lengths + 1).sum()
+    assert few.row[0] == 0 and few.row[-1] == len(walks.observations) - 2  # the last of the twelve from its second row on
+    for first, steps in zip(few.first, few.lengths, strict=True):
+        assert (np.diff(few.row[first : first + steps + 1]) == 2).all()
+
+
 def test_an_album_finds_what_it_holds(walks):
     kept = album.choose(walks)
     np.testing.assert_array_equal(album.nearest(kept, kept[:5] + 1e-4), np.arange(5))

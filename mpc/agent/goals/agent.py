@@ -318,23 +318,28 @@ class GoalAgent:
         if self.measured_at == self.updates:
             return
         s = self.settings
-        seen = album.embed(dataset, s.block, s.distance_episodes, self._latents)
+        seen = album.embed(dataset, s.block, s.settled_sequences, self._latents)
         measuring, refining = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), self.updates))
         if self.distance.fit is not None:
             self.distance_params, _ = self.distance.fit(
                 self.distance_params, measuring, seen.latents, seen.first, seen.lengths
             )
-        steps = min(s.settled_steps, int(seen.lengths.max()))
+        like = jnp.zeros(self.observation_space.shape, self.observation_space.dtype)
+        # what remembers is shown some of the way first: one observation alone tells no velocity
+        blank = jax.eval_shape(self.model.encode, self.training.params, like)
+        known = s.window if jax.tree.leaves(getattr(blank, "memory", ())) else 1
+        steps = min(s.settled_steps + known - 1, int(seen.lengths.max()))
         taken = album.blocks(dataset, seen, s.block)
         params, _ = refine(
             self.model,
             self.training.params,
             refining,
-            jnp.zeros(self.observation_space.shape, self.observation_space.dtype),
+            like,
             seen.latents,
             taken,
             album.told(seen.starts(steps), taken, steps),
             steps=steps,
+            known=min(known, steps),
             updates=s.settling,
             matters=partial(self.distance.measure, self.distance_params),
         )

@@ -52,30 +52,26 @@ def nearest(known: np.ndarray, latents: np.ndarray) -> np.ndarray:
     return ((latents[:, None] - known[None]) ** 2).sum(axis=-1).argmin(axis=1)
 
 
-def embed(dataset: Dataset, block: int, episodes: int, encode: Callable[[np.ndarray], jax.Array]) -> Sequences:
+def embed(dataset: Dataset, block: int, sequences: int, encode: Callable[[np.ndarray], jax.Array]) -> Sequences:
     """Latents of whole trajectories, a step of the model apart.
 
-    A trajectory gives up to `block` sequences, one for each place to begin at.
+    A trajectory holds up to `block` sequences, one for each row to begin at.
 
     Args:
         dataset: What is embedded.
         block: Transitions in a step of the model.
-        episodes: At most; spread evenly over the dataset.
+        sequences: At most; spread evenly over the dataset.
         encode: `rows [N, ...] -> latents [N, D]`.
     """
-    order, lengths = [], []
-    count = min(episodes, len(dataset.lengths))
-    chosen = np.linspace(0, len(dataset.lengths) - 1, count).astype(int)
-    for start, length in zip(dataset.first[chosen], dataset.lengths[chosen], strict=True):
-        for offset in range(min(block, int(length))):
-            rows = np.arange(start + offset, start + length + 1, block)
-            if len(rows) > 1:
-                order.append(rows)
-                lengths.append(len(rows) - 1)
-    every = np.concatenate(order)
+    offsets = np.arange(block)
+    first = (dataset.first[:, None] + offsets).ravel()
+    lengths = ((dataset.lengths[:, None] - offsets) // block).ravel()
+    first, lengths = first[lengths > 0], lengths[lengths > 0]
+    chosen = np.linspace(0, len(first) - 1, min(sequences, len(first))).astype(int)
+    steps = lengths[chosen]
+    every = np.concatenate([start + block * np.arange(n + 1) for start, n in zip(first[chosen], steps, strict=True)])
     padded = np.pad(every, (0, -len(every) % _ROWS), mode="edge")  # one program serves all
     chunks = (np.asarray(encode(dataset.observations[rows])) for rows in padded.reshape(-1, _ROWS))
-    steps = np.array(lengths)
     return Sequences(np.concatenate(list(chunks))[: len(every)], every, np.cumsum(steps + 1) - (steps + 1), steps)
 
 

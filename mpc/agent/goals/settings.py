@@ -75,12 +75,12 @@ class GoalSettings:
     predictor, over `settled_steps`."""
     settled_steps: int = 6
     """Predictions chained in them."""
+    settled_sequences: int = 16_000
+    """Trajectories, at most, that they are taken on, seen a block apart: a recorded one is several, by where it begins."""
     distance: str = "steps"
     """What is minimised: `"latent"`, the distance between latents, or `"steps"`, learnt steps to go."""
     distance_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the distance."""
-    distance_episodes: int = 4000
-    """Episodes, at most, that it is learnt from; spread evenly over the dataset."""
 
     planner: str = "gradient"
     """`"gradient"`, `"cem"`, `"icem"` or `"mppi"`."""
