@@ -35,7 +35,8 @@ def refine(
 
         minimise   mean over k = known … steps of  |ẑ[t+k] - z[t+k]|² / D + 0.3 matters(ẑ[t+k], z[t+k])²
 
-    where ẑ is predicted from itself after `known` latents that were really reached. Only what `predict` depends on learns: nothing else has a gradient.
+    where ẑ is predicted from itself after `known` latents that were really reached. Only what `predict` depends on learns:
+    nothing else has a gradient.
 
     Args:
         model: Whose states have a `latent`, and a memory that is zero at the beginning.
