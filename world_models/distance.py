@@ -18,9 +18,16 @@ A single Euclidean space (K = 1) cannot hold ways that branch: the tips of three
 each other than by way of it. Rooms that meet in a door are such arms. A sum can: room k unfolds in φ_k, where all others are
 where its door is, and the way from room to room is the way to the door and the way from it.
 
+Where ways lead one way only, through a teleport or down a slope, one more summand tells the directions apart,
+
+    d(z, g) = Σ_k |φ_k(z) - φ_k(g)| + max_j max(0, ψ_j(z) - ψ_j(g))
+
+which still obeys the triangle inequality; with enough ψ it holds any way there is (ψ_j(z) = d(z, place j) does it).
+
 Sources: the largest distance that the steps allow: Wang et al. (2023), Optimal goal-reaching reinforcement learning via
 quasimetric learning, arXiv:2304.01203; in a Euclidean space: Weinberger, Saul (2006), maximum variance unfolding; a
-distance of latents as a value of goals: Park et al. (2024), HILP, arXiv:2402.15567; that trees embed exactly in sums of
+distance of latents as a value of goals: Park et al. (2024), HILP, arXiv:2402.15567; directions by a maximum beside a norm:
+Liu et al. (2023), Metric residual networks for sample efficient goal-conditioned reinforcement learning, AAAI; that trees embed exactly in sums of
 lines, and not in Euclidean spaces: Linial, London, Rabinovich (1995), The geometry of graphs, Combinatorica 15.
 """
 
@@ -74,6 +81,7 @@ def steps_to_go(
     latent: int,
     size: int = 64,
     parts: int = 8,
+    directed: int = 0,
     hidden: tuple[int, ...] = (256, 256),
     reach: float = 20.0,
     penalty: float = 600.0,
@@ -88,6 +96,8 @@ def steps_to_go(
         latent: Size D of a latent.
         size: Of the space that latents are embedded in.
         parts: K, of the space, each of `size / parts` dimensions; 1 is a Euclidean space.
+        directed: Number of ψ, for worlds in which there are ways that lead one way only; 0 is a distance that is the same
+            there and back.
         hidden: Units of the hidden layers of φ.
         reach: Steps beyond which pairs are hardly pushed apart any more.
         penalty: Of steps longer than 1; higher values keep the unit truer.
@@ -97,7 +107,7 @@ def steps_to_go(
         learning_rate: Of Adam, falling to 0 along a cosine.
 
     Raises:
-        ValueError: If a number is not positive, or `size` cannot be divided into `parts`.
+        ValueError: If a number is not positive, `directed` is negative, or `size` cannot be divided into `parts`.
     """
     numbers = {"latent": latent, "size": size, "parts": parts, "reach": reach, "penalty": penalty}
     numbers |= {"updates": updates, "batch": batch, "learning_rate": learning_rate}
@@ -107,8 +117,17 @@ def steps_to_go(
     if size % parts:
         raise ValueError(f"size must be a multiple of parts; got size={size}, parts={parts}")
 
+    if directed < 0:
+        raise ValueError(f"directed must be at least 0; got {directed}")
+
     def build(rngs: nnx.Rngs) -> MLP:
-        return MLP((latent, *hidden, size), rngs=rngs)
+        return MLP((latent, *hidden, size + directed), rngs=rngs)
+
+    def between(here: Float[Array, "*batch size"], there: Float[Array, "*batch size"]) -> Float[Array, "*batch"]:
+        """How far it is from one embedded place to another."""
+        gap = here - there
+        both_ways = length(gap[..., :size], parts)
+        return both_ways + jnp.max(jax.nn.relu(gap[..., size:]), axis=-1) if directed else both_ways
 
     graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(learning_rate, updates)))
@@ -118,12 +137,12 @@ def steps_to_go(
 
     def measure(params: PyTree, z: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
         embed = nnx.merge(graph, params)
-        return length(embed(z) - embed(goal), parts)
+        return between(embed(z), embed(goal))
 
     def loss(params: PyTree, steps: Array, pairs: Array, price: Array) -> tuple[Array, dict[str, Array]]:
         """`steps`, `pairs`: `[batch, 2, D]`; `price`: of steps longer than 1, now."""
         embedded = nnx.merge(graph, params)(jnp.concatenate([steps, pairs]))
-        apart = length(embedded[:, 0] - embedded[:, 1], parts)
+        apart = between(embedded[:, 0], embedded[:, 1])
         taken, far = apart[: len(steps)], apart[len(steps) :]
         soft = reach / 4
         short = jnp.mean(jax.nn.relu(taken - 1.0) ** 2)

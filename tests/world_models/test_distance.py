@@ -64,6 +64,26 @@ def test_ways_that_branch_need_more_than_one_space(parts, between):
     assert apart.mean() == pytest.approx(between * reach, rel=0.06)
 
 
+@pytest.mark.parametrize("directed", [0, 16])
+def test_ways_that_lead_one_way_only_need_directions(directed):
+    """Round a ring of eight places that is gone round one way, it is one step to the next and seven back."""
+    count = 8
+    place = jnp.eye(count)
+    walk = np.arange(8 * count) % count
+    distance = steps_to_go(
+        latent=count, size=16, parts=4, directed=directed, hidden=(64,), updates=2500, batch=128, penalty=1e4
+    )
+    assert distance.fit is not None
+    given = (place[walk], np.zeros(1, int), np.array([len(walk) - 1]))
+    params, _ = distance.fit(distance.init(jax.random.key(0)), jax.random.key(1), *given)
+    far = np.asarray(jax.vmap(jax.vmap(distance.measure, (None, None, 0)), (None, 0, None))(params, place, place))
+    true = (np.arange(count) - np.arange(count)[:, None]) % count
+    if directed:
+        np.testing.assert_allclose(far, true, atol=0.6)
+    else:  # no more than the shorter way round
+        assert far.max() < 0.6 * true.max()
+
+
 def test_metrics_say_how_well_the_unit_is_kept(learnt):
     assert learnt[2]["too_long"] < 0.1 and learnt[2]["far"] > 1
 
@@ -79,5 +99,7 @@ def test_nothing_is_steep_at_the_goal(make):
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="reach must be positive"):
         steps_to_go(latent=3, reach=0.0)
+    with pytest.raises(ValueError, match="directed must be at least 0; got -1"):
+        steps_to_go(latent=3, directed=-1)
     with pytest.raises(ValueError, match="size=64, parts=5"):
         steps_to_go(latent=3, parts=5)
