@@ -27,8 +27,9 @@ which still obeys the triangle inequality; with enough ψ it holds any way there
 Sources: the largest distance that the steps allow: Wang et al. (2023), Optimal goal-reaching reinforcement learning via
 quasimetric learning, arXiv:2304.01203; in a Euclidean space: Weinberger, Saul (2006), maximum variance unfolding; a
 distance of latents as a value of goals: Park et al. (2024), HILP, arXiv:2402.15567; directions by a maximum beside a norm:
-Liu et al. (2023), Metric residual networks for sample efficient goal-conditioned reinforcement learning, AAAI; that trees embed exactly in sums of
-lines, and not in Euclidean spaces: Linial, London, Rabinovich (1995), The geometry of graphs, Combinatorica 15.
+Liu et al. (2023), Metric residual networks for sample efficient goal-conditioned reinforcement learning, AAAI; that trees
+embed exactly in sums of lines, and not in Euclidean spaces: Linial, London, Rabinovich (1995), The geometry of graphs,
+Combinatorica 15.
 """
 
 from collections.abc import Callable
