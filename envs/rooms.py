@@ -38,6 +38,8 @@ VECTOR = bounds([LOW] * 4 + [20.0, 10.0], [HIGH] * 4 + [44.0, 54.0])
 """Bounds of `vector`."""
 VIEW = d.view((-0.5, -0.5), (64.5, 64.5), 325, up=False)
 """Of the renders for people."""
+ERRAND = 91
+"""Steps after which whoever seeks the door sets out anew."""
 _REACH = 200.0  # how far beyond the border the wall's two parts go on, so that nobody slips out over their ends
 
 
@@ -306,7 +308,8 @@ def wander(
 ) -> Trajectories:
     """One exploring trajectory, `[L+1, ...]` and `[L, 2]`.
 
-    A dot that seeks the door turns by half of the angle to it besides what is drawn, until it is in the other room.
+    A dot that seeks the door turns by half of the angle to it besides what is drawn, until it is in the other room. Every
+    91 steps it sets out anew, from the room that it is in by then: long recordings see both rooms again and again.
 
     Args:
         params: Of the step.
@@ -318,12 +321,12 @@ def wander(
         width: Of the wall.
         scale: Length of the move that an action of length 1 makes.
     """
-    left = state.position[0] < state.layout[0]
-    ahead = jnp.where(left, 1.0, -1.0) * (width / 2 + 2.0)
 
-    def advance(carry: tuple[Any, Array], drawn: tuple[Array, ...]) -> tuple[tuple[Any, Array], tuple[Any, Array]]:
-        (state, heading), (turn, stride, moving) = carry, drawn
+    def advance(carry: tuple[Any, Array, Array], drawn: tuple[Array, ...]) -> tuple[Any, tuple[Any, Array]]:
+        (state, heading, left), (turn, stride, moving, anew) = carry, drawn
         wall, door = state.layout[0], state.layout[1]
+        left = jnp.where(anew, state.position[0] < wall, left)
+        ahead = jnp.where(left, 1.0, -1.0) * (width / 2 + 2.0)
         before = jnp.where(left, state.position[0] < wall - width / 2 - 0.5, state.position[0] > wall + width / 2 + 0.5)
         there = jnp.stack([wall + jnp.where(before, -0.4, 1.0) * ahead, door])
         towards = jnp.arctan2(there[1] - state.position[1], there[0] - state.position[0])
@@ -332,9 +335,10 @@ def wander(
         heading = heading + jnp.where(unfinished, 0.5 * gap, 0.0) + turn
         action = stride / scale * jnp.stack([jnp.cos(heading), jnp.sin(heading)])
         following = step(params, state, action, moving)
-        return (following, heading), (following, action)
+        return (following, heading, left), (following, action)
 
-    return walk(advance, (state, heading), state, drawn)
+    anew = jnp.arange(len(drawn[0])) % ERRAND == 0
+    return walk(advance, (state, heading, jnp.asarray(True)), state, (*drawn, anew))
 
 
 def explore(

@@ -37,7 +37,7 @@ ROOMS = GoalSettings(
     block=4,
     window=1,
     batch=256,
-    updates=10_000,
+    updates=6000,
     steps=1,
     learning_rate=3e-3,
     encoder_settings={"fit": "crop", "levels": [[4, 32], [8, 128]], "dense": [256]},
@@ -57,7 +57,7 @@ ROOMS = GoalSettings(
 """Of everything that is a dot between walls."""
 
 RECIPES = {
-    "two_rooms": Recipe(ROOMS, trajectories=2_500, length=728),
+    "two_rooms": Recipe(ROOMS, trajectories=2_500, length=728, explorer=(("share", 0.9),)),
     "wall": Recipe(
         replace(ROOMS, encoder_settings={"levels": [[8, 32], [4, 64], [7, 256]]}, action_limit=0.9),
         trajectories=10_000,
@@ -83,6 +83,7 @@ RECIPES = {
         replace(ROOMS, distance_settings={"directed": 32}),  # it leads one way only
         trajectories=2_500,
         length=728,
+        explorer=(("share", 0.9),),
         episodes=200,
     ),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from gymnasium import spaces
+from jax.flatten_util import ravel_pytree
 
 from mpc.agent.goals import GoalAgent, GoalSettings, album
 from tests.world_models import dots
@@ -195,6 +196,15 @@ def test_a_saved_agent_acts_and_learns_on_as_it_would_have(learnt, walks, tmp_pa
     imagined = learnt.imagine(state)
     assert learnt.look_up(imagined.latent).shape == (TINY.horizon + 1, *FRAMES.shape)
     assert learnt.far(frames[0], frames[0]) == 0.0 < learnt.far(frames[0], frames[1])
+
+
+def test_learning_comes_to_rest_at_the_end_of_a_training(walks):
+    agent, places = seeing(), []
+    for _ in range(4):  # a training of four updates, and as many beyond its end
+        places.append(ravel_pytree(agent.training.network["encoder"])[0])
+        agent.learn(walks, updates=2, progress_bar=False)
+    early, late = (float(jnp.abs(places[i + 1] - places[i]).mean()) for i in (0, 2))
+    assert 0 < late < 0.1 * early
 
 
 def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(walks, tmp_path, monkeypatch):

@@ -101,6 +101,13 @@ def test_explorers_stride_turn_and_pass_the_door_as_told():
     assert frames.shape == (92, 65, 65, 2)
 
 
+def test_long_recordings_see_both_rooms():
+    walks = jax.jit(lambda key: two_rooms.explore(key, 200, 728, 1.0))(jax.random.key(0))
+    side = np.asarray(walks.states.position[..., 0] < walks.states.layout[..., 0])
+    assert (side[:, 1:] != side[:, :-1]).sum(axis=1).mean() > 6  # of eight times that they set out
+    assert np.minimum(side.mean(axis=1), 1 - side.mean(axis=1)).mean() > 0.25
+
+
 def test_turns_follow_von_mises():
     turns = exploring.von_mises(jax.random.uniform(jax.random.key(0), (20_000,)), 5.0)
     for order in (1, 2):

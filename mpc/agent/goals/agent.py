@@ -10,6 +10,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from mpc.agent import gym_spaces
 from mpc.agent.goals import album, models, pursuit
@@ -28,6 +29,8 @@ PyTree = Any
 Render = Callable[[jax.Array], jax.Array]
 CHUNK = 100
 """Updates between two looks at whether to stop."""
+LEAST_RATE = 0.03
+"""Share of the learning rate that is left at the end of a training, and beyond it."""
 RESIDENT = 2**30
 """Bytes of observations that are put on the device; larger datasets are read from the disk as they are drawn."""
 
@@ -113,8 +116,10 @@ class GoalAgent:
 
     def _make_trainer(self, updates: int) -> Trainer:
         s = self.settings
+        fall = optax.cosine_decay_schedule(1.0, s.updates, alpha=LEAST_RATE)
         return trainer(
             self.model,
+            optimizer=optax.chain(self.model.optimizer, optax.scale_by_schedule(fall)),
             batch=s.batch,
             length=s.window,
             updates=updates,

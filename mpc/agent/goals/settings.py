@@ -40,7 +40,7 @@ class GoalSettings:
     steps: int = 4
     """Predictions chained in the loss."""
     learning_rate: float = 1e-3
-    """Of AdamW."""
+    """Of AdamW at the beginning; it falls along a cosine while a training's `updates` are taken."""
     averaging: float = 0.995
     """Share of the running average of the weights kept at each update."""
     encoder: str = "auto"
