@@ -33,6 +33,8 @@ class Options:
     """To learn from; the recipe's number if None."""
     episodes: int | None = None
     """Of the manifest, the first so many; the recipe's number if None."""
+    sampled: int | None = None
+    """The same for the sampling planners, which take ten times as long."""
     planners: tuple[str, ...] = (*PLANNERS, RANDOM)
     """To compare; with ' | latent' after a name, in the plain distance between latents."""
     ablate: tuple[str, ...] = ()
@@ -68,7 +70,7 @@ def tailored(options: Options) -> Recipe:
     recipe = RECIPES[options.task]
     if options.updates is not None:
         recipe = replace(recipe, settings=replace(recipe.settings, updates=options.updates))
-    given = {name: getattr(options, name) for name in ("trajectories", "episodes", "seeds")}
+    given = {name: getattr(options, name) for name in ("trajectories", "episodes", "sampled", "seeds")}
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -114,7 +116,6 @@ def run(options: Options, tell: study.Tell = study.say) -> list[dict[str, Any]]:
     head = report.header(sys.argv[1:]) | {
         "task": options.task,
         "budget": common.budget,
-        "episodes": common.episodes,
         "settings": common.settings.asdict(),
         "planners": PLANNERS,
     }

@@ -20,7 +20,9 @@ class Recipe:
     budget: int = 200
     """Environment steps, after which success is judged."""
     episodes: int = 300
-    """Starts and goals in the manifest."""
+    """Starts and goals of the manifest, the first so many."""
+    sampled: int = 100
+    """The same for the sampling planners, which take ten times as long."""
     seeds: int = 3
 
 

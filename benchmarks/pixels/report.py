@@ -56,6 +56,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "planner": planner,
             "distance": distance,
             "seeds": len(some),
+            "episodes": len(each),
             "success": float(each.mean()),
             "interval_95": [low, high],
             "worst_seed": min(row["success"] for row in some),
@@ -102,17 +103,18 @@ def table(head: dict[str, Any], lines: list[dict[str, Any]], models: list[dict[s
         f"`{head['command']}`, {head['cores']} cores of {head['machine']}, "
         + ", ".join(f"{name} {version}" for name, version in head["packages"].items()),
         "",
-        f"{head['episodes']} episodes per seed, judged by the environment after {head['budget']} steps. Brackets are 95% "
-        "bootstrap intervals over episodes of all seeds; milliseconds are those of one plan in one episode.",
+        f"Judged by the environment after {head['budget']} steps. Brackets are 95% bootstrap intervals over episodes of all "
+        "seeds; milliseconds are those of one plan in one episode.",
         "",
-        "| variant | planner | distance | success | worst seed | p50 | p95 | p99 |",
-        "|---|---|---|---|---|---|---|---|",
+        "| variant | planner | distance | seeds | episodes | success | worst seed | p50 | p95 | p99 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for line in lines:
         low, high = line["interval_95"]
         times = " | ".join(f"{line[name]:.1f} ms" if name in line else "" for name in ("ms_p50", "ms_p95", "ms_p99"))
         text.append(
-            f"| {line['variant']} | {line['planner']} | {line['distance']} | {100 * line['success']:.1f}% "
+            f"| {line['variant']} | {line['planner']} | {line['distance']} | {line['seeds']} | {line['episodes']} | "
+            f"{100 * line['success']:.1f}% "
             f"[{100 * low:.1f}, {100 * high:.1f}] | {100 * line['worst_seed']:.1f}% | {times} |"
         )
     shortcuts = [line for line in lines if "used_where_shorter" in line]

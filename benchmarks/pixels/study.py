@@ -160,12 +160,15 @@ def evaluate(
     Returns:
         A row for each planner, and what came of its episodes.
     """
-    starts = manifest(world, recipe.episodes)
+    every = manifest(world, recipe.episodes)
     rows, outcomes = [], {}
     for name in planners:
         base, _, distance = name.partition(" | ")
         changes = {} if base == RANDOM else dict(PLANNERS[base])
         agent = planned(trained.agent, world, **changes, **({"distance": distance} if distance else {}))
+        quick = base == RANDOM or agent.settings.planner == "gradient"
+        count = recipe.episodes if quick else min(recipe.sampled, recipe.episodes)
+        starts = jax.tree.map(lambda x, count=count: x[:count], every)
         policy = episodes.random(agent) if base == RANDOM else episodes.planning(agent)
         outcome = episodes.play(world, agent, policy, starts, recipe.budget, seed=seed, at_once=at_once, tell=tell)
         row: dict[str, Any] = {
