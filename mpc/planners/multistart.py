@@ -7,6 +7,8 @@ many times keeps a memory (a NamedTuple) with
 |---|---|
 | `cost`, `optimality` | scalars, as every planner's; starts are ranked by `cost` (best so far, `inf` where there is none) |
 | `restart(variables)` | a method: this memory, beginning anew from variables `[H, V]` and knowing nothing about their cost |
+| `unscored()` | a method: this memory, told that its problem changed; for `continuation` and the augmented Lagrangian |
+| `pending` | where there is one: whether the start works on something else first; no solve ends while one does |
 """
 
 from typing import Any, NamedTuple
@@ -128,7 +130,9 @@ def _take(memory: PyTree, starts: jax.Array) -> PyTree:
 
 def _summary(starts: PyTree, key: jax.Array) -> MultistartMemory:
     leader = _leader(starts.cost)
-    return MultistartMemory(starts, starts.cost[leader], starts.optimality[leader], key)
+    waiting = jnp.any(getattr(starts, "pending", False))
+    optimality = jnp.where(waiting, jnp.inf, starts.optimality[leader]).astype(starts.optimality.dtype)
+    return MultistartMemory(starts, starts.cost[leader], optimality, key)
 
 
 def side_by_side(memory: PyTree) -> PyTree:
