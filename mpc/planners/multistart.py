@@ -11,6 +11,8 @@ many times keeps a memory (a NamedTuple) with
 | `pending` | where there is one: whether the start works on something else first; no solve ends while one does |
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -80,10 +82,11 @@ def multistart(
             memory = _take(memory, jnp.argsort(memory.cost)[:starts])
         return _summary(memory, key)
 
+    def every(function: Callable[[PyTree], PyTree], memory: PyTree) -> PyTree:
+        return jax.vmap(function)(memory) if together else jax.lax.map(function, memory)
+
     def improve(params: PyTree, state: PyTree, memory: PyTree) -> PyTree:
-        if not together:
-            return jax.lax.map(lambda m: single.step(params, state, m), memory)
-        return jax.vmap(single.step, in_axes=(None, None, 0))(params, state, memory)
+        return every(partial(single.step, params, state), memory)
 
     def step(params: PyTree, state: PyTree, memory: MultistartMemory) -> MultistartMemory:
         return _summary(improve(params, state, memory.starts), memory.key)
@@ -93,7 +96,7 @@ def multistart(
         if space.exact and not problem.constraints:
             chosen = single.plan(params, state, _take(memory.starts, _leader(costs)))
         else:  # what is executed is scored, not its relaxation, nor an energy with penalties
-            plans = jax.vmap(single.plan, in_axes=(None, None, 0))(params, state, memory.starts)
+            plans = every(partial(single.plan, params, state), memory.starts)
             costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
             grade, merit = standing(plans)
             chosen = _take(plans, _leader(jnp.where(grade == grade.min(), merit, jnp.inf)))
