@@ -25,6 +25,7 @@ import numpy as np
 
 import mpc
 from envs.physics import rk4
+from mpc import trigonometry
 
 STORE = Path(__file__).parent / "references.json"
 FEASIBLE = 1e-6  # the largest violation of a limit that still counts as none
@@ -42,6 +43,7 @@ class Maths(NamedTuple):
 
 
 JAX = Maths(jnp.sin, jnp.cos, jnp.tan, jnp.sqrt, lambda *scalars: jnp.stack(scalars))
+SIDE_BY_SIDE = JAX._replace(sin=trigonometry.sin, cos=trigonometry.cos, tan=trigonometry.tan)  # for many problems at once
 
 
 class Limit(NamedTuple):
@@ -74,13 +76,17 @@ class Reference:
     @cached_property
     def problem(self) -> mpc.Problem:
         """The problem as planners take it; its params are None."""
+        return self.posed(JAX)
+
+    def posed(self, maths: Maths) -> mpc.Problem:
+        """The problem with other functions of JAX's."""
         return mpc.Problem(
-            lambda params, state, action: self.dynamics(JAX, state, action),
-            lambda params, state, action, t: self.stage(JAX, state, action),
-            lambda params, state: self.terminal(JAX, state),
+            lambda params, state, action: self.dynamics(maths, state, action),
+            lambda params, state, action, t: self.stage(maths, state, action),
+            lambda params, state: self.terminal(maths, state),
             horizon=self.horizon,
             action_space=mpc.Box(self.low, self.high),
-            constraints=tuple(_constraint(limit) for limit in self.limits),
+            constraints=tuple(_constraint(maths, limit) for limit in self.limits),
         )
 
     def guess(self, seed: int) -> np.ndarray:
@@ -109,12 +115,12 @@ class Reference:
             return np.asarray(self.dynamics(JAX, jnp.asarray(self.start, jnp.float64), first))
 
 
-def _constraint(limit: Limit) -> Any:
+def _constraint(maths: Maths, limit: Limit) -> Any:
     """A limit as the core's constraint: before `first` it asks for nothing."""
     idle = 0.0 if limit.equality else -1.0
     kind = mpc.constraints.equality if limit.equality else mpc.constraints.inequality
     return kind(
-        lambda params, state, action, t: jnp.where(t >= limit.first, limit.function(JAX, state), idle), name=limit.name
+        lambda params, state, action, t: jnp.where(t >= limit.first, limit.function(maths, state), idle), name=limit.name
     )
 
 

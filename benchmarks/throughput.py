@@ -47,7 +47,7 @@ from matplotlib.figure import Figure
 import mpc
 from benchmarks.peers import Unavailable, library
 from benchmarks.planners import RESULTS, processor
-from benchmarks.problems import REFERENCES
+from benchmarks.problems import REFERENCES, SIDE_BY_SIDE
 from world_models.checkpoint import versions
 
 SHAPES = (
@@ -271,7 +271,7 @@ def scaling(clock: Clock, quick: bool) -> list[dict[str, Any]]:
 def batch(clock: Clock, quick: bool) -> dict[str, Any]:
     """256 pendulums from different states: one call for all against one call each."""
     count, iterations = (16 if quick else 256), (10 if quick else 100)
-    problem = REFERENCES["pendulum"].problem
+    problem = REFERENCES["pendulum"].posed(SIDE_BY_SIDE)
     states = jnp.asarray(np.random.default_rng(0).uniform([-np.pi, -1.0], [np.pi, 1.0], (count, 2)), jnp.float32)
     keys = jax.random.split(jax.random.key(0), count)
     results: dict[str, Any] = {"problems": count, "iterations": iterations}

@@ -2,7 +2,7 @@
 
 import importlib
 
-from mpc import constraints, costs, hoisting, risk, spaces
+from mpc import constraints, costs, hoisting, risk, spaces, trigonometry
 from mpc.controller import Controller
 from mpc.planners.anneal import anneal
 from mpc.planners.base import Plan, Planner, Status, solve
@@ -57,6 +57,7 @@ __all__ = [
     "rollout",
     "solve",
     "spaces",
+    "trigonometry",
 ]
 
 

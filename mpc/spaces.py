@@ -81,9 +81,14 @@ class _Separable:
         return params
 
 
+def _within(x: Array, low: Any, high: Any) -> Array:
+    """`x` clipped, with derivative 1 up to and at the limits: `jnp.clip`'s is a half there, and takes two divisions."""
+    return jnp.where(x < low, low, jnp.where(x > high, high, x))
+
+
 def _tamed(variables: Array, limit: float) -> Array:
     """Variables that arithmetic survives: NaN is 0, the middle, and nothing is larger than `limit`."""
-    return jnp.clip(jnp.where(jnp.isnan(variables), 0.0, variables), -limit, limit)
+    return _within(jnp.where(jnp.isnan(variables), 0.0, variables), -limit, limit)
 
 
 def _inward(bound: np.ndarray, dtype: np.dtype, towards: float) -> np.ndarray:
@@ -149,7 +154,7 @@ class Box(_Separable):
 
     def _clip(self, action: Array) -> Array:
         dtype = np.dtype(action.dtype)
-        return jnp.clip(action, _inward(self.low, dtype, np.inf), _inward(self.high, dtype, -np.inf))
+        return _within(action, _inward(self.low, dtype, np.inf), _inward(self.high, dtype, -np.inf))
 
     def project(self, variables: Array) -> Array:
         """Clip `[..., size]` variables to the box they stand for."""

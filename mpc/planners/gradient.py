@@ -158,8 +158,7 @@ def descent(
         update, moments = rule.update(free, memory.moments, here, value=value, grad=free, value_fn=along)
         moved = place(here + update)
         moved = jnp.where(jnp.isfinite(moved), moved, variables)
-        broken = jax.tree.reduce(lambda any_, m: any_ | jnp.isnan(m).any(), moments, jnp.asarray(False))
-        moments = jax.tree.map(partial(jnp.where, broken), rule.init(variables), moments)
+        moments = jax.tree.map(lambda m, fresh: jnp.where(jnp.isnan(m), fresh, m), moments, rule.init(variables))
         optimality = jnp.where(finite, residual.max(), jnp.inf)
         return GradientMemory(moved, moments, best, jnp.where(better, reached, memory.cost), optimality)
 

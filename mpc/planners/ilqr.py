@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from mpc.planners.base import Planner, concluded
+from mpc.planners.continuation import continuation as continued
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.planners.riccati import Expansion, Policy, backward, parallel_backward, unknown
@@ -55,6 +56,10 @@ class IlqrMemory(NamedTuple):
         expansion, policy = jax.tree.map(jnp.zeros_like, (self.expansion, self.policy))
         return self._replace(best=variables, expansion=expansion, policy=policy, cost=infinite, optimality=infinite)
 
+    def unscored(self) -> "IlqrMemory":
+        """Told that its problem changed: what its trajectory costs is not known, nor what would improve it."""
+        return self.restart(self.best)
+
 
 def ilqr(
     problem: Problem,
@@ -62,6 +67,7 @@ def ilqr(
     starts: int = 1,
     spread: float = 0.3,
     screen: tuple[int, int] | None = None,
+    continuation: int = 0,
     second_order: float = 0.003,
     damping: float = 1e-6,
     parallel: bool | None = None,
@@ -78,6 +84,9 @@ def ilqr(
         starts: Number of starts. One finds a local optimum; see `multistart`.
         spread: Standard deviation of the smoothed noise that starts are drawn from, in variables.
         screen: `(candidates, steps)`: begin with so many starts and keep the best after so many steps; see `multistart`.
+        continuation: Steps, at most, that every start but a guess spends on a first stretch of the horizon, three quarters
+            of it or more, without the terminal cost, before it goes on with the whole: for problems where that cost is steep
+            and most starts are drawn into poor basins. 0 begins with the whole; see `mpc.planners.continuation`.
         second_order: The curvature of the dynamics counts while steps remove less than this share of the energy: near an
             optimum, where it makes convergence quadratic, and in long valleys. 0 is iLQR throughout, infinity DDP.
         damping: The first μ, and the least, in the units of variables. Higher values take shorter steps to begin with.
@@ -90,23 +99,20 @@ def ilqr(
         can be computed, tells the plan from no better one.
 
     Raises:
-        ValueError: If `second_order` is negative, `damping` not positive, or `multistart` refuses its settings.
+        ValueError: If `second_order` is negative, `damping` not positive, or `continuation` or `multistart` refuse their
+            settings.
     """
     if not second_order >= 0 or not damping > 0:
         raise ValueError(
             f"second_order must not be negative and damping positive; got second_order={second_order}, damping={damping}"
         )
     parallel = jax.default_backend() != "cpu" if parallel is None else parallel
-    single = newton(problem, second_order=second_order, damping=damping, parallel=parallel)
+    build = partial(newton, second_order=second_order, damping=damping, parallel=parallel)
+    single = continued(problem, build, steps=continuation) if continuation else build(problem)
     return multistart(single, starts=starts, spread=spread, screen=screen, together=parallel)
 
 
-def unscored(memory: IlqrMemory) -> IlqrMemory:
-    """A memory whose problem changed: what its trajectory costs is not known, nor what would improve it."""
-    return memory.restart(memory.best)
-
-
-@constrained(rescore=unscored)
+@constrained(rescore=IlqrMemory.unscored)
 def newton(problem: Problem, *, second_order: float, damping: float, parallel: bool) -> Planner:
     """`ilqr` from a single start."""
     space, horizon = problem.action_space, problem.horizon
@@ -175,8 +181,11 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         curved = progress < second_order if 0 < second_order < 1 else second_order > 0
         expansion, optimality = _expand(model, states, variables, curved, parallel)
         cost = jnp.where(better, cost, memory.cost)
-        # no step lowers the energy, and what is left of the gradient is what rounding leaves at an optimum of unit curvature
-        settled = ~better & (mu >= LARGEST) & (optimality <= jnp.sqrt(jnp.finfo(cost.dtype).eps * jnp.abs(cost)))
+        # no step lowers the energy; and what is left of the gradient is what rounding leaves at an optimum of unit
+        # curvature, or so many steps have failed that the last ones together removed nothing that could be told
+        exactness = jnp.finfo(cost.dtype).eps
+        least = (optimality <= jnp.sqrt(exactness * jnp.abs(cost))) | (progress <= exactness)
+        settled = ~better & (mu >= LARGEST) & least
         optimality = jnp.where(jnp.isfinite(cost), jnp.where(settled, 0.0, optimality), jnp.inf)
         return IlqrMemory(variables, states, expansion, policy, mu, progress, cost, optimality)
 

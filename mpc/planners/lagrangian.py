@@ -71,6 +71,18 @@ class LagrangianMemory(NamedTuple):
         """Begin anew from variables `[H, V]`, without duals; as `init` or `shift` left the rest."""
         return self._replace(inner=self.inner.restart(variables), duals=jnp.zeros_like(self.duals))
 
+    def unscored(self) -> "LagrangianMemory":
+        """Told that its problem changed; the duals are still the best guess."""
+        infinite = jnp.full_like(self.cost, jnp.inf)
+        return self._replace(
+            inner=self.inner.unscored(),
+            spent=jnp.zeros_like(self.spent),
+            missed=infinite,
+            best=self.best._replace(energy=infinite, violation=infinite),
+            cost=infinite,
+            optimality=infinite,
+        )
+
 
 def unscored(memory: Any) -> Any:
     """A memory that is told that its problem changed: nothing is known about the cost of what it found."""

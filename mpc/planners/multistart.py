@@ -7,8 +7,12 @@ many times keeps a memory (a NamedTuple) with
 |---|---|
 | `cost`, `optimality` | scalars, as every planner's; starts are ranked by `cost` (best so far, `inf` where there is none) |
 | `restart(variables)` | a method: this memory, beginning anew from variables `[H, V]` and knowing nothing about their cost |
+| `unscored()` | a method: this memory, told that its problem changed; for `continuation` and the augmented Lagrangian |
+| `pending` | where there is one: whether the start works on something else first; no solve ends while one does |
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -78,10 +82,11 @@ def multistart(
             memory = _take(memory, jnp.argsort(memory.cost)[:starts])
         return _summary(memory, key)
 
+    def every(function: Callable[[PyTree], PyTree], memory: PyTree) -> PyTree:
+        return jax.vmap(function)(memory) if together else jax.lax.map(function, memory)
+
     def improve(params: PyTree, state: PyTree, memory: PyTree) -> PyTree:
-        if not together:
-            return jax.lax.map(lambda m: single.step(params, state, m), memory)
-        return jax.vmap(single.step, in_axes=(None, None, 0))(params, state, memory)
+        return every(partial(single.step, params, state), memory)
 
     def step(params: PyTree, state: PyTree, memory: MultistartMemory) -> MultistartMemory:
         return _summary(improve(params, state, memory.starts), memory.key)
@@ -91,7 +96,7 @@ def multistart(
         if space.exact and not problem.constraints:
             chosen = single.plan(params, state, _take(memory.starts, _leader(costs)))
         else:  # what is executed is scored, not its relaxation, nor an energy with penalties
-            plans = jax.vmap(single.plan, in_axes=(None, None, 0))(params, state, memory.starts)
+            plans = every(partial(single.plan, params, state), memory.starts)
             costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
             chosen = best_of(plans)
         return chosen._replace(info=chosen.info | {"start_costs": costs})
@@ -127,7 +132,9 @@ def _take(memory: PyTree, starts: jax.Array) -> PyTree:
 
 def _summary(starts: PyTree, key: jax.Array) -> MultistartMemory:
     leader = _leader(starts.cost)
-    return MultistartMemory(starts, starts.cost[leader], starts.optimality[leader], key)
+    waiting = jnp.any(getattr(starts, "pending", False))
+    optimality = jnp.where(waiting, jnp.inf, starts.optimality[leader]).astype(starts.optimality.dtype)
+    return MultistartMemory(starts, starts.cost[leader], optimality, key)
 
 
 def side_by_side(memory: PyTree) -> PyTree:

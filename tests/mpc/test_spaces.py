@@ -208,3 +208,10 @@ def test_impossible_settings_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             build()
+
+
+@pytest.mark.parametrize("variable", [-1.0, -0.3, 1.0])
+def test_the_derivative_at_a_bound_is_that_from_within(variable):
+    box = mpc.Box([-2.0], [4.0])
+    assert float(jax.grad(lambda v: box.relax(v)[0])(jnp.array([variable]))[0]) == pytest.approx(3.0)
+    assert float(jax.grad(lambda v: box.relax(v)[0])(jnp.array([1.5]))[0]) == 0.0

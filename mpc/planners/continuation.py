@@ -1,0 +1,138 @@
+"""Continuation in the horizon: solve the first stretch of it alone, without the terminal cost, and then all of it.
+
+A terminal cost that is far steeper than what leads there draws every start straight into the nearest basin it has. Without
+it a plan first learns to move, over a stretch of `h < H` steps,
+
+    minimise over u   Σ_{t<h} cost(params, s[t], u[t], t)     subject to the constraints for t = 1..h
+
+and the whole problem, begun from there, ends in other basins and often in better ones (homotopy or continuation methods;
+Allgower & Georg 1990). Stretches differ from start to start, for nobody knows which is best.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mpc.constraints import Constraint
+from mpc.planners.base import Plan, Planner, Status, conclude
+from mpc.problem import Problem
+
+PyTree = Any
+
+SETTLED = 0.1  # the optimality at which a stretch is solved well enough
+SHORTEST = 0.75  # share of the horizon
+
+
+class Stretched(NamedTuple):
+    """Parameters of the problem over a stretch: the problem's own, and after how many steps it ends."""
+
+    params: PyTree
+    end: jax.Array
+
+
+class ContinuationMemory(NamedTuple):
+    """The planner's own memory, where its `stretch` ends, whether that is what it works on, and the steps `spent`.
+
+    `stretch`: 0 where there is none. `cost`: of the whole problem; infinite while that is `pending`.
+    """
+
+    inner: Any
+    stretch: jax.Array
+    pending: jax.Array
+    spent: jax.Array
+    cost: jax.Array
+    optimality: jax.Array
+
+    def restart(self, variables: jax.Array) -> "ContinuationMemory":
+        """Begin anew from variables `[H, V]`, on the stretch if there is one."""
+        infinite = jnp.full_like(self.cost, jnp.inf)
+        return self._replace(
+            inner=self.inner.restart(variables),
+            pending=self.stretch > 0,
+            spent=jnp.zeros_like(self.spent),
+            cost=infinite,
+            optimality=infinite.astype(self.optimality.dtype),
+        )
+
+
+def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps: int) -> Planner:
+    """Let a planner with a single start solve a stretch of the horizon first.
+
+    The stretch is drawn at `init`, from three quarters of the horizon to one step less. A guess is a plan of the whole
+    horizon and improved as that; so is, in a control loop that has no time to lose, every start after the first decision.
+
+    Args:
+        problem: What is minimised over what.
+        build: Builds the planner, for the problem whose parameters are `Stretched`; its memory has `restart` and `unscored`
+            (see `multistart`).
+        steps: Steps, at most, on the stretch; fewer where it settles sooner.
+
+    Raises:
+        ValueError: If `steps` is less than 1, or the horizon 1, which has no first stretch.
+    """
+    if steps < 1 or problem.horizon < 2:
+        raise ValueError(
+            "continuation needs at least 1 step on a first stretch, and a horizon of at least 2; "
+            f"got {steps} steps and a horizon of {problem.horizon}"
+        )
+    planner, horizon = build(stretched(problem)), problem.horizon
+    whole = jnp.asarray(horizon)
+
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> ContinuationMemory:
+        draw, own = jax.random.split(key)
+        inner = planner.init(Stretched(params, whole), state, own, guess)
+        stretch = jax.random.randint(draw, (), max(int(SHORTEST * horizon), 1), horizon)
+        pending = jnp.asarray(guess is None)
+        return ContinuationMemory(inner, stretch, pending, jnp.zeros_like(stretch), inner.cost, inner.optimality)
+
+    def step(params: PyTree, state: PyTree, memory: ContinuationMemory) -> ContinuationMemory:
+        pending = memory.pending
+        end = jnp.where(pending, memory.stretch, horizon)
+        inner, spent = planner.step(Stretched(params, end), state, memory.inner), memory.spent + 1
+        solved = pending & ((spent >= steps) | (inner.optimality <= SETTLED))
+        cost, optimality = (jnp.where(pending, jnp.inf, x).astype(x.dtype) for x in (inner.cost, inner.optimality))
+        inner = jax.tree.map(partial(jnp.where, solved), inner.unscored(), inner)
+        return ContinuationMemory(inner, memory.stretch, pending & ~solved, spent, cost, optimality)
+
+    def plan(params: PyTree, state: PyTree, memory: ContinuationMemory) -> Plan:
+        given = Stretched(params, whole)
+        if planner.choose is None:
+            found = planner.plan(given, state, memory.inner)
+            choice = found.actions, found.status != Status.NOT_FINITE, found.info
+        else:
+            choice = planner.choose(given, state, memory.inner)
+        return conclude(problem, params, state, *choice)
+
+    def shift(memory: ContinuationMemory) -> ContinuationMemory:
+        inner = planner.shift(memory.inner)
+        none, ready = jnp.zeros_like(memory.stretch), jnp.zeros_like(memory.pending)
+        return ContinuationMemory(inner, none, ready, none, inner.cost, inner.optimality)
+
+    return Planner(init, step, plan, shift, problem)
+
+
+def stretched(problem: Problem) -> Problem:
+    """The problem whose parameters are `Stretched`: nothing counts after the end; at the horizon, the terminal cost does."""
+    terminal = problem.terminal_cost
+
+    def limited(constraint: Constraint) -> Constraint:
+        idle = 0.0 if constraint.equality else -1.0
+
+        def function(given: Stretched, state: PyTree, action: jax.Array, t: jax.Array) -> jax.Array:
+            return jnp.where(t <= given.end, constraint.function(given.params, state, action, t), idle)
+
+        return replace(constraint, function=function)
+
+    return replace(
+        problem,
+        dynamics=lambda given, *rest: problem.dynamics(given.params, *rest),
+        cost=lambda given, state, action, t: jnp.where(t < given.end, problem.cost(given.params, state, action, t), 0.0),
+        terminal_cost=terminal
+        and (lambda given, state: jnp.where(given.end < problem.horizon, 0.0, terminal(given.params, state))),
+        constraints=tuple(map(limited, problem.constraints)),
+        lift=None,
+    )
