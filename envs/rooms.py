@@ -39,7 +39,7 @@ VECTOR = bounds([LOW] * 4 + [20.0, 10.0], [HIGH] * 4 + [44.0, 54.0])
 VIEW = d.view((-0.5, -0.5), (64.5, 64.5), 325, up=False)
 """Of the renders for people."""
 ERRAND = 91
-"""Steps after which whoever seeks the door sets out anew."""
+"""Steps after which an explorer may set out for the door anew."""
 _REACH = 200.0  # how far beyond the border the wall's two parts go on, so that nobody slips out over their ends
 
 
@@ -302,14 +302,14 @@ def wander(
     state: Any,
     heading: Array,
     drawn: tuple[Array, Array, Array],
-    seeks: Bool[Array, ""],
+    seeks: Bool[Array, " errands"],
     width: float,
     scale: float,
 ) -> Trajectories:
     """One exploring trajectory, `[L+1, ...]` and `[L, 2]`.
 
     A dot that seeks the door turns by half of the angle to it besides what is drawn, until it is in the other room. Every
-    91 steps it sets out anew, from the room that it is in by then: long recordings see both rooms again and again.
+    91 steps is another errand, from the room that it is in by then: long recordings see both rooms again and again.
 
     Args:
         params: Of the step.
@@ -317,28 +317,29 @@ def wander(
         state: Where it begins.
         heading: In rad, at the beginning.
         drawn: Turns, lengths and keys of the L steps.
-        seeks: Whether this one seeks the door.
+        seeks: Whether it seeks the door, in each errand.
         width: Of the wall.
         scale: Length of the move that an action of length 1 makes.
     """
 
     def advance(carry: tuple[Any, Array, Array], drawn: tuple[Array, ...]) -> tuple[Any, tuple[Any, Array]]:
-        (state, heading, left), (turn, stride, moving, anew) = carry, drawn
+        (state, heading, left), (turn, stride, moving, seeking, anew) = carry, drawn
         wall, door = state.layout[0], state.layout[1]
         left = jnp.where(anew, state.position[0] < wall, left)
         ahead = jnp.where(left, 1.0, -1.0) * (width / 2 + 2.0)
         before = jnp.where(left, state.position[0] < wall - width / 2 - 0.5, state.position[0] > wall + width / 2 + 0.5)
         there = jnp.stack([wall + jnp.where(before, -0.4, 1.0) * ahead, door])
         towards = jnp.arctan2(there[1] - state.position[1], there[0] - state.position[0])
-        unfinished = seeks & (left == (state.position[0] < wall + 0.5 * ahead))
+        unfinished = seeking & (left == (state.position[0] < wall + 0.5 * ahead))
         gap = jnp.mod(towards - heading + jnp.pi, 2.0 * jnp.pi) - jnp.pi
         heading = heading + jnp.where(unfinished, 0.5 * gap, 0.0) + turn
         action = stride / scale * jnp.stack([jnp.cos(heading), jnp.sin(heading)])
         following = step(params, state, action, moving)
         return (following, heading, left), (following, action)
 
-    anew = jnp.arange(len(drawn[0])) % ERRAND == 0
-    return walk(advance, (state, heading, jnp.asarray(True)), state, (*drawn, anew))
+    time = jnp.arange(len(drawn[0]))
+    errands = seeks[time // ERRAND], time % ERRAND == 0
+    return walk(advance, (state, heading, jnp.asarray(True)), state, (*drawn, *errands))
 
 
 def explore(
@@ -353,7 +354,7 @@ def explore(
     width: float,
     scale: float,
 ) -> Trajectories:
-    """B exploring trajectories, of which about a given share pass the door.
+    """B exploring trajectories, of which about a given share pass the door within 91 steps.
 
     The length of a step is normal(1, 0.4²) within [0.2, 1.8], its heading a random walk of von Mises turns, κ = 5
     (`wander`).
@@ -372,10 +373,11 @@ def explore(
     """
     seekers = float(np.clip((share - rates[0]) / (rates[1] - rates[0]), 0.0, 1.0))
 
-    starting, drawing, moving = jax.random.split(key, 3)
+    starting, drawing, moving, choosing = jax.random.split(key, 4)
     states = jax.vmap(reset)(jax.random.split(starting, batch))
     draws = jax.random.uniform(drawing, (batch, length + 1, 2))
-    seeks, headings = draws[:, 0, 0] < seekers, 2.0 * jnp.pi * draws[:, 0, 1]
+    seeks = jax.random.bernoulli(choosing, seekers, (batch, -(-length // ERRAND)))
+    headings = 2.0 * jnp.pi * draws[:, 0, 1]
     turns, strides = von_mises(draws[:, 1:, 0], 5.0), 1.0 + 0.4 * normal_within_two(draws[:, 1:, 1])
 
     def one(state: Any, heading: Array, drawn: tuple[Array, Array, Array], seeks: Array) -> Trajectories:

@@ -59,7 +59,7 @@ ROOMS = GoalSettings(
 """Of everything that is a dot between walls."""
 
 RECIPES = {
-    "two_rooms": Recipe(ROOMS, trajectories=2_500, length=728, explorer=(("share", 0.9),)),
+    "two_rooms": Recipe(ROOMS, trajectories=2_500, length=728, explorer=(("share", 0.5),)),
     "wall": Recipe(
         replace(ROOMS, encoder_settings={"levels": [[8, 32], [4, 64], [7, 256]]}, action_limit=0.9),
         trajectories=10_000,
@@ -85,7 +85,7 @@ RECIPES = {
         replace(ROOMS, distance_settings={"directed": 32}),  # it leads one way only
         trajectories=2_500,
         length=728,
-        explorer=(("share", 0.9),),
+        explorer=(("share", 0.5),),
         episodes=200,
     ),
 }
