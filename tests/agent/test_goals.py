@@ -14,6 +14,7 @@ from gymnasium import spaces
 from jax.flatten_util import ravel_pytree
 
 from mpc.agent.goals import GoalAgent, GoalSettings, album
+from mpc.agent.interrupting import interruptible
 from tests.world_models import dots
 from world_models import datasets
 from world_models.base import WorldModel, perceived
@@ -220,6 +221,14 @@ def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(walks, tmp_pa
     assert again.updates == 2
     again.learn(walks, callback=lambda *_: False, progress_bar=False)
     assert again.updates == 4 and again.album is not None
+
+
+def test_an_interrupt_that_nobody_looked_for_is_raised_at_the_end():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append(True)
+    assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_distance_is_learnt_from_latents_of_whole_trajectories(walks):
