@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """Ctrl-C and SIGTERM wait for the step under way, and are raised where the function yielded here is called, or at the end.
+    """Ctrl-C and SIGTERM wait for the step under way; they are raised where what is yielded here is called, or at the end.
 
     Raised at once, they would be swallowed by a finaliser that happened to run, or leave the buffer whose memory a step has
     given up. A second signal is raised at once all the same. Only the main thread may ask for signals.
