@@ -30,7 +30,7 @@ SETTINGS = {
     "iterations": 1,
     "settling": 3,
     "settled_steps": 1,
-    "distance_settings": {"hidden": [8], "size": 4, "batch": 8},
+    "distance_settings": {"hidden": [8], "size": 4, "parts": 2, "batch": 8},
     "encoder_settings": {"levels": [[8, 8]], "dense": [8]},
     "predictor_settings": {"hidden": [8]},
 }
