@@ -67,8 +67,23 @@ class Planner(NamedTuple):
 
     def actions(self, params: PyTree, state: PyTree, memory: Any) -> jax.Array:
         """The best actions `[H, ...]` found so far."""
-        chosen = self.choose or (lambda *given: self.plan(*given)[:1])
-        return chosen(params, state, memory)[0]
+        return self.chosen(params, state, memory)[0]
+
+    def chosen(self, params: PyTree, state: PyTree, memory: Any) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        """What `choose` gives, or what can be said of a plan where there is no such function."""
+        if self.choose is not None:
+            return self.choose(params, state, memory)
+        plan = self.plan(params, state, memory)
+        return plan.actions, plan.status != Status.NOT_FINITE, plan.info
+
+
+def unscored(memory: Any) -> Any:
+    """A memory told that its problem changed: nothing is known about the cost of what it found.
+
+    A memory that has more to forget says so in a method of the same name.
+    """
+    forget = getattr(memory, "unscored", None)
+    return memory._replace(cost=jnp.full_like(memory.cost, jnp.inf)) if forget is None else forget()
 
 
 def ready(problem: Problem) -> None:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from mpc.constraints import Constraint
-from mpc.planners.base import Plan, Planner, Status, conclude
+from mpc.planners.base import Planner, concluded, unscored
 from mpc.problem import Problem
 
 PyTree = Any
@@ -67,8 +67,8 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
 
     Args:
         problem: What is minimised over what.
-        build: Builds the planner, for the problem whose parameters are `Stretched`; its memory has `restart` and `unscored`
-            (see `multistart`).
+        build: Builds the planner, for the problem whose parameters are `Stretched`; its memory has `restart` (see
+            `multistart`).
         steps: Steps, at most, on the stretch; fewer where it settles sooner.
 
     Raises:
@@ -95,24 +95,18 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
         inner, spent = planner.step(Stretched(params, end), state, memory.inner), memory.spent + 1
         solved = pending & ((spent >= steps) | (inner.optimality <= SETTLED))
         cost, optimality = (jnp.where(pending, jnp.inf, x).astype(x.dtype) for x in (inner.cost, inner.optimality))
-        inner = jax.tree.map(partial(jnp.where, solved), inner.unscored(), inner)
+        inner = jax.tree.map(partial(jnp.where, solved), unscored(inner), inner)
         return ContinuationMemory(inner, memory.stretch, pending & ~solved, spent, cost, optimality)
 
-    def plan(params: PyTree, state: PyTree, memory: ContinuationMemory) -> Plan:
-        given = Stretched(params, whole)
-        if planner.choose is None:
-            found = planner.plan(given, state, memory.inner)
-            choice = found.actions, found.status != Status.NOT_FINITE, found.info
-        else:
-            choice = planner.choose(given, state, memory.inner)
-        return conclude(problem, params, state, *choice)
+    def choose(params: PyTree, state: PyTree, memory: ContinuationMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        return planner.chosen(Stretched(params, whole), state, memory.inner)
 
     def shift(memory: ContinuationMemory) -> ContinuationMemory:
         inner = planner.shift(memory.inner)
         none, ready = jnp.zeros_like(memory.stretch), jnp.zeros_like(memory.pending)
         return ContinuationMemory(inner, none, ready, none, inner.cost, inner.optimality)
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
 
 
 def stretched(problem: Problem) -> Problem:

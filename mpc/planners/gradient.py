@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from mpc.planners.base import Planner, concluded
-from mpc.planners.lagrangian import constrained, unscored
+from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
 from mpc.rollout import energy
@@ -37,6 +37,15 @@ class GradientMemory(NamedTuple):
     def restart(self, variables: jax.Array) -> "GradientMemory":
         """Begin anew from variables `[H, V]`, with the moments as `init` or `shift` left them."""
         return self._replace(variables=variables, best=variables)
+
+    def unscored(self) -> "GradientMemory":
+        """Told that its problem changed: differences of gradients taken across two energies say nothing about either."""
+
+        def forget(part: Any) -> Any:
+            return jax.tree.map(jnp.zeros_like, part) if isinstance(part, optax.ScaleByLBFGSState) else part
+
+        moments = jax.tree.map(forget, self.moments, is_leaf=lambda part: isinstance(part, optax.ScaleByLBFGSState))
+        return self._replace(moments=moments, cost=jnp.full_like(self.cost, jnp.inf))
 
 
 def gradient(
@@ -80,17 +89,7 @@ def gradient(
     return multistart(single, starts=starts, spread=spread, screen=screen)
 
 
-def _forget_curvature(memory: GradientMemory) -> GradientMemory:
-    """Differences of gradients taken across two energies say nothing about either."""
-
-    def forget(part: Any) -> Any:
-        return jax.tree.map(jnp.zeros_like, part) if isinstance(part, optax.ScaleByLBFGSState) else part
-
-    moments = jax.tree.map(forget, memory.moments, is_leaf=lambda part: isinstance(part, optax.ScaleByLBFGSState))
-    return unscored(memory)._replace(moments=moments)
-
-
-@constrained(inner=20, rescore=_forget_curvature)
+@constrained(inner=20)
 def descent(
     problem: Problem,
     *,

@@ -112,7 +112,7 @@ def ilqr(
     return multistart(single, starts=starts, spread=spread, screen=screen, together=parallel)
 
 
-@constrained(rescore=IlqrMemory.unscored)
+@constrained()
 def newton(problem: Problem, *, second_order: float, damping: float, parallel: bool) -> Planner:
     """`ilqr` from a single start."""
     space, horizon = problem.action_space, problem.horizon

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpc.constraints import Constraint, reads, table, tolerance
-from mpc.planners.base import Plan, Planner, best_of, conclude, ready
+from mpc.planners.base import Plan, Planner, best_of, conclude, ready, unscored
 from mpc.problem import Problem
 from mpc.rollout import rollout
 
@@ -75,18 +75,13 @@ class LagrangianMemory(NamedTuple):
         """Told that its problem changed; the duals are still the best guess."""
         infinite = jnp.full_like(self.cost, jnp.inf)
         return self._replace(
-            inner=self.inner.unscored(),
+            inner=unscored(self.inner),
             spent=jnp.zeros_like(self.spent),
             missed=infinite,
             best=self.best._replace(energy=infinite, violation=infinite),
             cost=infinite,
             optimality=infinite,
         )
-
-
-def unscored(memory: Any) -> Any:
-    """A memory that is told that its problem changed: nothing is known about the cost of what it found."""
-    return memory._replace(cost=jnp.full_like(memory.cost, jnp.inf))
 
 
 def lagrangian(
@@ -96,7 +91,6 @@ def lagrangian(
     inner: int = 10,
     penalty: float = 10.0,
     growth: float = 10.0,
-    rescore: Callable[[Any], Any] = unscored,
 ) -> Planner:
     """Make a planner for a constrained problem of one that knows no constraints.
 
@@ -107,7 +101,6 @@ def lagrangian(
             below the violation. More for planners that need many steps to settle.
         penalty: The first ρ. Higher values heed constraints sooner, and hide the energy from planners that see no curvature.
         growth: Of the penalty, when an update finds that the violation fell by less than three quarters.
-        rescore: The inner memory, told that its problem changed and the cost of its best is no longer known.
 
     Returns:
         The planner. Its plan is the cheapest that was feasible to within `mpc.constraints.tolerance`, or else the least
@@ -168,7 +161,7 @@ def lagrangian(
         stalled = (memory.inner.optimality <= SETTLED) & (missed > jnp.maximum(SUFFICIENT * memory.missed, allowed))
         raised = jnp.minimum(growth * memory.penalty, 1 / allowed)
         changed = memory._replace(
-            inner=rescore(memory.inner),
+            inner=unscored(memory.inner),
             duals=duals,
             penalty=jnp.where(stalled, raised, memory.penalty),
             missed=missed,

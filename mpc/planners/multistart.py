@@ -7,7 +7,6 @@ many times keeps a memory (a NamedTuple) with
 |---|---|
 | `cost`, `optimality` | scalars, as every planner's; starts are ranked by `cost` (best so far, `inf` where there is none) |
 | `restart(variables)` | a method: this memory, beginning anew from variables `[H, V]` and knowing nothing about their cost |
-| `unscored()` | a method: this memory, told that its problem changed; for `continuation` and the augmented Lagrangian |
 | `pending` | where there is one: whether the start works on something else first; no solve ends while one does |
 """
 
