@@ -589,9 +589,14 @@ def draw(source: Resident, key: PRNGKeyArray, batch: int, length: int, block: in
 
 def _rows(source: Any, ends: Any, tickets: Any, xp: Any) -> Any:
     """Where the windows start that tickets `[B]` stand for, in NumPy or JAX; `ends`: running totals of starts by episode."""
+    episode, later = stratum(ends, tickets, xp)
+    return source.first[episode] + later
+
+
+def stratum(ends: Any, tickets: Any, xp: Any) -> tuple[Any, Any]:
+    """The episodes that tickets `[B]` fall into, and how far, in NumPy or JAX; `ends`: running totals by episode."""
     episode = xp.minimum(xp.searchsorted(ends, tickets, side="right"), len(ends) - 1)
-    begun = xp.where(episode > 0, ends[episode - 1], 0)
-    return source.first[episode] + tickets - begun
+    return episode, tickets - xp.where(episode > 0, ends[episode - 1], 0)
 
 
 def _cut(source: Any, rows: Any, length: int, block: int, xp: Any) -> Window:

@@ -38,10 +38,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from world_models.datasets import stratum
+from world_models.fitting import fitted
 from world_models.networks import MLP
 
 PyTree = Any
@@ -117,7 +118,6 @@ def steps_to_go(
             raise ValueError(f"{name} must be positive; got {number!r}")
     if size % parts:
         raise ValueError(f"size must be a multiple of parts; got size={size}, parts={parts}")
-
     if directed < 0:
         raise ValueError(f"directed must be at least 0; got {directed}")
 
@@ -131,7 +131,6 @@ def steps_to_go(
         return both_ways + jnp.max(jax.nn.relu(gap[..., size:]), axis=-1) if directed else both_ways
 
     graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
-    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(learning_rate, updates)))
 
     def init(key: Array) -> PyTree:
         return nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
@@ -154,26 +153,19 @@ def steps_to_go(
     def run(params: PyTree, key: PRNGKeyArray, latents: Array, first: Array, lengths: Array):
         ends = jnp.cumsum(lengths)
 
-        # cheap at first: what is held tight from the start gets stuck half unfolded
-        prices = penalty * jnp.logspace(-slack, 0.0, updates)
-
-        def update(carry: tuple[PyTree, PyTree], now: tuple[PRNGKeyArray, Array]):
-            (params, state), (key, price) = carry, now
+        def drawn(params: PyTree, draw: tuple[PRNGKeyArray, Array]) -> tuple[Array, dict[str, Array]]:
+            key, price = draw
             step, place = jax.random.split(key)
-            ticket = jax.random.randint(step, (batch,), 0, ends[-1])
-            sequence = jnp.searchsorted(ends, ticket, side="right")
-            row = first[sequence] + ticket - (ends[sequence] - lengths[sequence])
+            sequence, steps_in = stratum(ends, jax.random.randint(step, (batch,), 0, ends[-1]), jnp)
+            row = first[sequence] + steps_in
             other = first[sequence] + (jax.random.uniform(place, (batch,)) * (lengths[sequence] + 1)).astype(jnp.int32)
             here = latents[row]
             steps, pairs = jnp.stack([here, latents[row + 1]], axis=1), jnp.stack([here, latents[other]], axis=1)
-            slopes, metrics = jax.grad(loss, has_aux=True)(params, steps, pairs, price)
-            moved, state = optimizer.update(slopes, state, params)
-            return (optax.apply_updates(params, moved), state), metrics
+            return loss(params, steps, pairs, price)
 
-        (params, _), metrics = jax.lax.scan(
-            update, (params, optimizer.init(params)), (jax.random.split(key, updates), prices)
-        )
-        return params, jax.tree.map(lambda m: m[-max(updates // 10, 1) :].mean(), metrics)
+        # cheap at first: what is held tight from the start gets stuck half unfolded
+        prices = penalty * jnp.logspace(-slack, 0.0, updates)
+        return fitted(drawn, params, (jax.random.split(key, updates), prices), updates, learning_rate)
 
     def fit(
         params: PyTree,

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from world_models.base import WorldModel
+from world_models.fitting import fitted
 
 PyTree = Any
 Numbers = Array | np.ndarray
@@ -66,7 +66,6 @@ def refine(
         raise ValueError(f"no trajectory has {steps} steps of the model: there is nothing to learn predictions from")
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(model.encode, params, like))
     fixed = {name: part for name, part in params.items() if name != "network"}
-    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(learning_rate, updates)))
 
     def error(params: PyTree, true: Array, taken: Array) -> tuple[Array, Array]:
         """Of one chain: latents `[steps + 1, D]`, blocks `[steps, block]`."""
@@ -86,21 +85,15 @@ def refine(
         errors = jax.lax.scan(advance, state, (true[known:], taken[known - 1 :]))[1]
         return errors[0].mean(), errors[1].mean()
 
-    def loss(network: PyTree, true: Array, taken: Array) -> tuple[Array, Array]:
-        whole, plain = jax.vmap(error, in_axes=(None, 0, 0))(fixed | {"network": network}, true, taken)
-        return whole.mean(), plain.mean()
-
     @jax.jit
     def run(network: PyTree, key: PRNGKeyArray, latents: Array, actions: Array, starts: Array):
-        def update(carry: tuple[PyTree, PyTree], key: PRNGKeyArray):
-            network, state = carry
+        def loss(network: PyTree, key: PRNGKeyArray) -> tuple[Array, Array]:
             rows = starts[jax.random.randint(key, (batch,), 0, len(starts))][:, None] + jnp.arange(steps + 1)
-            slopes, plain = jax.grad(loss, has_aux=True)(network, latents[rows], actions[rows[:, :-1]])
-            moved, state = optimizer.update(slopes, state, network)
-            return (optax.apply_updates(network, moved), state), plain
+            given = (fixed | {"network": network}, latents[rows], actions[rows[:, :-1]])
+            whole, plain = jax.vmap(error, in_axes=(None, 0, 0))(*given)
+            return whole.mean(), plain.mean()
 
-        (network, _), errors = jax.lax.scan(update, (network, optimizer.init(network)), jax.random.split(key, updates))
-        return network, errors[-max(updates // 10, 1) :].mean()
+        return fitted(loss, network, jax.random.split(key, updates), updates, learning_rate)
 
     arrays = (jnp.asarray(latents), jnp.asarray(actions, jnp.float32), jnp.asarray(starts, jnp.int32))
     network, plain = run(params["network"], key, *arrays)
