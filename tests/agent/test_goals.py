@@ -224,11 +224,11 @@ def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(walks, tmp_pa
 
 
 def test_an_interrupt_that_nobody_looked_for_is_raised_at_the_end():
-    done = []
+    done, before = [], signal.getsignal(signal.SIGINT)  # ignored, where a shell has started this in the background
     with pytest.raises(KeyboardInterrupt), interruptible():
         os.kill(os.getpid(), signal.SIGINT)
         done.append(True)
-    assert done and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert done and signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_distance_is_learnt_from_latents_of_whole_trajectories(walks):
