@@ -94,6 +94,7 @@ RECIPES = {
 PLANNERS: dict[str, dict[str, Any]] = {
     "gradient": {"planner": "gradient"},
     "gradient, 1 start": {"planner": "gradient", "starts": 1},
+    "gradient, no recall": {"planner": "gradient", "recall": 0},
     "cem": {"planner": "cem", "samples": 256, "first_iterations": 20, "iterations": 10},
     "icem": {"planner": "icem", "samples": 128, "first_iterations": 20, "iterations": 10},
     "mppi": {"planner": "mppi", "samples": 256, "first_iterations": 20, "iterations": 10},

@@ -108,6 +108,7 @@ _PLANNING = (
     "terminal_weight",
     "effort_weight",
     "replan_every",
+    "recall",
     "action_limit",
     "updates",
 )

@@ -2,10 +2,11 @@
 
     minimise over blocks u    Σ_{t=0}^{H-1} (cumulative_weight d(z[t], z_goal) + effort_weight |u[t]|²) / H
                               + terminal_weight d(z[H], z_goal)
-    subject to                z[t+1] = predict(z[t], u[t])
+    subject to                z[t+1] = predict(z[t], u[t]) + what the last blocks have shown to be wrong with that
 
 with |u|² the mean square of a block, of which 1 is the largest action. An action of the problem is a block of actions of the
-environment. Goal, weights of the cost and weights of networks are parameters: none of them recompiles anything.
+environment. Goal, weights of the cost, weights of networks and what was just seen to go wrong (`recent`) are parameters:
+none of them recompiles anything.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float
 
 import mpc
 from mpc import controller as loops
+from mpc.agent.goals.recent import Recent, correct, nothing, remember
 from mpc.agent.goals.settings import GoalSettings
 from world_models.base import WorldModel
 from world_models.distance import Distance
@@ -30,13 +32,15 @@ class Pursuit(NamedTuple):
     """A plan being carried out.
 
     `state`: what the model believed when it was made. `actions` `[H * block, A]`: of the environment, to be taken one after
-    the other. `cost`: what the plan is expected to cost; `status`: an `mpc.Status`. The rest is for the next plan.
+    the other. `cost`: what the plan is expected to cost; `status`: an `mpc.Status`. `recent`: what has gone otherwise than
+    predicted. The rest is for the next plan.
     """
 
     state: PyTree
     actions: Float[Array, "steps action"]
     cost: Float[Array, ""]
     status: Array
+    recent: Recent
     loop: loops.Loop
     key: Array
 
@@ -99,8 +103,13 @@ def problem(model: WorldModel, distance: Distance, blocks: mpc.Box, horizon: int
     def effort(params: PyTree, state: PyTree, action: Array, t: Array) -> Array:
         return jnp.mean(blocks.encode(action) ** 2)
 
+    def dynamics(params: PyTree, state: PyTree, action: Array) -> PyTree:
+        later = model.predict(params["model"], state, action)
+        known = correct(params["recent"], state.latent, blocks.encode(action), later.latent)
+        return later._replace(latent=known)
+
     return mpc.Problem(
-        lambda params, state, action: model.predict(params["model"], state, action),
+        dynamics,
         mpc.costs.total(way=(1.0 / horizon, far), effort=(0.0, effort)),
         mpc.costs.total(end=(1.0, far)),
         horizon=horizon,
@@ -140,16 +149,20 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
             block to block.
     """
     block, every, horizon = settings.block, settings.every, settings.horizon
-    task = problem(model, distance, space(low, high, block, settings.action_limit), horizon)
+    blocks = space(low, high, block, settings.action_limit)
+    task = problem(model, distance, blocks, horizon)
     begin_by, plan_by = (planner(task, settings, count) for count in (settings.first_iterations, settings.iterations))
     whole = every % block == 0
 
-    def spend(params: PyTree, state: PyTree, by: mpc.Planner, loop: loops.Loop, iterations: int, key: Array) -> Pursuit:
+    def spend(
+        params: PyTree, state: PyTree, recent: Recent, by: mpc.Planner, loop: loops.Loop, iterations: int, key: Array
+    ) -> Pursuit:
+        params = params | {"recent": recent}
         improved = loops.improve(by, params, state, loop, iterations)
         later, plan, _ = loops.settle(plan_by, params, state, improved, loop)
         for _ in range(every // block - 1):
             later = loops.Loop(plan_by.shift(later.planner), _later(later.backup, 1))
-        return Pursuit(state, plan.actions.reshape(horizon * block, -1), plan.cost, plan.status, later, key)
+        return Pursuit(state, plan.actions.reshape(horizon * block, -1), plan.cost, plan.status, recent, later, key)
 
     def first(params: PyTree, observation: Array, key: Array) -> Pursuit:
         key, draw = jax.random.split(key)
@@ -158,28 +171,34 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
             raise ValueError(
                 f"this predictor remembers blocks of {block}: replan_every must be a multiple of that; got {every}"
             )
-        return spend(params, state, begin_by, loops.begin(begin_by, params, state, draw), settings.first_iterations, key)
+        recent = nothing(settings.recall, state.latent.shape[0], blocks.size)
+        loop = loops.begin(begin_by, params | {"recent": recent}, state, draw)
+        return spend(params, state, recent, begin_by, loop, settings.first_iterations, key)
 
     def next_(params: PyTree, observation: Array, pursuit: Pursuit) -> Pursuit:
-        state, loop, key = perceive(params, observation, pursuit), pursuit.loop, pursuit.key
+        (state, recent), loop, key = perceive(params, observation, pursuit), pursuit.loop, pursuit.key
         if not whole:  # what is left of the plan begins in the middle of a block: it is cut into blocks anew
             key, draw = jax.random.split(key)
             left = _later(pursuit.actions, every).reshape(horizon, -1)
-            loop = loops.begin(plan_by, params, state, draw, left)._replace(backup=left)
-        return spend(params, state, plan_by, loop, settings.iterations, key)
+            loop = loops.begin(plan_by, params | {"recent": recent}, state, draw, left)._replace(backup=left)
+        return spend(params, state, recent, plan_by, loop, settings.iterations, key)
 
-    def perceive(params: PyTree, observation: Array, pursuit: Pursuit) -> PyTree:
-        """The state now: memory as predicted, latent as seen; where nothing can be seen, as predicted, too."""
+    def perceive(params: PyTree, observation: Array, pursuit: Pursuit) -> tuple[PyTree, Recent]:
+        """The state now, and what is remembered. The predictor's memory is as predicted, the latent as seen, or as predicted
+        where nothing can be seen."""
         seen = model.encode(params["model"], observation)
-        if not whole:
-            return _where(_finite(seen), seen, pursuit.state)
-        expected = pursuit.state
-        for taken in pursuit.actions[:every].reshape(every // block, -1):
-            expected = model.predict(params["model"], expected, taken)
+        if not whole:  # a block that has only begun says nothing about blocks
+            return _where(_finite(seen), seen, pursuit.state), pursuit.recent
+        began = expected = pursuit.state
+        taken = pursuit.actions[:every].reshape(every // block, -1)
+        for action in taken:
+            began, expected = expected, model.predict(params["model"], expected, action)
         both = expected._replace(latent=_where(_finite(seen.latent), seen.latent, expected.latent))
-        return _where(_finite(both), both, seen)
+        recent = remember(pursuit.recent, began.latent, blocks.encode(taken[-1]), expected.latent, both.latent)
+        return _where(_finite(both), both, seen), _where(_finite(recent), recent, pursuit.recent)
 
     def imagine(params: PyTree, pursuit: Pursuit) -> PyTree:
+        params = params | {"recent": pursuit.recent}
         return mpc.rollout(task, params, pursuit.state, pursuit.actions.reshape(horizon, -1)).states
 
     def measure(params: PyTree, state: PyTree) -> Array:

@@ -106,6 +106,8 @@ class GoalSettings:
     """Of the mean square of planned actions, 1 being the largest: of ways within a block that lead to the same, the calm."""
     replan_every: int | None = None
     """Environment steps from plan to plan; a block if None."""
+    recall: int = 16
+    """Blocks just taken whose outcome corrects predictions in later plans, see `mpc.agent.goals.recent`; 0 for none."""
     action_limit: float | None = None
     """Planned actions lie within ± this, in the environment's units, and within its bounds in any case; None: its bounds.
     What the data never did, the model need not know."""
@@ -115,8 +117,9 @@ class GoalSettings:
     def __post_init__(self):
         for one in fields(self):
             value, kind = getattr(self, one.name), one.type
-            if kind is int and not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{one.name} must be a whole number, at least 1; got {value!r}")
+            fewest = 0 if one.name == "recall" else 1
+            if kind is int and not (isinstance(value, int) and value >= fewest):
+                raise ValueError(f"{one.name} must be a whole number, at least {fewest}; got {value!r}")
             low = 0.0 if one.name in _ZERO else None
             if kind is float and not (value >= low if low is not None else value > 0):
                 raise ValueError(f"{one.name} must be {'at least 0' if low is not None else 'positive'}; got {value!r}")
