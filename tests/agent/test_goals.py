@@ -122,7 +122,7 @@ def test_many_episodes_at_once_reach_what_random_moves_do_not():
 
 
 def test_later_plans_begin_with_what_is_left_of_the_one_before():
-    idle = knowing(replace(QUICK, starts=1, iterations=1, step_size=1e-6))
+    idle = knowing(replace(QUICK, starts=1, iterations=1, step_size=1e-6, recall=0))
     place, goal = np.array([2.0, 3.0], np.float32), np.array([12.0, 9.0], np.float32)
     _, state = idle.predict(place, goal)
     before = np.asarray(state.pursuit.actions)
