@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mpc import constraints, costs, hoisting, risk, spaces, trigonometry
 from mpc.controller import Controller
+from mpc.export import export
 from mpc.planners.anneal import anneal
 from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
@@ -23,7 +24,6 @@ from mpc.rollout import Rollout, costates, energy, rollout
 from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 if TYPE_CHECKING:
-    from mpc.export import export
     from mpc.planners.collocation import collocation
     from mpc.planners.gradient import gradient
 
@@ -33,7 +33,6 @@ LATER: dict[str, str] = {
     "Agent": "mpc.agent",  # brings the world models, Flax and Gymnasium along
     "collocation": "mpc.planners.collocation",  # these two bring optax
     "gradient": "mpc.planners.gradient",
-    "export": "mpc.export",
 }
 """What is imported when it is first asked for, and from where: a robot's process does without."""
 
@@ -81,7 +80,7 @@ def __getattr__(name: str):
     if name not in LATER:
         raise AttributeError(f"module 'mpc' has no attribute {name!r}")
     found = getattr(importlib.import_module(LATER[name]), name)
-    globals()[name] = found  # also where a module of the same name was put by its import
+    globals()[name] = found
     return found
 
 

@@ -1,7 +1,7 @@
 """A policy as one ahead-of-time compiled artefact: one file that a robot loads without the code that made it.
 
     planner.craik                a ZIP archive without compression
-        manifest.json            signals with names, units and bounds; sizes; versions; SHA-256 of everything, itself included
+        manifest.json            signals with names, units and bounds; sizes; versions; SHA-256 of everything
         begin, decide            the two entry points, StableHLO as `jax.export` serialises it, for every platform asked for
         weights.npz              the parameters, which are arguments of both
 
@@ -11,12 +11,13 @@
 Memory is a flat list of arrays, the control loop's warm start. `mpc.runtime` loads and calls what is written here.
 """
 
-import importlib.metadata
 import io
 import os
+import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def export(
     policy: Policy,
     params: PyTree,
     observation: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike | None = None,
     *,
     observed: Mapping[str, Any] | None = None,
     acted: Mapping[str, Any] | None = None,
@@ -48,14 +49,14 @@ def export(
     batch: int | str | None = None,
     platforms: Sequence[str] = ("cpu", "cuda"),
     about: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> bytes:
     """Write a policy as an artefact, atomically: the file is whole or as it was before.
 
     Args:
         policy: Of `mpc.policy(planner, ...)`, or an agent's `agent.policy`.
         params: Parameters of its planner's problem, stored as they are now.
         observation: An example of what will be observed, one array of floating-point numbers.
-        path: The file; `.craik` by custom.
+        path: The file, `.craik` by custom; None writes none.
         observed: What the observation is made of: `names`, `units`, `low`, `high`, as `mpc.signals.Signal` takes them.
         acted: `names` and `units` of the action; its bounds are those of the action space.
         period: Seconds of one step of the model, or None where it does not say.
@@ -65,43 +66,13 @@ def export(
         about: Whatever else the manifest should say; what JSON can hold.
 
     Returns:
-        The manifest.
+        The artefact as bytes, for `mpc.runtime.loads`.
 
     Raises:
         ArtefactError: If the policy cannot be exported, because something in it calls back to Python, is not a function of
             its arguments, or needs a library that is not promised to be there; or the observation is not one array.
         OSError: If the file cannot be written.
     """
-    data, manifest = built(
-        policy,
-        params,
-        observation,
-        observed=observed,
-        acted=acted,
-        period=period,
-        delay=delay,
-        batch=batch,
-        platforms=platforms,
-        about=about,
-    )
-    _write(Path(path), data)
-    return manifest
-
-
-def built(
-    policy: Policy,
-    params: PyTree,
-    observation: Any,
-    *,
-    observed: Mapping[str, Any] | None = None,
-    acted: Mapping[str, Any] | None = None,
-    period: float | None = None,
-    delay: int = 0,
-    batch: int | str | None = None,
-    platforms: Sequence[str] = ("cpu", "cuda"),
-    about: Mapping[str, Any] | None = None,
-) -> tuple[bytes, dict[str, Any]]:
-    """`export` into memory: the artefact, for `mpc.runtime.loads`, and its manifest."""
     if delay < 0 or (period is not None and not period > 0):
         raise ArtefactError(f"delay must be at least 0 and period positive or None; got delay={delay}, period={period}")
     seen = _one_array(observation)
@@ -133,12 +104,17 @@ def built(
         "period": period,
         "delay": delay,
         "parameters": _listed(params),
-        "memory": [{"shape": [str(n) if not isinstance(n, int) else n for n in m.shape], "dtype": str(m.dtype)} for m in memory],
+        "memory": [
+            {"shape": [str(n) if not isinstance(n, int) else n for n in m.shape], "dtype": str(m.dtype)} for m in memory
+        ],
         "statuses": [status.name for status in Status],
         "about": dict(about or {}),
         "files": {name: fingerprint(content) for name, content in members.items()},
     }
-    return _packed(manifest, members), manifest
+    data = _packed(manifest, members)
+    if path is not None:
+        _write(Path(path), data)
+    return data
 
 
 def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Callable[..., Any]]:
@@ -150,7 +126,10 @@ def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Ca
         loop = policy.begin(params, policy.observe(params, observation), jax.random.wrap_key_data(key))
         flat, kept["loop"] = jax.tree.flatten(loop)
         kept["keys"] = [jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key) for leaf in flat]
-        return [jax.random.key_data(leaf) if is_key else jnp.asarray(leaf) for leaf, is_key in zip(flat, kept["keys"], strict=True)]
+        return [
+            jax.random.key_data(leaf) if is_key else jnp.asarray(leaf)
+            for leaf, is_key in zip(flat, kept["keys"], strict=True)
+        ]
 
     def decide(weights: list[Any], observation: Any, memory: list[Any], recent: Any, flying: Any, elapsed: Any):
         params = space.remember(jax.tree.unflatten(structure, weights), recent[-1])
@@ -158,7 +137,9 @@ def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Ca
         loop = jax.tree.unflatten(kept["loop"], [jax.random.wrap_key_data(x) if is_key else x for x, is_key in pairs])
         state = foresee(policy, params, policy.observe(params, observation), recent, flying)
         loop, plan, _ = policy.decide(params, state, skip(policy.planner, loop, elapsed - 1))
-        flat = [jax.random.key_data(x) if is_key else x for x, is_key in zip(jax.tree.leaves(loop), kept["keys"], strict=True)]
+        flat = [
+            jax.random.key_data(x) if is_key else x for x, is_key in zip(jax.tree.leaves(loop), kept["keys"], strict=True)
+        ]
         return flat, plan.actions, plan.cost, plan.status
 
     if not batched:
@@ -175,7 +156,8 @@ def _serialised(name: str, function: Callable[..., Any], arguments: tuple[Any, .
 
     _refuse_callbacks(name, jax.make_jaxpr(function)(*arguments).jaxpr)
     try:
-        twice = [jax_export.export(jax.jit(lambda *a: function(*a)), platforms=platforms)(*arguments) for _ in range(2)]
+        with _without_locations():
+            twice = [jax_export.export(jax.jit(lambda *a: function(*a)), platforms=platforms)(*arguments) for _ in range(2)]
     except (NotImplementedError, ValueError, TypeError) as error:
         raise ArtefactError(f"{name} cannot be exported for {', '.join(platforms)}: {error}") from error
     if twice[0].mlir_module() != twice[1].mlir_module():
@@ -184,6 +166,18 @@ def _serialised(name: str, function: Callable[..., Any], arguments: tuple[Any, .
             "function of its arguments, but hangs on a clock, on random numbers or on what is changed elsewhere"
         )
     return bytes(_without_foreign_calls(name, twice[0]).serialize())
+
+
+@contextmanager
+def _without_locations() -> Iterator[None]:
+    """Lower without saying whose file an operation comes from: robots need not know, and bytes stay the same."""
+    option = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _refuse_callbacks(name: str, jaxpr: Any) -> None:
@@ -195,10 +189,12 @@ def _refuse_callbacks(name: str, jaxpr: Any) -> None:
     for equation in jaxpr.eqns:
         if "callback" in equation.primitive.name or equation.effects:
             raise ArtefactError(
-                f"{name} calls back to Python ({equation.primitive.name}), which is not there on a robot: take jax.debug.print, "
-                "pure_callback and their like out of the model, the cost and the planner"
+                f"{name} calls back to Python ({equation.primitive.name}), which is not there on a robot: take "
+                "jax.debug.print, pure_callback and their like out of the model, the cost and the planner"
             )
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 _refuse_callbacks(name, inner)
@@ -210,13 +206,11 @@ def _without_foreign_calls(name: str, exported: Any) -> Any:
     Raises:
         ArtefactError: If it does, with their names.
     """
-    import re
-
     targets = set(re.findall(r"stablehlo\.custom_call @([\w.$]+)", exported.mlir_module())) - HARMLESS
     if targets:
         raise ArtefactError(
-            f"{name} calls {', '.join(sorted(targets))}, of a library that need not be there on a robot: names with lapack_ or "
-            "cusolver_ come from jnp.linalg in the model, the cost or the planner"
+            f"{name} calls {', '.join(sorted(targets))}, of a library that need not be there on a robot: names with "
+            "lapack_ or cusolver_ come from jnp.linalg in the model, the cost or the planner"
         )
     return exported
 
@@ -226,14 +220,14 @@ def _one_array(observation: Any) -> jax.ShapeDtypeStruct:
         array = np.asarray(observation, jnp.result_type(float))
     except (TypeError, ValueError) as error:
         raise ArtefactError(
-            f"an observation must be one array of numbers; got {type(observation).__name__}: give policy(..., observe=function) "
-            "that makes a state of one array"
+            f"an observation must be one array of numbers; got {type(observation).__name__}: give policy(..., "
+            "observe=function) that makes a state of one array"
         ) from error
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def _action_signal(policy: Policy, described: Mapping[str, Any]) -> Signal:
-    space = policy.planner.problem.action_space
+    space: Any = policy.planner.problem.action_space
     decided = jax.eval_shape(space.decide, jax.ShapeDtypeStruct((policy.planner.problem.horizon, space.size), np.float32))
     inner = space
     while hasattr(inner, "inner"):
@@ -296,7 +290,9 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _version(package: str) -> str:
+    from importlib import metadata  # slow to import, and only wanted here
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return "not installed"

@@ -13,6 +13,8 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,7 +128,7 @@ class Artefact:
         whole = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
         if batch is None:
             return whole
-        return np.asarray(jax.random.key_data(jax.random.split(jax.random.wrap_key_data(whole), batch)))
+        return np.asarray(jax.random.key_data(jax.random.split(jax.random.wrap_key_data(jax.numpy.asarray(whole)), batch)))
 
     def decide(
         self,
@@ -150,14 +152,12 @@ class Artefact:
             ArtefactError: If the observation or the recent actions have another shape or hold no numbers.
         """
         seen = self._fitting(observation)
+        under_way = self.delay if flying is None else flying
         if recent is None:
-            recent, flying = self.nothing_sent(len(seen) if self.batch is not None else None), 0
-        flying = self.delay if flying is None else flying
-        if not 0 <= flying <= self.delay or elapsed < 1:
-            raise ArtefactError(
-                f"flying must be 0 to {self.delay} and elapsed at least 1; got flying={flying}, elapsed={elapsed}"
-            )
-        numbers = np.int32(flying), np.int32(elapsed)
+            recent, under_way = self.nothing_sent(len(seen) if self.batch is not None else None), 0
+        if not 0 <= under_way <= self.delay or elapsed < 1:
+            raise ArtefactError(f"flying must be 0 to {self.delay} and elapsed at least 1; got {under_way} and {elapsed}")
+        numbers = np.int32(under_way), np.int32(elapsed)
         memory, actions, cost, status = self._decide(self._weights, seen, memory, recent, *numbers)
         actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
         names = self.manifest["statuses"]
@@ -185,21 +185,31 @@ class Artefact:
         return seen
 
 
-def load(path: str | os.PathLike, *, sha256: str | None = None, prepare: bool = True) -> Artefact:
+def load(
+    path: str | os.PathLike,
+    *,
+    sha256: str | None = None,
+    prepare: bool = True,
+    compiled: str | os.PathLike | None = None,
+) -> Artefact:
     """Read an artefact, check every byte of it, and compile it for this machine.
 
     Args:
         path: The file that `mpc.export` or `craik export` wrote.
         sha256: Of the whole file, where it is known from elsewhere; hashes within the file tell damage, not forgery.
         prepare: Whether to compile now, where the number of observations is known; else the first calls do.
+        compiled: A folder of this machine's in which machine code is kept, so that later processes start without compiling;
+            None keeps nothing. It is as trustworthy as whoever may write there.
 
     Raises:
         ArtefactError: If the file is missing, foreign, damaged, of another format, platform, or not the one expected.
     """
     try:
-        return loads(Path(path).read_bytes(), name=str(path), sha256=sha256, prepare=prepare)
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
+    with _keeping(compiled):
+        return loads(data, name=str(path), sha256=sha256, prepare=prepare)
 
 
 def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None, prepare: bool = True) -> Artefact:
@@ -211,6 +221,27 @@ def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None,
         weights = [stored[str(index)] for index in range(len(manifest["parameters"]))]
     made = Artefact(manifest, {entry: members[entry] for entry in ENTRIES}, weights)
     return made.prepare() if prepare and not isinstance(made.batch, str) else made
+
+
+@contextmanager
+def _keeping(folder: str | os.PathLike | None) -> Iterator[None]:
+    """Have JAX look for compiled code in a folder, and leave it there, for as long as this lasts."""
+    if folder is None:
+        yield
+        return
+    from jax.experimental.compilation_cache import compilation_cache
+
+    options = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in options}
+    try:
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # JAX looks at the options once
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 def unpack(data: bytes, name: str = "the artefact") -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -53,7 +53,7 @@ class Signal:
             object.__setattr__(self, name, value)
 
     def read(self, value: Any) -> tuple[np.ndarray | None, str | None]:
-        """A value as an array of this signal, or None and what is wrong with it; whatever the value is, nothing is raised."""
+        """A value as an array of this signal, or None and what is wrong with it; nothing is raised, whatever it is."""
         if value is None:
             return None, MISSING
         try:
