@@ -107,12 +107,12 @@ class Artefact:
             raise ArtefactError("the artefact leaves the number of observations open: say how many, prepare(batch=...)")
         return (batch,)
 
-    def begin(self, observation: Any, seed: int = 0) -> list[jax.Array]:
+    def begin(self, observation: Any, seed: int | np.ndarray = 0) -> list[jax.Array]:
         """Start a control loop.
 
         Args:
             observation: Shaped as the manifest says, with a batch axis in front where it has one.
-            seed: Of all randomness in the loop.
+            seed: Of all randomness in the loop; or the words of a key, `[2]`, behind a batch axis where there is one.
 
         Returns:
             The memory to give to the first `decide`.
@@ -121,7 +121,8 @@ class Artefact:
             ArtefactError: If the observation has another shape or holds no numbers.
         """
         seen = self._fitting(observation)
-        return self._begin(self._weights, seen, self.keys(seed, len(seen) if self.batch is not None else None))
+        key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
+        return self._begin(self._weights, seen, key)
 
     def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
         """Randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ from one loop to the next."""

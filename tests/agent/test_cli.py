@@ -7,11 +7,8 @@ import sys
 
 import imageio.v3 as imageio
 import imageio_ffmpeg
-import numpy as np
 import pytest
 
-from mpc import runtime
-from mpc.agent import Agent
 from mpc.agent.cli import main
 
 
@@ -72,22 +69,3 @@ def test_the_doctor_reports(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["problems"] == [] and found["versions"]["jax"][0].isdigit()
     assert "small loops hoisted" in found
-
-
-def test_a_run_is_exported_and_decides_as_the_agent_does(run, tmp_path, capsys):
-    folder, *_ = run
-    out, seen = tmp_path / "pendulum.craik", np.array([0.5, -0.3, 1.0], np.float32)
-    names = '{"names": ["cos", "sin", "speed"], "units": ["", "", "rad/s"]}'
-    assert main(["export", str(folder), "--out", str(out), "--observed", names, "--period", "0.05", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["bytes"] - report["files"]["weights.npz"]["size"] < 1 << 20
-    artefact, agent = runtime.load(out), Agent.load(folder / "checkpoint")
-    memory, state = artefact.begin(seen, seed=agent.seed), None
-    for _ in range(3):
-        decision = artefact.decide(seen, memory)
-        action, state = agent.predict(seen, state=state)
-        np.testing.assert_allclose(decision.action, action, atol=1e-5)
-        memory, seen = decision.memory, seen * np.float32(0.9)
-    assert artefact.observation.names == ["cos", "sin", "speed"] and artefact.observation.high[2] == 8.0
-    assert main(["export", str(folder), "--out", str(out), "--observed", "[1]"]) == 2
-    assert "--observed" in capsys.readouterr().err
