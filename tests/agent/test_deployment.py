@@ -10,7 +10,7 @@ from mpc import runtime
 from mpc.agent import Agent, Settings
 from mpc.agent.cli import main
 
-SMALL = Settings(horizon=4, starts=2, first_starts=2, iterations=1, first_iterations=1, hidden=8, members=1, capacity=100)
+SMALL = Settings(horizon=4, starts=2, first_starts=2, iterations=1, first_iterations=1, hidden=8, members=2, capacity=100)
 
 
 @pytest.mark.usefixtures("compiled_quickly")
