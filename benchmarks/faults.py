@@ -1,7 +1,8 @@
 """Everything that can go wrong on a robot, a million ticks long: no exception, no unsafe action, no growing memory.
 
 `python -m benchmarks.faults` drives a cart with `mpc.realtime.RealTime` in simulated time while sensors, the planner, the
-clock and the actor fail, several times a second; it writes `benchmarks/results/faults.json` and exits with 1 if a bar is missed.
+clock and the actor fail, several times a second; it writes `benchmarks/results/faults.json` and exits with 1 if a bar is
+missed.
 """
 
 import json
@@ -22,7 +23,7 @@ import mpc
 from mpc import runtime
 from mpc.realtime import RealTime
 from mpc.runtime import Artefact
-from mpc.workers import Inline, Job, Result
+from mpc.workers import Inline, Job
 
 PERIOD, RATE, JERK, LOW, HIGH = 0.02, 0.3, 0.1, -1.0, 1.0
 SENSOR = ("nan", "inf", "drop", "delay", "duplicate", "range", "shape", "text", "future")
@@ -173,7 +174,7 @@ def campaign(artefact: Artefact, ticks: int, share: float, seed: int) -> dict[st
         seed: Of the faults.
 
     Returns:
-        Counts of exceptions and unsafe actions, memory growth from a tenth of the way on, the faults injected, and the health.
+        Exceptions, unsafe actions, memory growth in bytes from a tenth of the way on, the faults injected, and the health.
     """
     world = World(seed, share)
     made: list[Failing] = []

@@ -14,7 +14,15 @@ SOURCES: tuple[str, ...] = ("fresh", "shifted", "actor", "safe")
 MARKS = (50, 95, 99, 99.9)
 
 ROW = np.dtype(
-    [("time", "f8"), ("period", "f4"), ("plan_seconds", "f4"), ("age", "f4"), ("tick_seconds", "f4"), ("source", "u1"), ("faults", "u2")]
+    [
+        ("time", "f8"),
+        ("period", "f4"),
+        ("plan_seconds", "f4"),
+        ("age", "f4"),
+        ("tick_seconds", "f4"),
+        ("source", "u1"),
+        ("faults", "u2"),
+    ]
 )
 
 

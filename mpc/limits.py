@@ -11,8 +11,8 @@ class Limits:
 
         low ≤ u[k] ≤ high,     |v[k]| ≤ rate,     |v[k] - v[k-1]| ≤ jerk,     v[k] = u[k] - u[k-1]
 
-    An action at distance d of a bound may approach it by `v ≤ max(min(d, jerk), sqrt(2 jerk d) - jerk / 2)` only, the fastest
-    from which braking by `jerk` a tick, `v, v - jerk, v - 2 jerk, …`, still ends before the bound: so that the three never
+    An action at distance d of a bound may approach it by `v ≤ max(min(d, jerk), sqrt(2 jerk d) - jerk / 2)` only, from
+    which braking by `jerk` a tick, `v, v - jerk, v - 2 jerk, …`, still ends before the bound: so that the three never
     ask for different things. In float64; rounding to the action's own type adds at most half a unit in the last place.
 
     Args:

@@ -108,6 +108,7 @@ class RealTime:
     def close(self) -> None:
         """Stop planning; ticks go on to return the safe action."""
         self._closed = True
+        self._plans.clear()
         self._worker.close()
 
     def _begun(self) -> Any:
@@ -194,6 +195,8 @@ class RealTime:
 
     def _choose(self, seen: Seen | None, now: float) -> tuple[str, np.ndarray]:
         """Where the action comes from: fresh plan, last plan, actor, safe action."""
+        if self._closed:
+            return "safe", self._safe
         self._watch()
         self._take(self._worker.collect())
         if seen is not None and self.deadline > 0:
@@ -237,7 +240,7 @@ class RealTime:
         """Begin anew with a planner that died, or has hung for longer than its plans could matter."""
         alive = self._worker.alive()
         hangs = self._hung < PATIENCE and self._worker.busy() > self.trust * self.period
-        if self._closed or (alive and not hangs):
+        if alive and not hangs:
             return
         self.health.count("planner hung" if alive else "planner died")
         self._hung += alive

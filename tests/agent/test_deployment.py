@@ -30,7 +30,7 @@ def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(tmp_path, capsys
         action, state = agent.predict(seen, state=state)
         np.testing.assert_allclose(decision.action, action, atol=1e-6)
         memory, seen = decision.memory, seen * np.float32(0.9)
-    assert artefact.observation.names == ["cos", "sin", "speed"] and artefact.observation.high[2] == 8.0
+    assert artefact.observation.names == ["cos", "sin", "speed"] and np.ravel(artefact.observation.high)[2] == 8.0
     assert artefact.manifest["about"]["env"] == "Pendulum-v1" and artefact.period == 0.05
     assert main([*arguments, "--observed", "[1]"]) == 2
     assert "--observed" in capsys.readouterr().err
