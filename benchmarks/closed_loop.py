@@ -59,7 +59,7 @@ def pendulum(period: float) -> tuple[Artefact, Plant, np.ndarray]:
 
 
 def latent(period: float, checkpoint: Path | None) -> tuple[Artefact, Plant, np.ndarray]:
-    """Swing a pendulum up through an ensemble of five latent MLPs, 20 steps ahead; the plant is Pendulum-v1, faster than real.
+    """Swing a pendulum up through an ensemble of five latent MLPs, 20 steps ahead; the plant runs faster than a real one.
 
     Args:
         period: Seconds between two ticks, which the plant believes to be 0.05.
@@ -73,9 +73,7 @@ def latent(period: float, checkpoint: Path | None) -> tuple[Artefact, Plant, np.
     small = Agent("Pendulum-v1", settings=replace(agent.settings, horizon=20, starts=2, iterations=3, first_starts=8))
     small.training, small.practice = agent.training, agent.practice
     seen = {"low": [-1.01, -1.01, -9.0], "high": [1.01, 1.01, 9.0]}
-    data = mpc.export(
-        small.policy, small.params, np.zeros(3), observed=seen, period=period, delay=2, platforms=("cpu",)
-    )
+    data = mpc.export(small.policy, small.params, np.zeros(3), observed=seen, period=period, delay=2, platforms=("cpu",))
     state = [np.array([np.pi, 0.0], np.float32)]
 
     def plant(_: np.ndarray, action: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """How long a decision takes: on one core, compilation apart, beside the bar it is held against.
 
 `python -m benchmarks.latency` learns Pendulum-v1 for 400 steps (or loads `--checkpoint`), then times decisions on a single
-core and writes `benchmarks/results/latency-<env>.json`, `.csv` and `.png`. With `--loop` it times a whole control loop against
-the wall clock instead: `--loop latent --hertz 100 --seconds 60`, or `--loop pendulum --hertz 500`.
+core and writes `benchmarks/results/latency-<env>.json`, `.csv` and `.png`. With `--loop` it times a whole control loop
+against the wall clock instead: `--loop latent --hertz 100 --seconds 60`, or `--loop pendulum --hertz 500`.
 """
 
 import csv

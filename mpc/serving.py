@@ -4,8 +4,8 @@
     reply    {"ok": True, "action": floats, "plan": floats, "status": text, "seconds": number}
              {"ok": False, "error": text}
 
-Messages are msgpack. Floats are a list, or bytes of little-endian float32, and are sent as the latter; their shapes are in the
-manifest, which "about" asks for. Every loop has a memory of its own, so that several robots may ask the same server.
+Messages are msgpack. Floats are a list, or bytes of little-endian float32, and are sent as the latter; their shapes are in
+the manifest, which "about" asks for. Every loop has a memory of its own, so that several robots may ask the same server.
 """
 
 import threading
@@ -181,7 +181,11 @@ class Client:
         self._socket.setsockopt(self._zmq.RCVTIMEO, round(1e3 * timeout))
         self._socket.connect(address)
         self._loop, self._address = loop, address
-        self.manifest: dict[str, Any] = self._ask({"do": "about"})["about"]
+        try:
+            self.manifest: dict[str, Any] = self._ask({"do": "about"})["about"]
+        except BaseException:
+            self._context.destroy()
+            raise
         signal = self.manifest["action"]
         self._kind, self._shape = np.dtype(signal["dtype"]).newbyteorder("<"), tuple(signal["shape"])
 
@@ -189,6 +193,10 @@ class Client:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
         self._context.destroy()
 
     def act(self, observation: Any) -> Answer:

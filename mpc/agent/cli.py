@@ -1,4 +1,4 @@
-"""The command line: `craik demo`, `craik collect`, `craik learn`, `craik plan`, `craik export`, `craik doctor`."""
+"""The command line: `craik demo`, `collect`, `learn`, `plan`, `export`, `serve` and `doctor`."""
 
 import json
 import os
@@ -100,6 +100,7 @@ Command = (
     | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[deployment.Export, tyro.conf.subcommand("export")]
+    | Annotated[deployment.Serve, tyro.conf.subcommand("serve")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -233,6 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         Learn: learn,
         Plan: plan,
         deployment.Export: deployment.export,
+        deployment.Serve: deployment.serve,
         Doctor: doctor,
     }
     try:

@@ -1,4 +1,4 @@
-"""`craik export`: what was learnt leaves for a robot."""
+"""`craik export` and `craik serve`: what was learnt leaves for a robot."""
 
 import time
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from mpc.agent import gym_spaces
 from mpc.agent.agent import Agent
 from mpc.agent.common import Common, mapping, say
 from mpc.agent.goals import commands as goals
+from mpc.serving import LOOPBACK, Server, ServingError
 
 
 @dataclass
@@ -41,6 +42,23 @@ class Export(Common):
     """Observations side by side: a number, or a name, b, for any number; one at a time unless told."""
     platforms: tuple[str, ...] = ("cpu", "cuda")
     """What it is to run on."""
+
+
+@dataclass
+class Serve(Common):
+    """Answer observations with actions, over ZeroMQ, until Ctrl-C.
+
+    Example: craik serve pendulum.craik --bind tcp://127.0.0.1:5577
+    """
+
+    artefact: tyro.conf.Positional[Path] = Path("planner.craik")
+    """What `craik export` wrote."""
+    bind: str = LOOPBACK
+    """Where to listen. There is no password: give other machines access only on a network that is your own."""
+    sha256: str | None = None
+    """Of the artefact, where it is known from elsewhere."""
+    compiled: Path | None = None
+    """A folder to keep machine code in, so that the next start need not compile."""
 
 
 def checkpoint_of(folder: Path) -> Path:
@@ -80,3 +98,20 @@ def export(options: Export) -> dict[str, Any]:
     tell(f"wrote {options.out}: {len(data) / 1024:.0f} KiB, {files['weights.npz']['size'] / 1024:.0f} of them weights")
     tell("load it with: mpc.runtime.load, or serve it with: craik serve")
     return {"out": str(options.out), "bytes": len(data), "seconds": seconds, "files": files}
+
+
+def serve(options: Serve) -> dict[str, Any]:
+    """Load, listen, answer."""
+    tell = say(options)
+    artefact = runtime.load(options.artefact, sha256=options.sha256, compiled=options.compiled)
+    try:
+        server = Server(artefact, options.bind)
+    except ServingError as error:
+        raise ValueError(str(error)) from error
+    tell(f"{options.artefact} answers at {server.address}")
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        tell("")
+    tell(f"answered {server.answered} requests, refused {server.refused}")
+    return {"address": server.address, "answered": server.answered, "refused": server.refused}

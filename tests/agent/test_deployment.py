@@ -34,3 +34,9 @@ def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(tmp_path, capsys
     assert artefact.manifest["about"]["env"] == "Pendulum-v1" and artefact.period == 0.05
     assert main([*arguments, "--observed", "[1]"]) == 2
     assert "--observed" in capsys.readouterr().err
+
+
+def test_a_foreign_file_is_not_served(tmp_path, capsys):
+    (tmp_path / "foreign.craik").write_bytes(b"something else")
+    assert main(["serve", str(tmp_path / "foreign.craik"), "--quiet"]) == 2
+    assert "not an artefact" in capsys.readouterr().err

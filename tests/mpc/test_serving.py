@@ -59,7 +59,9 @@ def test_whatever_comes_is_answered(server):
     socket.setsockopt(zmq.RCVTIMEO, 20_000)
     socket.connect(server.address)
     foreign = [{"craik": 2}, {"do": "act"}, [1], "text", 7, None, {"craik": 1}, {"craik": 1, "do": ["act"]}]
-    foreign += [{"craik": 1, "do": "act", "observation": x} for x in (None, {}, "no", [], [1], [[1, 2]], ["a", "b"], b"123", [{}, 1])]
+    foreign += [
+        {"craik": 1, "do": "act", "observation": x} for x in (None, {}, "no", [], [1], [[1, 2]], ["a", "b"], b"123", [{}, 1])
+    ]
     foreign += [{"craik": 1, "do": "act", "observation": [0, 0], "loop": x} for x in (1, "x" * 1000)]
     messages = [msgpack.packb(x) for x in foreign]
     messages += [b"", b"\xc1", good[:-1], good + b"\x00", b"\x00" * 70_000, b"\xdf\xff\xff\xff\xff", b"\x81" * 60_000]
