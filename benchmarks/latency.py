@@ -1,7 +1,8 @@
 """How long a decision takes: on one core, compilation apart, beside the bar it is held against.
 
 `python -m benchmarks.latency` learns Pendulum-v1 for 400 steps (or loads `--checkpoint`), then times decisions on a single
-core and writes `benchmarks/results/latency-<env>.json`, `.csv` and `.png`.
+core and writes `benchmarks/results/latency-<env>.json`, `.csv` and `.png`. With `--loop` it times a whole control loop
+against the wall clock instead: `--loop latent --hertz 100 --seconds 60`, or `--loop pendulum --hertz 500`.
 """
 
 import csv
@@ -11,6 +12,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import tyro
 
@@ -31,6 +33,14 @@ class Options:
     """How many to time."""
     core: int = 0
     """The one core everything runs on; -1 for all there are."""
+    loop: Literal["latent", "pendulum"] | None = None
+    """Time a control loop instead: through learnt latent MLPs, or through the equation of a pendulum."""
+    hertz: float = 100.0
+    """Ticks of the loop per second."""
+    seconds: float = 60.0
+    """How long the loop runs."""
+    busy: int | None = None
+    """Another core to keep busy meanwhile."""
     out: Path = RESULTS
     """Where the figures go."""
 
@@ -52,28 +62,67 @@ def pin(core: int) -> None:
 
 
 def main() -> None:
-    """Time decisions, write them down, draw them."""
+    """Time decisions or a loop, write the figures down, draw them."""
     options = tyro.cli(Options, description=__doc__)
     pin(options.core)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.loop is None:
+        decisions(options)
+    else:
+        closed_loop(options)
+
+
+def closed_loop(options: Options) -> None:
+    """Time a control loop."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from benchmarks.closed_loop import measure
+
+    summary, times, loop = measure(options.loop or "", options.hertz, options.seconds, options.busy, options.checkpoint)
+    stem = options.out / f"loop-{options.loop}-{options.hertz:g}"
+    loop.health.write(f"{stem}.csv")
+    header = told(options) | {"hertz": options.hertz, "seconds": options.seconds, "busy": options.busy}
+    Path(f"{stem}.json").write_text(json.dumps(header | {"milliseconds": summary}, indent=1) + "\n")
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axis = figure.add_subplot()
+    for column, label, colour in ((0, "tick begins", "#30638e"), (1, "action is out", "#d1495b")):
+        late = np.sort(1e3 * np.maximum(times[:, column], 1e-6))
+        axis.loglog(late, 1 - np.arange(len(late)) / len(late), label=label, color=colour)
+    axis.axvline(1e3 / options.hertz, color="black", linestyle=":", label="the next tick is due")
+    axis.set(xlabel="milliseconds after a tick is due", ylabel="share of ticks later than this", title=stem.name)
+    axis.legend()
+    figure.savefig(f"{stem}.png", dpi=110)
+    print(json.dumps(summary))
+
+
+def told(options: Options) -> dict[str, Any]:
+    """What a results file says about how it came to be."""
+    from world_models.checkpoint import versions
+
+    return {
+        "command": "python -m benchmarks.latency " + " ".join(sys.argv[1:]),
+        "machine": platform.machine(),
+        "cores": os.cpu_count() if options.core < 0 else 1,
+        "packages": versions(("craik", "jax", "flax", "gymnasium", "numpy")),
+    }
+
+
+def decisions(options: Options) -> None:
+    """Time an agent's decisions."""
     import numpy as np
     from matplotlib.figure import Figure
 
     from mpc.agent import Agent
     from mpc.agent.evaluation import decision_times
-    from world_models.checkpoint import versions
 
     if options.checkpoint is None:
         agent = Agent(options.env, seed=0).learn(options.steps, progress_bar=False)
     else:
         agent = Agent.load(options.checkpoint)
     summary, times = decision_times(agent, options.env, 0, options.decisions)
-    options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"latency-{options.env}"
-    header = {
-        "command": "python -m benchmarks.latency " + " ".join(sys.argv[1:]),
-        "machine": platform.machine(),
-        "cores": os.cpu_count() if options.core < 0 else 1,
-        "packages": versions(("craik", "jax", "flax", "gymnasium", "numpy")),
+    header = told(options) | {
         "decisions": options.decisions,
         "settings": agent.settings.asdict(),
         "milliseconds": summary,

@@ -21,7 +21,7 @@ from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
 from mpc.planners.multistart import propose, side_by_side
 from world_models import checkpoint, data, jepa, trainer
-from world_models.base import Imagined, WorldModel
+from world_models.base import Imagined, WorldModel, perceived
 from world_models.diagnostics import effective_rank
 
 PyTree = Any
@@ -95,23 +95,37 @@ class Agent:
         self._practised_since = 0
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
         self.planner = objective.planner(self.model, self.space, settings, self._minds, cost)
+        self.policy = self._policy()
         self._compile()
 
-    def _compile(self) -> None:
+    def _policy(self) -> mpc.Policy:
         s, plan, model = self.settings, self.planner, self.model
         wide = objective.planner(model, self.space, replace(s, starts=s.first_starts), self._minds, self.cost)
 
-        def first(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
+        def begin(params: PyTree, state: Imagined, key: jax.Array) -> loops.Loop:
             # an episode's first decision searches widely for the basin that later ones stay in
-            state = model.encode(params["model"], observation)
             found = mpc.solve(wide, params, state, key, s.first_iterations)
             return loops.begin(plan, params, state, key, found.actions)
 
-        def next_(params: PyTree, observation: jax.Array, loop: loops.Loop):
-            state = model.encode(params["model"], observation)
+        def decide(params: PyTree, state: Imagined, loop: loops.Loop):
             reaction = objective.react(plan.problem, self._minds, params, state)
             loop = loop._replace(planner=propose(loop.planner, reaction))
-            loop, made, action = loops.decide(plan, params, state, loop, s.iterations)
+            return loops.decide(plan, params, state, loop, s.iterations)
+
+        def advance(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
+            # what is lost or doubted before the plan begins is none of its doing
+            return perceived(plan.problem.dynamics(params, state, self.space.embed(action)).latent)
+
+        return mpc.Policy(plan, lambda params, seen: model.encode(params["model"], seen), begin, decide, advance)
+
+    def _compile(self) -> None:
+        plan, model, decisions = self.planner, self.model, self.policy
+
+        def first(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
+            return decisions.begin(params, decisions.observe(params, observation), key)
+
+        def next_(params: PyTree, observation: jax.Array, loop: loops.Loop):
+            loop, made, action = decisions.decide(params, decisions.observe(params, observation), loop)
             return loop, made.status, action
 
         def imagined(params: PyTree, observation: jax.Array, actions: jax.Array):

@@ -1,4 +1,4 @@
-"""The command line: `craik demo`, `craik collect`, `craik learn`, `craik plan`, `craik doctor`."""
+"""The command line: `craik demo`, `collect`, `learn`, `plan`, `export`, `serve` and `doctor`."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import gymnasium
 import tyro
 
 import mpc
-from mpc.agent import gym_spaces, pictures
+from mpc.agent import deployment, gym_spaces, pictures
 from mpc.agent.agent import Agent
 from mpc.agent.common import Common, say
 from mpc.agent.doctor import examine, ours
@@ -99,6 +99,8 @@ Command = (
     | Annotated[goals.Collect, tyro.conf.subcommand("collect")]
     | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[deployment.Export, tyro.conf.subcommand("export")]
+    | Annotated[deployment.Serve, tyro.conf.subcommand("serve")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -182,8 +184,7 @@ def score(agent: Agent, env: str, seed: int, episodes: int, tell: Callable[[str]
 
 def plan(options: Plan) -> dict[str, Any]:
     """Score a checkpoint."""
-    inner = options.checkpoint / "checkpoint"
-    path = inner if inner.is_dir() else options.checkpoint
+    path = deployment.checkpoint_of(options.checkpoint)
     if goals.is_goal_run(path):
         return goals.plan(options, path)
     if options.goal is not None:
@@ -232,6 +233,8 @@ def main(argv: list[str] | None = None) -> int:
         goals.Collect: goals.gather,
         Learn: learn,
         Plan: plan,
+        deployment.Export: deployment.export,
+        deployment.Serve: deployment.serve,
         Doctor: doctor,
     }
     try:

@@ -1,0 +1,163 @@
+"""A control loop against the wall clock: when its ticks begin, when its actions are out, and what they were taken from."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import mpc
+from benchmarks.faults import resident
+from mpc import runtime
+from mpc.realtime import RealTime
+from mpc.runtime import Artefact
+
+MARKS = (50, 95, 99, 99.9)
+Plant = Callable[[np.ndarray, np.ndarray], np.ndarray]
+HOG = "import os, sys\nos.nice(19)\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+
+
+def pendulum(period: float) -> tuple[Artefact, Plant, np.ndarray]:
+    """Hold a pendulum upright, pushed around by noise, by its known equation; half of the torque that holds it horizontally.
+
+        θ'' = 15 sin θ + 3 u,  |u| ≤ 2.5 N m;   H = 100 steps;   cost θ² + 0.01 ω² + 0.001 u², at the end 100 θ² + 10 ω²
+
+    Args:
+        period: Seconds between two ticks, and of a step.
+
+    Returns:
+        The planner, the pendulum with its noise, and where it starts.
+    """
+    drawn = np.random.default_rng(0)
+
+    def moved(xp: Any, state: Any, action: Any) -> Any:
+        speed = state[1] + period * (15.0 * xp.sin(state[0]) + 3.0 * action[0])
+        return xp.stack([state[0] + period * speed, speed])
+
+    problem = mpc.Problem(
+        lambda params, state, action: moved(jnp, state, action),
+        lambda params, state, action, t: state[0] ** 2 + 0.01 * state[1] ** 2 + 0.001 * action @ action,
+        lambda params, state: 100.0 * state[0] ** 2 + 10.0 * state[1] ** 2,
+        horizon=100,
+        action_space=mpc.Box([-2.5], [2.5]),
+    )
+    seen = {"names": ["angle", "speed"], "units": ["rad", "rad/s"], "low": [-10.0, -50.0], "high": [10.0, 50.0]}
+    decisions = mpc.policy(mpc.ilqr(problem), iterations=1)
+    data = mpc.export(decisions, None, np.zeros(2), observed=seen, period=period, delay=2, platforms=("cpu",))
+
+    def plant(state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        return moved(np, state, action) + drawn.normal(0.0, 0.01, 2) * [0.0, 1.0]
+
+    return runtime.loads(data), plant, np.array([0.1, 0.0])
+
+
+def latent(period: float, checkpoint: Path | None) -> tuple[Artefact, Plant, np.ndarray]:
+    """Swing a pendulum up through an ensemble of five latent MLPs, 20 steps ahead; the plant runs faster than a real one.
+
+    Args:
+        period: Seconds between two ticks, which the plant believes to be 0.05.
+        checkpoint: Of an agent that learnt Pendulum-v1; None takes one that learnt nothing, which is as slow.
+    """
+    from envs import pendulum as task
+    from mpc.agent import Agent, Settings
+
+    few = Settings(horizon=20, starts=2, iterations=3, first_starts=8)
+    agent = Agent("Pendulum-v1", settings=few) if checkpoint is None else Agent.load(checkpoint)
+    small = Agent("Pendulum-v1", settings=replace(agent.settings, horizon=20, starts=2, iterations=3, first_starts=8))
+    small.training, small.practice = agent.training, agent.practice
+    seen = {"low": [-1.01, -1.01, -9.0], "high": [1.01, 1.01, 9.0]}
+    data = mpc.export(small.policy, small.params, np.zeros(3), observed=seen, period=period, delay=2, platforms=("cpu",))
+    state = [np.array([np.pi, 0.0], np.float32)]
+
+    def plant(_: np.ndarray, action: np.ndarray) -> np.ndarray:
+        angle, speed = state[0]
+        speed = np.clip(speed + 0.05 * (15.0 * np.sin(angle) + 3.0 * float(action[0])), -task.MAX_SPEED, task.MAX_SPEED)
+        state[0] = np.array([angle + 0.05 * speed, speed])
+        return np.array([np.cos(state[0][0]), np.sin(state[0][0]), speed])
+
+    return runtime.loads(data), plant, np.array([-1.0, 0.0, 0.0])
+
+
+@contextmanager
+def loaded(core: int | None):
+    """Keep another core busy meanwhile, with a process that gives way to everyone."""
+    hog = None if core is None else subprocess.Popen([sys.executable, "-c", HOG, str(core)])
+    try:
+        yield
+    finally:
+        if hog is not None:
+            hog.kill()
+            hog.wait()
+
+
+def marks(seconds: np.ndarray) -> dict[str, float]:
+    """Percentiles in milliseconds."""
+    found = {f"p{mark:g}": float(np.percentile(seconds, mark)) for mark in MARKS} | {"max": float(seconds.max())}
+    return {name: round(1e3 * value, 4) for name, value in found.items()}
+
+
+def drive(loop: RealTime, plant: Plant, seen: np.ndarray, seconds: float) -> tuple[dict[str, Any], np.ndarray]:
+    """Tick by the wall clock.
+
+    Args:
+        loop: Whose clock is `time.monotonic`.
+        plant: `(observation, action) -> observation`, one period later.
+        seen: The first observation.
+        seconds: How long.
+
+    Returns:
+        The summary, and `[ticks, 2]`: seconds from when a tick was due until it began, and until its action was out.
+    """
+    ticks, period = round(seconds / loop.period), loop.period
+    times, away, memory = np.zeros((ticks, 2)), np.zeros(ticks), resident()
+    begun = time.monotonic() + 10 * period
+    for tick in range(ticks):
+        due = begun + tick * period
+        time.sleep(max(0.0, due - time.monotonic()))
+        now = time.monotonic()
+        action = loop.tick(seen, now)
+        times[tick] = now - due, time.monotonic() - due
+        seen = plant(seen, action)
+        away[tick] = abs(float(seen[0]))
+    starts = times[:, 0] + period * np.arange(ticks)
+    summary = {
+        "ticks": ticks,
+        "begun_late": marks(times[:, 0]),
+        "action_out": marks(times[:, 1]),
+        "period": marks(np.diff(starts)),
+        "deadline_misses": int((times[:, 1] > period).sum()),
+        "memory_growth": resident() - memory,
+        "mean_abs_first_coordinate": float(away[ticks // 2 :].mean()),
+        "health": loop.health.summary(),
+    }
+    return summary, times
+
+
+def measure(
+    kind: str, hertz: float, seconds: float, busy: int | None, checkpoint: Path | None
+) -> tuple[dict[str, Any], np.ndarray, RealTime]:
+    """A closed loop of a kind, warmed up, then timed.
+
+    Args:
+        kind: "pendulum" or "latent".
+        hertz: Ticks per second.
+        seconds: How long.
+        busy: Another core to keep busy, or None.
+        checkpoint: For "latent".
+    """
+    period = 1.0 / hertz
+    artefact, plant, seen = pendulum(period) if kind == "pendulum" else latent(period, checkpoint)
+    with loaded(busy), RealTime(artefact, safe=[0.0], capacity=1 << 17) as loop:
+        drive(loop, plant, seen, 0.5)
+        fresh = RealTime(artefact, safe=[0.0], capacity=1 << 17)
+        with fresh:
+            before = os.getloadavg()
+            summary, times = drive(fresh, plant, seen, seconds)
+    return summary | {"load_average_before_and_after": [before[0], os.getloadavg()[0]]}, times, fresh

@@ -1,0 +1,75 @@
+"""What asking a server costs beside deciding: `python -m benchmarks.serving` times round trips over the loopback.
+
+It serves the cart of `benchmarks.faults` from a process of its own and writes `benchmarks/results/serving.json`.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks.closed_loop import marks
+
+
+@dataclass
+class Options:
+    """How often to ask."""
+
+    requests: int = 5000
+    """Round trips to time."""
+    out: Path = Path(__file__).parent / "results" / "serving.json"
+    """Where the figures go."""
+
+
+def _serve(addresses: Any) -> None:
+    from benchmarks.faults import cart
+    from mpc.serving import Server
+
+    server = Server(cart(), "tcp://127.0.0.1:*")
+    addresses.put(server.address)
+    server.run()
+
+
+def main() -> None:
+    """Ask, time, write down."""
+    from mpc.serving import Client
+    from world_models.checkpoint import versions
+
+    options = tyro.cli(Options, description=__doc__)
+    spawn = multiprocessing.get_context("spawn")
+    addresses = spawn.Queue()
+    process = spawn.Process(target=_serve, args=(addresses,), daemon=True)
+    process.start()
+    trips, plans = np.zeros(options.requests), np.zeros(options.requests)
+    with Client(addresses.get(timeout=120), timeout=10.0) as client:
+        for _ in range(100):
+            client.act([0.5, 0.0])
+        for index in range(options.requests):
+            begun = time.perf_counter()
+            answer = client.act([0.5, 0.0])
+            trips[index], plans[index] = time.perf_counter() - begun, answer.seconds
+    process.terminate()
+    process.join()
+    report = {
+        "command": "python -m benchmarks.serving " + " ".join(sys.argv[1:]),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg()[0],
+        "packages": versions(("craik", "jax", "numpy", "pyzmq", "msgpack")),
+        "requests": options.requests,
+        "milliseconds": {"round_trip": marks(trips), "plan": marks(plans), "beside_the_plan": marks(trips - plans)},
+    }
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report["milliseconds"]))
+
+
+if __name__ == "__main__":
+    main()

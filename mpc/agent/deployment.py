@@ -1,0 +1,117 @@
+"""`craik export` and `craik serve`: what was learnt leaves for a robot."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tyro
+
+import mpc
+from mpc import runtime
+from mpc.agent import gym_spaces
+from mpc.agent.agent import Agent
+from mpc.agent.common import Common, mapping, say
+from mpc.agent.goals import commands as goals
+from mpc.serving import LOOPBACK, Server, ServingError
+
+
+@dataclass
+class Export(Common):
+    """Write an agent's planner, its model and its cost as one file that runs without the rest of craik.
+
+    Example: craik export runs/demo --out pendulum.craik --period 0.05
+    --observed '{"names": ["cos", "sin", "speed"], "units": ["", "", "rad/s"]}'
+    """
+
+    checkpoint: tyro.conf.Positional[Path] = Path("runs/demo")
+    """A run's folder, or its checkpoint folder."""
+    out: Path = Path("planner.craik")
+    """The file to write."""
+    observed: str = "{}"
+    """Names, units, low and high of an observation's numbers, as JSON; bounds are the environment's unless told."""
+    acted: str = "{}"
+    """Names and units of an action's numbers, as JSON."""
+    period: float | None = None
+    """Seconds of one step of the environment."""
+    delay: int = 0
+    """Steps between an observation and the action planned from it that may be made up for."""
+    batch: str | None = None
+    """Observations side by side: a number, or a name, b, for any number; one at a time unless told."""
+    platforms: tuple[str, ...] = ("cpu", "cuda")
+    """What it is to run on."""
+
+
+@dataclass
+class Serve(Common):
+    """Answer observations with actions, over ZeroMQ, until Ctrl-C.
+
+    Example: craik serve pendulum.craik --bind tcp://127.0.0.1:5577
+    """
+
+    artefact: tyro.conf.Positional[Path] = Path("planner.craik")
+    """What `craik export` wrote."""
+    bind: str = LOOPBACK
+    """Where to listen. There is no password: give other machines access only on a network that is your own."""
+    sha256: str | None = None
+    """Of the artefact, where it is known from elsewhere."""
+    compiled: Path | None = None
+    """A folder to keep machine code in, so that the next start need not compile."""
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """The folder of checkpoints of a run, where a run's folder is given."""
+    inner = folder / "checkpoint"
+    return inner if inner.is_dir() else folder
+
+
+def export(options: Export) -> dict[str, Any]:
+    """Write the artefact."""
+    path = checkpoint_of(options.checkpoint)
+    if goals.is_goal_run(path):
+        raise ValueError(
+            f"{options.checkpoint} was learnt offline, to go to goals; only agents learnt for rewards are exported"
+        )
+    begun, agent = time.perf_counter(), Agent.load(path)
+    seen = agent.observation_space
+    example = np.zeros(gym_spaces.observation_size(seen), np.float32)
+    bounds = {"low": seen.low.ravel(), "high": seen.high.ravel()} if isinstance(seen, gymnasium.spaces.Box) else {}
+    batch = int(options.batch) if options.batch is not None and options.batch.isdigit() else options.batch
+    data = mpc.export(
+        agent.policy,
+        agent.params,
+        example,
+        options.out,
+        observed=bounds | mapping(options.observed, "--observed"),
+        acted=mapping(options.acted, "--acted"),
+        period=options.period,
+        delay=options.delay,
+        batch=batch,
+        platforms=options.platforms,
+        about={"env": agent.env_id, "timesteps": agent.num_timesteps, "seed": agent.seed},
+    )
+    files = runtime.unpack(data)[0]["files"]
+    seconds = round(time.perf_counter() - begun, 1)
+    tell = say(options)
+    tell(f"wrote {options.out}: {len(data) / 1024:.0f} KiB, {files['weights.npz']['size'] / 1024:.0f} of them weights")
+    tell("load it with: mpc.runtime.load, or serve it with: craik serve")
+    return {"out": str(options.out), "bytes": len(data), "seconds": seconds, "files": files}
+
+
+def serve(options: Serve) -> dict[str, Any]:
+    """Load, listen, answer."""
+    tell = say(options)
+    artefact = runtime.load(options.artefact, sha256=options.sha256, compiled=options.compiled)
+    try:
+        server = Server(artefact, options.bind)
+    except ServingError as error:
+        raise ValueError(str(error)) from error
+    tell(f"{options.artefact} answers at {server.address}")
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        tell("")
+    tell(f"answered {server.answered} requests, refused {server.refused}")
+    return {"address": server.address, "answered": server.answered, "refused": server.refused}

@@ -1,0 +1,288 @@
+"""An exported planner on a robot: one file, checked, compiled and called, with JAX and NumPy alone.
+
+    artefact = runtime.load("planner.craik")
+    memory = artefact.begin(observation)
+    decision = artefact.decide(observation, memory)     # decision.action; decision.memory for the next one
+
+What lies in the file is said in `mpc.export`, which writes it; this module needs nothing of the rest of `mpc`.
+"""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mpc.signals import Signal
+
+FORMAT, FORMAT_VERSION = "craik-artefact", 1
+ENTRIES = ("begin", "decide")
+MEMBERS = (*ENTRIES, "weights.npz")
+LARGEST = 1 << 30  # bytes of a member once unpacked; a file that claims more is no planner
+
+
+class ArtefactError(ValueError):
+    """An artefact that cannot be written or used, and why."""
+
+
+class Decision(NamedTuple):
+    """What was decided.
+
+    `action`: `[...]`, to execute now. `actions`: `[H, ...]`, the whole plan, which begins with it. `cost`: its energy.
+    `status`: by name, as `mpc.Status` has it. `memory`: for the next decision. With a batch, all but the status have a
+    leading axis, and the status is a list.
+    """
+
+    action: np.ndarray
+    actions: np.ndarray
+    cost: np.ndarray
+    status: Any
+    memory: list[jax.Array]
+
+
+class Artefact:
+    """A planner, compiled and ready: `begin` a loop, then `decide` again and again.
+
+    Made by `load`. `manifest` is what the file says of itself; `observation` and `action` are its signals.
+
+    Args:
+        manifest: As `mpc.export` wrote it.
+        programs: The two entry points, serialised.
+        weights: Parameters by number, as the manifest lists them.
+
+    Raises:
+        ArtefactError: If the programs cannot run here, with the reason.
+    """
+
+    def __init__(self, manifest: dict[str, Any], programs: dict[str, bytes], weights: list[np.ndarray]):
+        from jax import export as jax_export
+
+        self.manifest = manifest
+        self.observation, self.action = (Signal.rebuilt(manifest[name]) for name in ("observation", "action"))
+        self.horizon, self.delay, self.period = manifest["horizon"], manifest["delay"], manifest["period"]
+        self.batch: int | str | None = manifest["batch"]
+        self._weights = jax.device_put(weights)
+        self._check_platform()
+        try:
+            exported = {name: jax_export.deserialize(bytearray(programs[name])) for name in ENTRIES}
+        except Exception as error:  # what a foreign version of JAX wrote fails in ways of its own
+            written = manifest["versions"].get("jax")
+            raise ArtefactError(
+                f"the programs, written by JAX {written}, cannot be read by JAX {jax.__version__}: {error}"
+            ) from error
+        self._begin, self._decide = (jax.jit(exported[name].call) for name in ENTRIES)
+        self.exported = exported
+
+    def _check_platform(self) -> None:
+        here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+        if here not in self.manifest["platforms"]:
+            raise ArtefactError(f"the artefact is for {', '.join(self.manifest['platforms'])}; this process runs on {here}")
+
+    def prepare(self, batch: int | None = None) -> "Artefact":
+        """Compile both entry points by running them once, so that no decision has to.
+
+        Args:
+            batch: Observations side by side, where the artefact leaves their number open.
+        """
+        middle = np.where(np.isfinite(self.observation.low), self.observation.low, 0.0)
+        shape = (*self._leading(batch), *self.observation.shape)
+        seen = np.broadcast_to(middle, shape).astype(self.observation.dtype)
+        jax.block_until_ready(self.decide(seen, self.begin(seen)).memory)
+        return self
+
+    def _leading(self, batch: int | None) -> tuple[int, ...]:
+        if self.batch is None:
+            return ()
+        if isinstance(self.batch, int):
+            return (self.batch,)
+        if batch is None:
+            raise ArtefactError("the artefact leaves the number of observations open: say how many, prepare(batch=...)")
+        return (batch,)
+
+    def begin(self, observation: Any, seed: int | np.ndarray = 0) -> list[jax.Array]:
+        """Start a control loop.
+
+        Args:
+            observation: Shaped as the manifest says, with a batch axis in front where it has one.
+            seed: Of all randomness in the loop; or the words of a key, `[2]`, behind a batch axis where there is one.
+
+        Returns:
+            The memory to give to the first `decide`.
+
+        Raises:
+            ArtefactError: If the observation has another shape or holds no numbers.
+        """
+        seen = self._fitting(observation)
+        key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
+        return self._begin(self._weights, seen, key)
+
+    def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
+        """Randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ from one loop to the next."""
+        whole = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
+        if batch is None:
+            return whole
+        return np.asarray(jax.random.key_data(jax.random.split(jax.random.wrap_key_data(jax.numpy.asarray(whole)), batch)))
+
+    def decide(
+        self,
+        observation: Any,
+        memory: list[jax.Array],
+        recent: np.ndarray | None = None,
+        flying: int | None = None,
+        elapsed: int = 1,
+    ) -> Decision:
+        """Make one decision.
+
+        Args:
+            observation: As for `begin`. One that is not finite gives the next action of the last plan that was.
+            memory: As `begin` or the last decision returned it.
+            recent: `[D+1, ...]`, the actions sent last, newest last, for an artefact made for a delay of D steps or for
+                actions of limited rate; NaN where none was sent.
+            flying: How many of them, at most D, act only after what is observed; all D unless told, none without `recent`.
+            elapsed: Steps since the last decision was made.
+
+        Raises:
+            ArtefactError: If the observation or the recent actions have another shape or hold no numbers.
+        """
+        seen = self._fitting(observation)
+        under_way = self.delay if flying is None else flying
+        if recent is None:
+            recent, under_way = self.nothing_sent(len(seen) if self.batch is not None else None), 0
+        if not 0 <= under_way <= self.delay or elapsed < 1:
+            raise ArtefactError(f"flying must be 0 to {self.delay} and elapsed at least 1; got {under_way} and {elapsed}")
+        numbers = np.int32(under_way), np.int32(elapsed)
+        memory, actions, cost, status = self._decide(self._weights, seen, memory, recent, *numbers)
+        actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
+        names = self.manifest["statuses"]
+        if self.batch is None:
+            return Decision(actions[0], actions, cost, names[int(code)], memory)
+        return Decision(actions[:, 0], actions, cost, [names[int(c)] for c in code], memory)
+
+    def nothing_sent(self, batch: int | None = None) -> np.ndarray:
+        """The recent actions of a loop that has not sent any."""
+        kind = np.dtype(self.action.dtype)
+        nothing = np.nan if kind.kind == "f" else self.action.low
+        shape = (self.delay + 1, *self.action.shape) if batch is None else (batch, self.delay + 1, *self.action.shape)
+        return np.broadcast_to(nothing, shape).astype(kind)
+
+    def _fitting(self, observation: Any) -> np.ndarray:
+        try:
+            seen = np.asarray(observation, self.observation.dtype)
+        except (TypeError, ValueError) as error:
+            raise ArtefactError(f"an observation must be numbers; got {type(observation).__name__} ({error})") from error
+        wanted = self.observation.shape
+        shape = seen.shape if self.batch is None else seen.shape[1:]
+        if shape != wanted or (isinstance(self.batch, int) and len(seen) != self.batch):
+            leading = "" if self.batch is None else f" behind a batch axis of {self.batch}"
+            raise ArtefactError(f"an observation must be of shape {list(wanted)}{leading}; got {list(seen.shape)}")
+        return seen
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    sha256: str | None = None,
+    prepare: bool = True,
+    compiled: str | os.PathLike | None = None,
+) -> Artefact:
+    """Read an artefact, check every byte of it, and compile it for this machine.
+
+    Args:
+        path: The file that `mpc.export` or `craik export` wrote.
+        sha256: Of the whole file, where it is known from elsewhere; hashes within the file tell damage, not forgery.
+        prepare: Whether to compile now, where the number of observations is known; else the first calls do.
+        compiled: A folder of this machine's in which machine code is kept, so that later processes start without compiling;
+            None keeps nothing. It is as trustworthy as whoever may write there.
+
+    Raises:
+        ArtefactError: If the file is missing, foreign, damaged, of another format, platform, or not the one expected.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error}") from error
+    with _keeping(compiled):
+        return loads(data, name=str(path), sha256=sha256, prepare=prepare)
+
+
+def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None, prepare: bool = True) -> Artefact:
+    """`load`, of bytes at hand."""
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
+        raise ArtefactError(f"{name} has SHA-256 {hashlib.sha256(data).hexdigest()}, and {sha256} was expected")
+    manifest, members = unpack(data, name)
+    with np.load(io.BytesIO(members["weights.npz"]), allow_pickle=False) as stored:
+        weights = [stored[str(index)] for index in range(len(manifest["parameters"]))]
+    made = Artefact(manifest, {entry: members[entry] for entry in ENTRIES}, weights)
+    return made.prepare() if prepare and not isinstance(made.batch, str) else made
+
+
+@contextmanager
+def _keeping(folder: str | os.PathLike | None) -> Iterator[None]:
+    """Have JAX look for compiled code in a folder, and leave it there, for as long as this lasts."""
+    if folder is None:
+        yield
+        return
+    from jax.experimental.compilation_cache import compilation_cache
+
+    options = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in options}
+    try:
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # JAX looks at the options once
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def unpack(data: bytes, name: str = "the artefact") -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the members of an artefact, once every hash is found right.
+
+    Raises:
+        ArtefactError: If it is foreign, damaged or of another format.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(info.file_size > LARGEST for info in archive.infolist()):
+                raise ArtefactError(f"{name} claims to hold more than {LARGEST} bytes in one member")
+            text = archive.read("manifest.json")
+            manifest = json.loads(text)
+            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+                raise ArtefactError(f"{name} is not an artefact of craik: its manifest was written by something else")
+            if manifest.get("format_version") != FORMAT_VERSION:
+                raise ArtefactError(
+                    f"{name} is in format {manifest.get('format_version')}, and this version of craik reads {FORMAT_VERSION}"
+                )
+            if sealed(manifest) != text:
+                raise ArtefactError(f"{name} is damaged: its manifest is not as it was written")
+            members = {member: archive.read(member) for member in MEMBERS}
+    except (KeyError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError, zlib.error) as error:
+        if isinstance(error, ArtefactError):
+            raise
+        raise ArtefactError(f"{name} is not an artefact of craik, or damaged: {error}") from error
+    for member, content in members.items():
+        if fingerprint(content) != manifest["files"].get(member):
+            raise ArtefactError(f"{name} is damaged: {member} is not as it was written")
+    return manifest, members
+
+
+def fingerprint(content: bytes) -> dict[str, Any]:
+    """Size and SHA-256."""
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def sealed(manifest: dict[str, Any]) -> bytes:
+    """The manifest as bytes, with the digest of the rest inside."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**rest, "sha256": digest}, sort_keys=True, indent=1) + "\n").encode()

@@ -1,0 +1,96 @@
+"""What an observation or an action is made of: shape, names, units and bounds, and what may be wrong with one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+MISSING, FOREIGN, SHAPE, NOT_FINITE, RANGE = "missing", "not numbers", "wrong shape", "not finite", "out of range"
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """One array that goes in or comes out, coordinate by coordinate.
+
+    Args:
+        shape: Of the array.
+        dtype: Of its numbers.
+        names: Of the coordinates, in row-major order; the numbers of the coordinates unless told.
+        units: Of the coordinates; one unit is that of all; "" where nothing is known.
+        low: Least values that make sense; `-inf` where anything does.
+        high: Largest ones.
+
+    Raises:
+        ValueError: If there are more or fewer names, units or bounds than coordinates, or a bound is NaN.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any = np.float32
+    names: Sequence[str] = ()
+    units: Sequence[str] | str = ""
+    low: ArrayLike = -np.inf
+    high: ArrayLike = np.inf
+
+    def __post_init__(self):
+        size = int(np.prod(self.shape))
+        names = list(self.names) or [str(index) for index in range(size)]
+        units = [self.units] * size if isinstance(self.units, str) else list(self.units)
+        for what, given in (("names", names), ("units", units)):
+            if len(given) != size or not all(isinstance(text, str) for text in given):
+                raise ValueError(f"{what} must be {size} texts, one per coordinate of shape {list(self.shape)}; got {given}")
+        bounds = {}
+        for name in ("low", "high"):
+            try:
+                bounds[name] = np.broadcast_to(np.asarray(getattr(self, name), np.float64), self.shape)
+            except ValueError:
+                raise ValueError(f"{name} must fit the shape {list(self.shape)}; got {getattr(self, name)}") from None
+        if not (bounds["low"] <= bounds["high"]).all():
+            raise ValueError(f"bounds must be numbers, low at most high; got {bounds['low']} and {bounds['high']}")
+        changes = {"shape": tuple(self.shape), "dtype": np.dtype(self.dtype), "names": names, "units": units, **bounds}
+        for name, value in changes.items():
+            object.__setattr__(self, name, value)
+
+    def read(self, value: Any) -> tuple[np.ndarray | None, str | None]:
+        """A value as an array of this signal, or None and what is wrong with it; nothing is raised, whatever it is."""
+        if value is None:
+            return None, MISSING
+        try:
+            array = np.asarray(value)
+        except Exception:  # an object may raise anything when asked for its numbers
+            return None, FOREIGN
+        if array.dtype.kind not in "fiub":
+            return None, FOREIGN
+        if array.shape != self.shape:
+            return None, SHAPE
+        if not np.isfinite(array).all():
+            return None, NOT_FINITE
+        if not ((array >= self.low) & (array <= self.high)).all():
+            return None, RANGE
+        return array.astype(self.dtype), None
+
+    def clip(self, value: np.ndarray) -> np.ndarray:
+        """The nearest value within the bounds, each rounded inwards, so that none is left by rounding."""
+        kind = np.dtype(self.dtype)
+        if kind.kind != "f":
+            return np.clip(value, self.low, self.high).astype(kind)
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        least, most = low.astype(kind), high.astype(kind)
+        least = np.where(least < low, np.nextafter(least, kind.type(np.inf)), least)
+        most = np.where(most > high, np.nextafter(most, kind.type(-np.inf)), most)
+        return np.clip(np.asarray(value, kind), least, most)
+
+    def described(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        low, high = (np.asarray(bound).ravel().astype(str).tolist() for bound in (self.low, self.high))
+        plain = {"shape": list(self.shape), "dtype": str(self.dtype), "names": self.names, "units": self.units}
+        return {**plain, "low": low, "high": high}
+
+    @classmethod
+    def rebuilt(cls, description: Mapping[str, Any]) -> "Signal":
+        """The inverse of `described`."""
+        shape = tuple(description["shape"])
+        low, high = (np.asarray(description[name], np.float64).reshape(shape) for name in ("low", "high"))
+        dtype, names, units = (description[name] for name in ("dtype", "names", "units"))
+        return cls(shape, np.dtype(dtype), names, units, low, high)

@@ -1,0 +1,276 @@
+"""An artefact does what the policy it was made of does, in a process that knows nothing of it; and says no with a reason."""
+
+import hashlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mpc
+from mpc import runtime
+from mpc.policy import foresee
+from mpc.runtime import ArtefactError
+from mpc.signals import Signal
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+def cart(params, state, action):
+    """A point on a line: position in m, velocity in m/s."""
+    return state + 0.1 * jnp.stack([state[1], params["gain"] * action[0]])
+
+
+def cost(params, state, action, t):
+    return (state[0] - params["goal"]) ** 2 + 0.1 * state[1] ** 2 + 0.001 * action @ action
+
+
+def problem(dynamics=cart, stage=cost, space=None):
+    return mpc.Problem(dynamics, stage, horizon=8, action_space=space or mpc.Box([-1.0], [1.0]))
+
+
+CACHE = "jax_compilation_cache_dir"
+PARAMS = {"gain": jnp.asarray(1.5), "goal": jnp.asarray(0.5)}
+PLANNER = mpc.gradient(problem(), starts=2)
+POLICY = mpc.policy(PLANNER, iterations=4)
+SEEN = {"names": ["position", "velocity"], "units": ["m", "m/s"], "low": -5.0, "high": 5.0}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("artefacts") / "cart.craik"
+    mpc.export(POLICY, PARAMS, np.zeros(2), path, observed=SEEN, period=0.1, delay=2, platforms=("cpu",))
+    return path
+
+
+@pytest.fixture(scope="module")
+def artefact(file):
+    return runtime.load(file)
+
+
+def test_actions_are_those_of_the_controller(artefact):
+    controller = mpc.Controller(PLANNER, PARAMS, state=jnp.zeros(2), iterations=4)
+    state = np.array([0.0, 0.3], np.float32)
+    memory = artefact.begin(state)
+    for _ in range(12):
+        decision = artefact.decide(state, memory)
+        memory, action = decision.memory, controller.act(state)
+        np.testing.assert_array_equal(decision.action, action)
+        assert decision.status == "ITERATIONS" and decision.actions.shape == (8, 1)
+        state = np.asarray(cart(PARAMS, state, action))
+    assert abs(state[0] - 0.5) < 0.1
+
+
+def test_a_fresh_process_needs_neither_planners_nor_optax_and_decides_the_same(file, artefact):
+    program = (
+        "import sys; from mpc import runtime\n"
+        f"a = runtime.load({str(file)!r}, prepare=False)\n"
+        "print(a.decide([0.0, 0.3], a.begin([0.0, 0.3])).actions.tobytes().hex())\n"
+        "print([m for m in ('optax', 'flax', 'gymnasium', 'mpc.planners.gradient') if m in sys.modules])\n"
+    )
+    options = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False, env=os.environ | options
+    )
+    assert done.returncode == 0, done.stderr
+    actions, loaded = done.stdout.splitlines()
+    assert bytes.fromhex(actions) == artefact.decide([0.0, 0.3], artefact.begin([0.0, 0.3])).actions.tobytes()
+    assert loaded == "[]"
+
+
+def test_the_manifest_says_what_goes_in_and_out(file, artefact):
+    assert artefact.manifest["observation"] | {"low": 0, "high": 0} == {
+        "shape": [2], "dtype": "float32", "names": ["position", "velocity"], "units": ["m", "m/s"], "low": 0, "high": 0
+    }  # fmt: skip
+    np.testing.assert_array_equal(artefact.action.low, [-1.0])
+    assert [p["name"] for p in artefact.manifest["parameters"]] == ["gain", "goal"]
+    assert artefact.period == 0.1 and artefact.manifest["versions"]["jax"] == jax.__version__
+    assert file.stat().st_size < 1 << 20
+
+
+def test_delays_are_made_up_for_by_planning_from_the_state_that_will_be(artefact):
+    state, recent = np.array([0.2, -0.4], np.float32), np.array([[0.9], [-1.0], [0.7]], np.float32)
+    memory = artefact.begin(state)
+    for flying in (0, 1, 2):
+        ahead = state
+        for action in recent[3 - flying :]:
+            ahead = np.asarray(cart(PARAMS, ahead, action))
+        np.testing.assert_allclose(
+            foresee(POLICY, PARAMS, state, jnp.asarray(recent), jnp.asarray(flying)), ahead, atol=1e-6
+        )
+        compensated = artefact.decide(state, memory, recent, flying=flying)
+        np.testing.assert_allclose(compensated.actions, artefact.decide(ahead, memory).actions, atol=1e-4)
+
+
+def test_a_plan_made_later_is_shifted_by_as_much(artefact):
+    state, blind = np.array([0.0, 0.0], np.float32), np.full(2, np.nan, np.float32)
+    first = artefact.decide(state, artefact.begin(state))
+    for elapsed in (1, 2, 3):  # what cannot be seen gets the last plan's action for that time
+        late = artefact.decide(blind, first.memory, elapsed=elapsed)
+        assert late.status == "NOT_FINITE"
+        np.testing.assert_array_equal(late.action, first.actions[elapsed])
+
+
+def test_actions_of_limited_rate_start_from_what_was_sent_last():
+    limited = mpc.policy(
+        mpc.gradient(problem(space=mpc.spaces.rate_limited(mpc.Box([-1.0], [1.0]), 0.1)), starts=1), iterations=3
+    )
+    data = mpc.export(limited, PARAMS, np.zeros(2), platforms=("cpu",))
+    artefact = runtime.loads(data, prepare=False)
+    memory = artefact.begin([0.0, 0.0])
+    decision = artefact.decide([0.0, 0.0], memory, np.array([[-0.8]], np.float32))
+    assert -0.9 <= decision.action[0] <= -0.7
+    assert np.abs(np.diff(decision.actions[:, 0])).max() <= 0.1
+
+
+def test_any_number_of_observations_at_once_and_both_platforms_from_one_file():
+    one = mpc.policy(mpc.predictive_sampling(problem(), samples=4), iterations=1)
+    data = mpc.export(one, PARAMS, np.zeros(2), batch="b")
+    assert runtime.unpack(data)[0]["platforms"] == ["cpu", "cuda"]
+    artefact = runtime.loads(data)
+    states = np.array([[0.0, 0.3], [1.0, -0.2], [-2.0, 0.0]], np.float32)
+    many = artefact.decide(states, artefact.begin(states))
+    assert many.action.shape == (3, 1) and many.status == ["ITERATIONS"] * 3
+    keys = artefact.keys(0, 3)
+    for i, state in enumerate(states):
+        loop = one.begin(PARAMS, state, jax.random.wrap_key_data(keys[i]))
+        np.testing.assert_allclose(one.decide(PARAMS, state, loop)[2], many.action[i], atol=1e-4)
+    with pytest.raises(ArtefactError, match="behind a batch axis"):
+        artefact.begin(np.zeros(2))
+
+
+def calls_back(params, state, action):
+    jax.debug.print("{}", state)
+    return cart(params, state, action)
+
+
+def asks_the_host(params, state, action):
+    later = jax.lax.stop_gradient(cart(params, state, action))
+    return jax.pure_callback(lambda s: s, jax.ShapeDtypeStruct((2,), np.float32), later, vmap_method="sequential")
+
+
+def solves(params, state, action):
+    return jnp.linalg.solve(jnp.eye(2) + params["gain"] * jnp.ones((2, 2)), cart(params, state, action))
+
+
+def draws(params, state, action):
+    return cart(params, state, action) + random.random()
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "reason"),
+    [(calls_back, "calls back to Python"), (asks_the_host, "callback"), (solves, "lapack"), (draws, "traced again")],
+)
+def test_what_needs_more_than_its_arguments_is_refused(dynamics, reason, tmp_path):
+    decisions = mpc.policy(mpc.predictive_sampling(problem(dynamics), samples=4), iterations=1)
+    with pytest.raises(ArtefactError, match=reason):
+        mpc.export(decisions, PARAMS, np.zeros(2), tmp_path / "never.craik", platforms=("cpu",))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("observation", [[0.0, 0.0, 0.0], [[0.0, 0.0]], "text", None, {"a": 1.0}, [1.0, "x"]])
+def test_observations_of_another_make_are_refused(artefact, observation):
+    with pytest.raises(ArtefactError, match="observation must be"):
+        artefact.decide(observation, artefact.begin([0.0, 0.0]))
+
+
+def test_a_tree_is_no_observation(tmp_path):
+    with pytest.raises(ArtefactError, match="observe="):
+        mpc.export(POLICY, PARAMS, {"position": 0.0}, tmp_path / "never.craik")
+
+
+def repacked(data, **changes):
+    """The artefact with another manifest, sealed as a forger would seal it."""
+    manifest, members = runtime.unpack(data)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in {"manifest.json": runtime.sealed(manifest | changes), **members}.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_damage_other_versions_and_platforms_are_refused(file):
+    data = file.read_bytes()
+    drawn = random.Random(0)
+    for _ in range(40):
+        place = drawn.randrange(len(data))
+        damaged = data[:place] + bytes([data[place] ^ 1 << drawn.randrange(8)]) + data[place + 1 :]
+        try:
+            _, members = runtime.unpack(damaged)
+        except ArtefactError:
+            continue
+        assert members == runtime.unpack(data)[1]  # a bit of the archive's own that nothing hangs on, such as a date
+    for short in (data[:100], data[:-30], b"", b"PK"):
+        with pytest.raises(ArtefactError, match="damaged"):
+            runtime.loads(short)
+    with pytest.raises(ArtefactError, match="was expected"):
+        runtime.load(file, sha256="0" * 64)
+    assert runtime.load(file, sha256=hashlib.sha256(data).hexdigest(), prepare=False).delay == 2
+    with pytest.raises(ArtefactError, match="format 7"):
+        runtime.loads(repacked(data, format_version=7))
+    with pytest.raises(ArtefactError, match="written by something else"):
+        runtime.loads(repacked(data, format="other"))
+    with pytest.raises(ArtefactError, match=r"is for tpu; this process runs on cpu"):
+        runtime.loads(repacked(data, platforms=["tpu"]))
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        runtime.load(file.with_name("nowhere.craik"))
+
+
+def test_programs_of_a_foreign_jax_are_refused_with_both_versions(file):
+    manifest, _ = runtime.unpack(file.read_bytes())
+    manifest["versions"]["jax"] = "99.0"
+    with pytest.raises(ArtefactError, match=r"written by JAX 99\.0, cannot be read by JAX"):
+        runtime.Artefact(manifest, dict.fromkeys(runtime.ENTRIES, b"not a program"), [])
+
+
+def test_writing_that_fails_leaves_what_was_there(file, tmp_path, monkeypatch):
+    path = tmp_path / "cart.craik"
+    path.write_bytes(b"before")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk on fire")))
+    with pytest.raises(OSError, match="on fire"):
+        mpc.export(mpc.policy(mpc.predictive_sampling(problem(), samples=2), iterations=1), PARAMS, np.zeros(2), path)
+    assert path.read_bytes() == b"before" and [p.name for p in tmp_path.iterdir()] == ["cart.craik"]
+
+
+def test_the_same_policy_gives_the_same_bytes_and_compiled_code_is_kept_on_request(file, tmp_path):
+    again = tmp_path / "again.craik"
+    mpc.export(POLICY, PARAMS, np.zeros(2), again, observed=SEEN, period=0.1, delay=2, platforms=("cpu",))
+    assert again.read_bytes() == file.read_bytes()
+    before = getattr(jax.config, CACHE)
+    runtime.load(again, compiled=tmp_path / "compiled")
+    assert len(list((tmp_path / "compiled").iterdir())) >= 2
+    assert getattr(jax.config, CACHE) == before
+
+
+def test_signals_say_what_is_wrong():
+    signal = Signal((2,), low=[-1.0, 0.0], high=[1.0, np.inf], units="rad")
+    assert Signal.rebuilt(json.loads(json.dumps(signal.described()))).described() == signal.described()
+    wrong = {
+        "missing": None, "not numbers": "text", "wrong shape": [1.0], "not finite": [np.nan, 1.0], "out of range": [2.0, 0.0]
+    }  # fmt: skip
+    for reason, value in wrong.items():
+        assert signal.read(value) == (None, reason)
+    assert signal.read([[1.0, 2.0], [3.0]])[1] == "not numbers"
+    array, reason = signal.read([0.5, 7])
+    assert reason is None and array is not None and array.dtype == np.float32
+    narrow = Signal((1,), low=0.1, high=0.3)
+    assert (narrow.clip(np.array([9.0])).astype(np.float64) <= 0.3).all()
+    assert (narrow.clip(np.array([-9.0])).astype(np.float64) >= 0.1).all()
+    wrongs: list[dict[str, Any]] = [
+        {"names": ["one"]},
+        {"units": ["a", "b", "c"]},
+        {"low": np.nan},
+        {"low": 2.0, "high": 1.0},
+        {"low": [1, 2, 3]},
+    ]
+    for bad in wrongs:
+        with pytest.raises(ValueError, match=r"names|units|bounds|low"):
+            Signal((2,), **bad)
