@@ -320,7 +320,8 @@ class Agent:
         if again:
             self.practice = self._minds.init(self._draw(1)[0])
             self._practised_since = self.num_timesteps
-        for _ in range(self.settings.restart_practices if again else times):
+        practices = self.settings.restart_practices if again else times
+        for _ in range(practices if self.settings.practice else 0):
             self.practice, practised = self._minds.fit(self.practice, self.params, self.buffer)
             metrics |= practised
         self.trained = True
