@@ -1,6 +1,7 @@
 """The agent: learns a world model from its own experience and plans in it by gradient."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ import numpy as np
 
 import mpc
 from mpc import controller as loops
-from mpc.agent import gym_spaces, objective
+from mpc.agent import careful, gym_spaces, objective
 from mpc.agent.interrupting import bar, interruptible
 from mpc.agent.objective import Cost, as_seen
 from mpc.agent.probe import Probe, probe
@@ -93,6 +94,7 @@ class Agent:
         self.num_timesteps = 0
         self.trained = False
         self._practised_since = 0
+        self._error = 1.0  # of the last good training
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
         self.planner = objective.planner(self.model, self.space, settings, self._minds, cost)
         self._compile()
@@ -243,6 +245,8 @@ class Agent:
 
         Raises:
             ValueError: If the agent has no environment, or total_timesteps is negative.
+            EnvironmentFailure: If the environment raises, or returns nothing finite for many steps.
+            OSError: If the checkpoint cannot be written; the agent still holds what it learnt.
         """
         if self.env is None:
             raise ValueError("this agent has no environment to learn from: give one to Agent or to Agent.load")
@@ -257,7 +261,8 @@ class Agent:
                     check()
             finally:
                 if checkpoint_path is not None:
-                    self.save(checkpoint_path)
+                    with careful.room_for(checkpoint_path):
+                        self.save(checkpoint_path)
         return self
 
     def _steps(self, total: int) -> Iterator[Progress]:
@@ -265,7 +270,9 @@ class Agent:
         env, end = self.env, self.num_timesteps + total
         recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
         seed = self.seed + self.num_timesteps
-        raw, _ = env.reset(seed=seed)
+        watch = careful.Watch(env.num_envs)
+        with careful.blamed("reset", self.num_timesteps):
+            raw, _ = env.reset(seed=seed)
         env.action_space.seed(seed)
         observations = gym_spaces.flatten(self.observation_space, raw, batched=True)
         self._append(recorder.reset(observations))
@@ -278,10 +285,14 @@ class Agent:
                 if not self.trained:
                     self._train(self.settings.first_trainings)
                 actions, state = self.predict(raw, state, started, deterministic=False)
-            raw, rewards, terminated, truncated, infos = env.step(actions)
+            with careful.blamed("step", self.num_timesteps):
+                raw, rewards, terminated, truncated, infos = env.step(actions)
             observations = gym_spaces.flatten(self.observation_space, raw, batched=True)
+            reached = observations
             if "final_obs" in infos:
                 infos = infos | {"final_obs": self._final(infos)}
+                reached = np.where(infos["_final_obs"][:, None], infos["final_obs"], observations)
+            watch.look(reached, np.asarray(rewards), ~over, self.num_timesteps)
             shown = np.asarray(self._embed(actions))
             self._append(recorder.step(shown, observations, rewards, terminated, truncated, infos))
             returns += np.where(over, 0.0, rewards)
@@ -292,7 +303,8 @@ class Agent:
             started = done if recorder.mode != "NextStep" else over
             over = done if recorder.mode == "NextStep" else np.zeros_like(done)
             if recorder.mode == "Disabled" and done.any():
-                raw, _ = env.reset(options={"reset_mask": done})
+                with careful.blamed("reset", self.num_timesteps):
+                    raw, _ = env.reset(options={"reset_mask": done})
                 self._append(recorder.reset(gym_spaces.flatten(self.observation_space, raw, batched=True), done))
             metrics = {}
             due = before // self.settings.train_every < self.num_timesteps // self.settings.train_every
@@ -312,9 +324,14 @@ class Agent:
             self.buffer = data.append(self.buffer, rows, write)
 
     def _train(self, times: int) -> dict[str, float]:
-        metrics: dict[str, jax.Array] = {}
+        metrics: dict[str, float] = {}
         for _ in range(times):
-            self.training, metrics = self._trainer.fit(self.training, self.buffer)
+            limit = careful.EXPLODED * max(self._error, 1.0)
+            given = (self._trainer.fit, self.training, self.buffer)
+            self.training, found, astray = careful.attempt(*given, limit=limit)
+            self._tell_of("the world model", astray)
+            if astray is None:
+                metrics, self._error = found, careful.error_of(found)
         # what was learnt in the dreams of a poor model is hard to unlearn (Nikishin et al. 2022): begin again now and then
         again = self.num_timesteps >= self.settings.restart_growth * self._practised_since
         if again:
@@ -322,10 +339,19 @@ class Agent:
             self._practised_since = self.num_timesteps
         practices = self.settings.restart_practices if again else times
         for _ in range(practices if self.settings.practice else 0):
-            self.practice, practised = self._minds.fit(self.practice, self.params, self.buffer)
+            self.practice, practised, astray = careful.attempt(self._minds.fit, self.practice, self.params, self.buffer)
+            self._tell_of("the actor or the critic", astray)
             metrics |= practised
         self.trained = True
-        return {name: float(value) for name, value in metrics.items()}
+        return metrics
+
+    def _tell_of(self, what: str, astray: str | None) -> None:
+        if astray is not None:
+            warnings.warn(
+                f"after {self.num_timesteps} steps, {what} diverged in training ({astray}): its last good weights are kept",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write a checkpoint from which `load` predicts, and learns on, as this agent would.

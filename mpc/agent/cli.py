@@ -16,6 +16,7 @@ import tyro
 import mpc
 from mpc.agent import gym_spaces, pictures
 from mpc.agent.agent import Agent
+from mpc.agent.careful import EnvironmentFailure
 from mpc.agent.common import Common, say
 from mpc.agent.doctor import examine, ours
 from mpc.agent.evaluation import decision_times, evaluate, random_returns
@@ -287,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     try:
         report = commands[type(options)](options)
-    except (CheckpointError, ValueError, ImportError, gymnasium.error.Error) as error:
+    except (CheckpointError, ValueError, ImportError, OSError, EnvironmentFailure, gymnasium.error.Error) as error:
         print(f"craik: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
