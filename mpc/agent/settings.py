@@ -32,6 +32,8 @@ class Settings:
     """Practices in a row when they do."""
     practice_steps: int = 15
     """Steps imagined ahead in them."""
+    memory: int = 1
+    """Observations shown to the world model, the newest included; more where one does not tell it all, such as speeds."""
     hidden: int = 64
     """Units of every hidden layer."""
     members: int = 5
