@@ -1,6 +1,7 @@
 """The agent: learns a world model from its own experience and plans in it by gradient."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,8 +15,9 @@ import numpy as np
 
 import mpc
 from mpc import controller as loops
-from mpc.agent import gym_spaces, objective
+from mpc.agent import careful, gym_spaces, objective
 from mpc.agent.interrupting import bar, interruptible
+from mpc.agent.memory import Ongoing, flat, recall
 from mpc.agent.objective import Cost, as_seen
 from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
@@ -78,7 +80,7 @@ class Agent:
             raise ValueError("an agent needs an env, or else an observation_space and an action_space")
         self.observation_space, self.action_space, self.seed, self.cost = observation_space, action_space, seed, cost
         self.space = gym_spaces.planner_space(action_space)
-        size = gym_spaces.observation_size(observation_space)
+        size = gym_spaces.observation_size(observation_space) * settings.memory
         shown = self.space.size
         if model is None:
             model = jepa(size, shown, hidden=settings.hidden, members=settings.members, discount=settings.discount)
@@ -93,6 +95,7 @@ class Agent:
         self.num_timesteps = 0
         self.trained = False
         self._practised_since = 0
+        self._error = 1.0  # of the last good training
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
         self.planner = objective.planner(self.model, self.space, settings, self._minds, cost)
         self.policy = self._policy()
@@ -179,7 +182,8 @@ class Agent:
         Args:
             observation: One observation, or a batch with a leading axis. One that is not finite gets the next action of the
                 last plan that could be trusted.
-            state: What the last call returned beside the actions: the plans to begin with. None plans from scratch.
+            state: What the last call returned beside the actions: the plans to begin with, and what was seen before. None
+                plans from scratch.
             episode_start: `[B]`, where to plan from scratch because an episode begins.
             deterministic: Without exploration noise.
 
@@ -191,17 +195,24 @@ class Agent:
         """
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = gym_spaces.flatten(self.observation_space, observation, batched)
+        starts = None if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
+        loop, before = (None, None) if state is None else state
+        seen = recall(before, rows, starts, self.settings.memory)
+        actions, loop = self._decide(flat(seen), loop, starts, deterministic)
+        return (actions if batched else actions[0]), Ongoing(loop, seen)
+
+    def _decide(
+        self, rows: np.ndarray, loop: loops.Loop | None, starts: np.ndarray | None, deterministic: bool
+    ) -> tuple[np.ndarray, loops.Loop]:
         params = self.params
-        starts = np.ones(len(rows), bool) if state is None else np.asarray(episode_start, bool).reshape(-1)
-        if state is None or (episode_start is not None and starts.any()):
+        if loop is None or (starts is not None and starts.any()):
             # keys that depend on the seed alone: the same call gives the same actions
             fresh = self._first(params, rows, jax.random.split(jax.random.key(self.seed), len(rows)))
-            state = fresh if state is None else self._choose(starts, fresh, state)
-        state, _, actions = self._next(params, rows, state)
+            loop = fresh if loop is None else self._choose(starts, fresh, loop)
+        loop, _, actions = self._next(params, rows, loop)
         if not deterministic:
             actions = self._perturb(actions, self._draw(1)[0])
-        actions = np.asarray(actions).astype(self.action_space.dtype)  # type: ignore[arg-type]
-        return (actions if batched else actions[0]), state
+        return np.asarray(actions).astype(self.action_space.dtype), loop  # type: ignore[arg-type]
 
     def futures(self, observation: Any, state: Any) -> Imagined:
         """What every start of the plan under way would lead to from one observation, `[S, H+1, ...]`.
@@ -211,25 +222,28 @@ class Agent:
             state: As `predict` returned it for the step before.
         """
         batched = gym_spaces.is_batched(self.observation_space, observation)
-        row = gym_spaces.flatten(self.observation_space, observation, batched)[0]
-        first = jax.tree.map(lambda x: x[0], state.planner)
+        rows = gym_spaces.flatten(self.observation_space, observation, batched)
+        row = flat(recall(state.seen[:1], rows[:1], None, self.settings.memory))[0]
+        first = jax.tree.map(lambda x: x[0], state.loop.planner)
         return self._imagined(self.params, row, self.space.relax(side_by_side(first).variables))
 
     def imagine(self, observation: np.ndarray, actions: np.ndarray) -> Imagined:
         """What a sequence of actions of the environment would lead to from one observation, `[H+1, ...]`.
 
         Args:
-            observation: `[O]`, flat.
+            observation: `[O]`, flat, or `[K, O]`, what was seen before it behind it; as if nothing had moved, else.
             actions: `[H, ...]` as the environment takes them.
         """
-        every = self._imagined(self.params, jnp.asarray(observation), self.space.embed(jnp.asarray(actions))[None])
+        seen = np.broadcast_to(observation, (self.settings.memory, np.shape(observation)[-1]))
+        every = self._imagined(self.params, jnp.asarray(flat(seen[None])[0]), self.space.embed(jnp.asarray(actions))[None])
         return jax.tree.map(lambda x: x[0], every)
 
     def probe(self) -> Probe:
         """Fit what reads latents back as observations, to everything remembered."""
         seen = self.buffer.observations[0, : max(int(self.buffer.filled[0]), 1)]
         latents = jax.vmap(lambda o: self.model.encode(self.params["model"], o).latent)(seen)
-        return probe(np.asarray(latents), np.asarray(seen))
+        newest = np.asarray(seen)[:, : seen.shape[1] // self.settings.memory]
+        return probe(np.asarray(latents), newest)
 
     def effective_rank(self, newest: int = 512) -> float:
         """How many dimensions the latents of the newest observations really use; 1 is a collapse."""
@@ -257,6 +271,8 @@ class Agent:
 
         Raises:
             ValueError: If the agent has no environment, or total_timesteps is negative.
+            EnvironmentFailure: If the environment raises, or returns nothing finite for many steps.
+            OSError: If the checkpoint cannot be written; the agent still holds what it learnt.
         """
         if self.env is None:
             raise ValueError("this agent has no environment to learn from: give one to Agent or to Agent.load")
@@ -271,7 +287,8 @@ class Agent:
                     check()
             finally:
                 if checkpoint_path is not None:
-                    self.save(checkpoint_path)
+                    with careful.room_for(checkpoint_path):
+                        self.save(checkpoint_path)
         return self
 
     def _steps(self, total: int) -> Iterator[Progress]:
@@ -279,11 +296,13 @@ class Agent:
         env, end = self.env, self.num_timesteps + total
         recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
         seed = self.seed + self.num_timesteps
-        raw, _ = env.reset(seed=seed)
+        watch = careful.Watch(env.num_envs)
+        with careful.blamed("reset", self.num_timesteps):
+            raw, _ = env.reset(seed=seed)
         env.action_space.seed(seed)
-        observations = gym_spaces.flatten(self.observation_space, raw, batched=True)
-        self._append(recorder.reset(observations))
-        state, started = None, np.ones(env.num_envs, bool)
+        seen = self._seen(None, raw)
+        self._append(recorder.reset(flat(seen)))
+        loop, started = None, np.ones(env.num_envs, bool)
         returns, over = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
         while self.num_timesteps < end:
             if self.num_timesteps < self.settings.random_steps:
@@ -291,32 +310,42 @@ class Agent:
             else:
                 if not self.trained:
                     self._train(self.settings.first_trainings)
-                actions, state = self.predict(raw, state, started, deterministic=False)
-            raw, rewards, terminated, truncated, infos = env.step(actions)
-            observations = gym_spaces.flatten(self.observation_space, raw, batched=True)
+                actions, loop = self._decide(flat(seen), loop, started, deterministic=False)
+            with careful.blamed("step", self.num_timesteps):
+                raw, rewards, terminated, truncated, infos = env.step(actions)
+            real, done = ~over, (terminated | truncated) & ~over
+            started = done if recorder.mode != "NextStep" else over
+            before, seen = seen, self._seen(seen, raw, started if recorder.mode != "Disabled" else None)
+            reached = flat(seen)
             if "final_obs" in infos:
-                infos = infos | {"final_obs": self._final(infos)}
+                final = flat(recall(before, self._final(infos), None, self.settings.memory))
+                reached, infos = np.where(infos["_final_obs"][:, None], final, reached), infos | {"final_obs": final}
+            watch.look(reached, np.asarray(rewards), real, self.num_timesteps)
             shown = np.asarray(self._embed(actions))
-            self._append(recorder.step(shown, observations, rewards, terminated, truncated, infos))
+            self._append(recorder.step(shown, flat(seen), rewards, terminated, truncated, infos))
             returns += np.where(over, 0.0, rewards)
-            real, done = int((~over).sum()), (terminated | truncated) & ~over
-            before, self.num_timesteps = self.num_timesteps, self.num_timesteps + real
+            earlier, self.num_timesteps = self.num_timesteps, self.num_timesteps + int(real.sum())
             finished = returns[done].tolist()
             returns[done] = 0.0
-            started = done if recorder.mode != "NextStep" else over
             over = done if recorder.mode == "NextStep" else np.zeros_like(done)
             if recorder.mode == "Disabled" and done.any():
-                raw, _ = env.reset(options={"reset_mask": done})
-                self._append(recorder.reset(gym_spaces.flatten(self.observation_space, raw, batched=True), done))
+                with careful.blamed("reset", self.num_timesteps):
+                    raw, _ = env.reset(options={"reset_mask": done})
+                seen = np.where(done[:, None, None], self._seen(None, raw), seen)
+                self._append(recorder.reset(flat(seen), done))
             metrics = {}
-            due = before // self.settings.train_every < self.num_timesteps // self.settings.train_every
+            due = earlier // self.settings.train_every < self.num_timesteps // self.settings.train_every
             if due and self.num_timesteps >= self.settings.random_steps:
                 metrics = self._train(1 if self.trained else self.settings.first_trainings)
             yield Progress(self.num_timesteps, finished, metrics)
 
+    def _seen(self, before: np.ndarray | None, raw: Any, fresh: np.ndarray | None = None) -> np.ndarray:
+        rows = gym_spaces.flatten(self.observation_space, raw, batched=True)
+        return recall(before, rows, fresh, self.settings.memory)
+
     def _final(self, infos: dict[str, Any]) -> np.ndarray:
         there = infos["_final_obs"]
-        rows = np.zeros((len(there), self.buffer.observations.shape[-1]), np.float32)
+        rows = np.zeros((len(there), gym_spaces.observation_size(self.observation_space)), np.float32)
         for index in np.flatnonzero(there):
             rows[index] = gym_spaces.flatten(self.observation_space, infos["final_obs"][index], batched=False)
         return rows
@@ -326,19 +355,34 @@ class Agent:
             self.buffer = data.append(self.buffer, rows, write)
 
     def _train(self, times: int) -> dict[str, float]:
-        metrics: dict[str, jax.Array] = {}
+        metrics: dict[str, float] = {}
         for _ in range(times):
-            self.training, metrics = self._trainer.fit(self.training, self.buffer)
+            limit = careful.EXPLODED * max(self._error, 1.0)
+            given = (self._trainer.fit, self.training, self.buffer)
+            self.training, found, astray = careful.attempt(*given, limit=limit)
+            self._tell_of("the world model", astray)
+            if astray is None:
+                metrics, self._error = found, careful.error_of(found)
         # what was learnt in the dreams of a poor model is hard to unlearn (Nikishin et al. 2022): begin again now and then
         again = self.num_timesteps >= self.settings.restart_growth * self._practised_since
         if again:
             self.practice = self._minds.init(self._draw(1)[0])
             self._practised_since = self.num_timesteps
-        for _ in range(self.settings.restart_practices if again else times):
-            self.practice, practised = self._minds.fit(self.practice, self.params, self.buffer)
+        practices = self.settings.restart_practices if again else times
+        for _ in range(practices if self.settings.practice else 0):
+            self.practice, practised, astray = careful.attempt(self._minds.fit, self.practice, self.params, self.buffer)
+            self._tell_of("the actor or the critic", astray)
             metrics |= practised
         self.trained = True
-        return {name: float(value) for name, value in metrics.items()}
+        return metrics
+
+    def _tell_of(self, what: str, astray: str | None) -> None:
+        if astray is not None:
+            warnings.warn(
+                f"after {self.num_timesteps} steps, {what} diverged in training ({astray}): its last good weights are kept",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write a checkpoint from which `load` predicts, and learns on, as this agent would.

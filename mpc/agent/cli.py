@@ -1,7 +1,8 @@
-"""The command line: `craik demo`, `collect`, `learn`, `plan`, `export`, `serve` and `doctor`."""
+"""The command line: `craik demo`, `collect`, `learn`, `plan`, `export`, `serve`, `bench` and `doctor`."""
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import tyro
 import mpc
 from mpc.agent import deployment, gym_spaces, pictures
 from mpc.agent.agent import Agent
+from mpc.agent.careful import EnvironmentFailure
 from mpc.agent.common import Common, say
 from mpc.agent.doctor import examine, ours
 from mpc.agent.evaluation import decision_times, evaluate, random_returns
@@ -87,6 +89,29 @@ class Plan(Common):
 
 
 @dataclass
+class Bench(Common):
+    """Measure our agent beside reinforcement learning on the same seeds; what was measured already is not done again.
+
+    Example: craik bench Pendulum-v1 --against sac,ppo --seeds 5
+    """
+
+    env: tyro.conf.Positional[str] = "Pendulum-v1"
+    """Id of a Gymnasium environment."""
+    against: str = ""
+    """Methods to compare with, with commas between: sac, ppo, tqc, dqn, …; random actions are always there."""
+    seeds: int = 5
+    """Seeds 0 … n-1."""
+    at: tuple[int, ...] = ()
+    """Environment steps at which to score; the benchmark's own unless told."""
+    episodes: int = 20
+    """Episodes per score."""
+    cores: int = 1
+    """Runs at the same time, each on a core of its own."""
+    out: Path | None = None
+    """Where raw figures and the report go; runs/bench-ENV unless told."""
+
+
+@dataclass
 class Doctor(Common):
     """Say what is installed, where it was found, and on what it runs.
 
@@ -101,6 +126,7 @@ Command = (
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[deployment.Export, tyro.conf.subcommand("export")]
     | Annotated[deployment.Serve, tyro.conf.subcommand("serve")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -201,6 +227,30 @@ def plan(options: Plan) -> dict[str, Any]:
     return report
 
 
+def bench(options: Bench) -> dict[str, Any]:
+    """Run the learning benchmark, which is part of the checkout but not of the wheel, in a process of its own."""
+    checkout = Path(mpc.__file__).resolve().parents[1]
+    if not (checkout / "benchmarks" / "learning").is_dir():
+        raise ValueError(
+            f"the benchmarks are not installed with craik, and there are none in {checkout}: get a checkout of its sources, "
+            "pip install -e '.[baselines]' there, and run craik bench again"
+        )
+    folder = options.out or Path("runs") / f"bench-{options.env.replace('/', '-')}"
+    command = [sys.executable, "-m", "benchmarks.learning", options.env, "--out", str(folder)]
+    for name in ("seeds", "episodes", "cores"):
+        command += [f"--{name}", str(getattr(options, name))]
+    for name, values in (("against", options.against.split(",")), ("at", map(str, options.at))):
+        given = [value for value in values if value]
+        command += [f"--{name}", *given] if given else []
+    paths = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
+    silent = subprocess.DEVNULL if options.quiet or options.json else None
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, stdout=silent, check=False)
+    if done.returncode not in (0, 1):
+        raise ValueError("the benchmark did not run; the reason stands above")
+    report = json.loads((folder / "report.json").read_text())
+    return report | {"folder": str(folder), "problems": report["failed"]}
+
+
 def doctor(options: Doctor) -> dict[str, Any]:
     """Look around."""
     found, tell = examine(), say(options)
@@ -221,7 +271,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments; those of the process when None.
 
     Returns:
-        0 when it went well, 1 when `doctor` found a problem, 2 for bad input, 130 when interrupted.
+        0 when it went well, 1 when `doctor` found a problem or a run of `bench` failed, 2 for bad input, 130 when
+        interrupted.
     """
     # pictures are drawn off screen, and pygame must not greet on the standard output that --json promises to machines
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -235,11 +286,12 @@ def main(argv: list[str] | None = None) -> int:
         Plan: plan,
         deployment.Export: deployment.export,
         deployment.Serve: deployment.serve,
+        Bench: bench,
         Doctor: doctor,
     }
     try:
         report = commands[type(options)](options)
-    except (CheckpointError, ValueError, ImportError, gymnasium.error.Error) as error:
+    except (CheckpointError, ValueError, ImportError, OSError, EnvironmentFailure, gymnasium.error.Error) as error:
         print(f"craik: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -25,13 +25,15 @@ class Settings:
     window: int = 4
     """Steps over which predictions are chained in training."""
     practice: int = 100
-    """Gradient steps of the actor and the critic, in imagination, after each training."""
+    """Gradient steps of the actor and the critic, in imagination, after each training; 0 for neither."""
     restart_growth: float = 1.5
     """Growth of experience after which the actor and the critic begin anew."""
     restart_practices: int = 20
     """Practices in a row when they do."""
     practice_steps: int = 15
     """Steps imagined ahead in them."""
+    memory: int = 1
+    """Observations shown to the world model, the newest included; more where one does not tell it all, such as speeds."""
     hidden: int = 64
     """Units of every hidden layer."""
     members: int = 5
@@ -61,7 +63,7 @@ class Settings:
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            low = 0 if name in ("doubt", "noise", "spread", "first_iterations") else 1
+            low = 0 if name in ("doubt", "noise", "spread", "first_iterations", "practice") else 1
             if name in ("discount", "step_size"):
                 if not 0 < value <= 1:
                     raise ValueError(f"{name} must lie in (0, 1]; got {value}")

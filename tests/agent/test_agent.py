@@ -116,7 +116,7 @@ def test_batches_equal_single_observations(pendulum):
 def test_an_observation_that_is_not_finite_gets_the_last_plans_action(pendulum, bad):
     good = np.array([1.0, 0.0, 0.5], np.float32)
     _, state = pendulum.predict(good)
-    expected = np.asarray(state.backup[0, 0])
+    expected = np.asarray(state.loop.backup[0, 0])
     action, state = pendulum.predict(np.full(3, bad, np.float32), state=state)
     np.testing.assert_array_equal(action, expected)
     first, _ = pendulum.predict(np.full(3, bad, np.float32))

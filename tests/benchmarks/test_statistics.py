@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from benchmarks.statistics import bootstrap_interval, interquartile_mean
+from benchmarks.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+    stratified_interval,
+)
 
 
 def test_interquartile_mean_leaves_out_the_outer_quarters():
@@ -19,3 +25,22 @@ def test_bootstrap_intervals_cover_the_true_mean_about_as_often_as_they_say():
     covered = np.mean([low <= 5.0 <= high for low, high in intervals])
     assert 0.89 <= covered <= 0.98
     assert bootstrap_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_improvement_is_the_share_of_pairs_won_with_ties_half():
+    assert probability_of_improvement([1, 2, 3], [0, 2]) == pytest.approx((1 + 1.5 + 2) / 6)
+    assert probability_of_improvement([1.0], [1.0]) == 0.5
+    with pytest.raises(ValueError, match="both sides"):
+        probability_of_improvement([], [1.0])
+
+
+def test_profiles_count_what_lies_above():
+    np.testing.assert_array_equal(performance_profile([[0.0, 0.5], [0.5, 1.0]], [-1, 0, 0.5, 1]), [1, 0.75, 0.25, 0])
+
+
+def test_stratified_intervals_resample_every_group_by_itself():
+    apart = [np.zeros(10), np.ones(10)]  # between groups there is a difference; within each, nothing to be unsure of
+    assert stratified_interval(apart, lambda groups: float(np.concatenate(groups).mean()), draws=100) == (0.5, 0.5)
+    draws = np.random.default_rng(1).normal(0.0, 1.0, (100, 2, 20))
+    intervals = [stratified_interval(list(d), lambda g: float(np.mean(g)), draws=300) for d in draws]
+    assert 0.86 <= np.mean([low <= 0.0 <= high for low, high in intervals]) <= 0.98

@@ -1,0 +1,63 @@
+"""Curves against environment steps and CPU seconds, and performance profiles."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from benchmarks.learning.summary import Score
+from benchmarks.learning.tasks import Task
+from benchmarks.statistics import performance_profile
+
+Published = list[dict]
+COLOURS = ("#d1495b", "#2e4057", "#66a182", "#edae49", "#8d6a9f", "#00798c", "#8d99ae", "#b56576", "#4f772d", "#6d597a")
+
+
+def curves(path: Path, task: Task, lines: list[Score], published: Published) -> None:
+    """Draw every method's interquartile means with their intervals, against steps and against CPU seconds.
+
+    Args:
+        path: Of the picture.
+        task: Whose goal is drawn, too.
+        lines: Of this task.
+        published: What others measured on it.
+    """
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for index, method in enumerate(dict.fromkeys(line.method for line in lines)):
+        some, colour = [line for line in lines if line.method == method], COLOURS[index % len(COLOURS)]
+        if all(line.steps == 0 for line in some):  # does not learn: a level, not a curve
+            for axis in axes:
+                axis.axhline(some[-1].iqm, color=colour, ls=":", label=method)
+            continue
+        middle, low, high = (np.array([getattr(line, name) for line in some]) for name in ("iqm", "low", "high"))
+        for axis, name in zip(axes, ("steps", "cpu_seconds"), strict=True):
+            along = [getattr(line, name) for line in some]
+            axis.plot(along, middle, "o-", ms=3, color=colour, label=f"{method} ({some[-1].seeds})")
+            axis.fill_between(along, low, high, color=colour, alpha=0.15, lw=0)
+    for entry in published:
+        axes[0].plot(entry["steps"], entry["score"], "x", color="black")
+        axes[0].annotate(f"{entry['method']}, published", (entry["steps"], entry["score"]), fontsize=6, ha="right")
+    for axis, name in zip(axes, ("environment steps", "CPU seconds of learning, one core"), strict=True):
+        if task.goal is not None:
+            axis.axhline(task.goal, color="black", lw=0.8, ls="--")
+        axis.set(xlabel=name, xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter("{x:,.6g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axes[0].set(ylabel="return: interquartile mean, 95% interval", title=f"{task.name} (dashed: goal; in brackets: seeds)")
+    axes[1].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def profiles(path: Path, relative: dict[str, dict[str, np.ndarray]]) -> None:
+    """Draw the share of runs that end with more than each level, 0 being random actions and 1 the goal."""
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axis, levels = figure.add_subplot(), np.linspace(0.0, 1.1, 200)
+    for index, (method, each) in enumerate(relative.items()):
+        shares = np.mean([performance_profile(runs, levels) for runs in each.values()], axis=0)
+        axis.plot(levels, shares, color=COLOURS[index % len(COLOURS)], label=f"{method} ({len(each)} tasks)")
+    axis.set(xlabel="normalised return: 0 random, 1 the goal", ylabel="share of runs above it", title="performance profiles")
+    axis.legend(fontsize=7)
+    figure.savefig(path, dpi=110)

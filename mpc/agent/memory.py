@@ -1,0 +1,43 @@
+"""Short-term memory: what was observed in the last steps, side by side, for what a single observation does not tell.
+
+seen = (o[t], o[t-1], …, o[t-K+1]),        before an episode's first step as if nothing had moved: o[-k] = o[0]
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mpc.controller import Loop
+
+
+class Ongoing(NamedTuple):
+    """What an agent hands from one decision to the next."""
+
+    loop: Loop
+    """The plan under way."""
+    seen: np.ndarray
+    """`[B, K, O]`, the newest observation first."""
+
+
+def recall(seen: np.ndarray | None, observations: np.ndarray, fresh: np.ndarray | None, steps: int) -> np.ndarray:
+    """What is remembered after another observation, `[B, K, O]`.
+
+    A remembered observation that is not finite is taken to have been the newest one: a glitch is over when it is over.
+
+    Args:
+        seen: What was remembered before; None for nothing.
+        observations: `[B, O]`, the newest.
+        fresh: `[B]`, where an episode begins with it; None for nowhere.
+        steps: To remember, K.
+    """
+    newest = np.repeat(observations[:, None], steps, axis=1)
+    if seen is None:
+        return newest
+    shifted = np.concatenate([newest[:, :1], seen[:, : steps - 1]], axis=1)
+    shifted = np.where(np.isfinite(shifted).all(axis=2, keepdims=True), shifted, newest)
+    return shifted if fresh is None else np.where(fresh[:, None, None], newest, shifted)
+
+
+def flat(seen: np.ndarray) -> np.ndarray:
+    """As a world model sees it, `[B, K * O]`."""
+    return seen.reshape(len(seen), -1)

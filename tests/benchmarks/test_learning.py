@@ -1,0 +1,113 @@
+"""The learning benchmark: runs that fail, hang or are there already; summaries against values worked out by hand."""
+
+import json
+import math
+
+import gymnasium
+import numpy as np
+import pytest
+
+from benchmarks.learning import methods, report, run, summary, sweep, tasks
+from benchmarks.learning.__main__ import main
+from benchmarks.learning.methods import METHODS, Method
+from mpc.agent.cli import main as craik
+
+
+def raw(method: str, seed: int, *scored: float, task: str = "T-v0", failed: str | None = None) -> summary.Raw:
+    """Figures of a run scored after 100, 200, … steps, two episodes each."""
+    rows = [
+        {"asked": 100 * n, "steps": 100 * n, "cpu_seconds": 10.0 * n, "returns": [score - 1, score + 1]}
+        for n, score in enumerate(scored, 1)
+    ]
+    marks = {"decision_ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0}, "peak_mib": 100}
+    return {"task": task, "method": method, "seed": seed, "rows": rows, "failed": failed} | marks
+
+
+TASK = tasks.Task("T-v0", (100, 200), goal=10.0)
+RAW = [raw("craik", 0, 4, 12), raw("craik", 1, 10, 14), raw("craik", 2, 0, 4), raw("sac", 0, 6, 2), raw("random", 0, 0, 0)]
+RAW[-1]["rows"] = [row | {"steps": 0} for row in RAW[-1]["rows"]]
+
+
+def test_goals_are_reached_where_the_middle_run_first_scored_them():
+    ours, theirs = summary.reached(RAW, [TASK])
+    assert (ours.method, ours.runs, ours.reached, ours.steps, ours.cpu_seconds) == ("craik", 3, 2, 200.0, 20.0)
+    assert (theirs.reached, theirs.steps) == (0, math.inf)
+
+
+def test_scores_are_normalised_by_random_actions_and_the_goal():
+    relative = summary.normalised(RAW, [TASK])
+    np.testing.assert_allclose(relative["craik"]["T-v0"], [1.2, 1.4, 0.4])
+    assert summary.aggregate(relative)["craik"][0] == pytest.approx(1.0)
+    assert summary.improvement(relative)["sac"][0] == 1.0
+    assert summary.normalised(RAW, [tasks.Task("T-v0", (100, 200))]) == {}
+
+
+def test_the_report_begins_with_where_sac_wins(tmp_path):
+    failed = raw("ppo", 0, failed="RuntimeError: the | broke")
+    written = report.write(tmp_path, [*RAW, failed], [TASK], "the command")
+    assert all(path.stat().st_size > 0 for path in written)
+    text = (tmp_path / "report.md").read_text()
+    assert "higher at 1 of 2 places compared: T-v0 after 100 steps (6.0 against 4.7)" in text.splitlines()[2]
+    assert "the / broke" in text and "the command" in text and "not reached" in text
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["reached"][1]["steps"] is None  # infinity is no JSON
+
+
+def test_failed_runs_are_recorded_with_what_they_had_and_the_others_go_on(tmp_path, monkeypatch):
+    class Raises:
+        def learn(self, steps, seen):
+            seen(1)
+            raise RuntimeError("the motor burnt out")
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=True):
+            return np.zeros((len(observation), 1), np.float32), None
+
+    monkeypatch.setitem(METHODS, "raises", Method(lambda task, seed: Raises()))
+    asked = run.Run("Pendulum-v1", (1, 2), None, "raises", 0, 1, tmp_path / "0.json")
+    with pytest.raises(RuntimeError, match="burnt"):
+        run.perform(asked)
+    found = sweep.read(asked)
+    assert found is not None and found["failed"] == "RuntimeError: the motor burnt out"
+    assert [row["asked"] for row in found["rows"]] == [1]
+
+
+def test_a_sweep_records_failures_and_does_again_only_what_is_missing(tmp_path):
+    told: list[str] = []
+    arguments = {"cores": 1, "limit": 120.0, "retry": False, "tell": told.append}
+    task = tasks.task("CartPole-v1", (5,))
+    runs = sweep.planned([task], ["random", "truth"], 1, 2, tmp_path, told.append)
+    missing = run.Run("NoSuchTask-v0", (5,), None, "random", 0, 2, tmp_path / "missing.json")
+    first = sweep.sweep([*runs, missing], **arguments)
+    assert [r["failed"] is None for r in first] == [True, False] and "NoSuchTask" in first[1]["failed"]
+    before = missing.file.stat().st_mtime_ns
+    runs[0].file.write_text(runs[0].file.read_text()[:-20])  # cut short
+    again = sweep.sweep([*runs, missing], **arguments)
+    assert [r["rows"] and r["rows"][0]["returns"] for r in again] == [r["rows"] and r["rows"][0]["returns"] for r in first]
+    assert told[0] == "truth cannot play CartPole-v1: left out" and told[-2].startswith("2 runs, 1 of them to do")
+    assert missing.file.stat().st_mtime_ns == before
+
+
+def test_a_run_that_hangs_is_given_up(tmp_path):
+    hanging = run.Run("Pendulum-v1", (10**6,), None, "craik", 0, 1, tmp_path / "0.json")
+    (found,) = sweep.sweep([hanging], cores=1, limit=1.0, retry=False, tell=lambda _: None)
+    assert found["failed"] == "gave no answer within 1 s" and found["rows"] == []
+
+
+def test_methods_are_left_out_of_tasks_they_cannot_play():
+    tasks.register()
+    assert methods.fits("truth", tasks.task("Pendulum-v1")) and not methods.fits("truth", tasks.task("CartPole-v1"))
+    assert gymnasium.make(tasks.HIDDEN).reset(seed=0)[0].shape == (2,)
+    with pytest.raises(ValueError, match="no method is called 'magic'"):
+        methods.fits("magic", tasks.task("Pendulum-v1"))
+    with pytest.raises(ImportError, match=r"craik\[baselines\]"):
+        methods.library("a_library_that_nobody_wrote")
+    with pytest.raises(ValueError, match="increase"):
+        tasks.task("Pendulum-v1", (20, 10))
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path, capsys, monkeypatch):
+    assert main(["Pendulum-v1", "--against", "magic", "--out", str(tmp_path)]) == 2
+    assert "magic" in capsys.readouterr().err
+    monkeypatch.setattr("mpc.__file__", str(tmp_path / "mpc" / "__init__.py"))
+    assert craik(["bench", "Pendulum-v1"]) == 2
+    assert "checkout" in capsys.readouterr().err
