@@ -25,7 +25,7 @@ help:
 	@touch $@
 
 .venv/dev: .venv/core
-	$(BIN)/python -m pip install --quiet --editable '.[dev,mujoco]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev,mujoco,serve]' --constraint constraints.txt
 	@touch $@
 
 lint: .venv/dev

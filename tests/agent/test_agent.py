@@ -14,88 +14,14 @@ from gymnasium import spaces
 
 import mpc
 from mpc.agent import Agent, Settings, evaluate, objective
+from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
 from world_models.checkpoint import CheckpointError
-
-SMALL = Settings(
-    random_steps=20,
-    updates=5,
-    window=2,
-    first_trainings=1,
-    practice=2,
-    restart_practices=1,
-    hidden=8,
-    members=2,
-    horizon=5,
-    starts=2,
-    iterations=2,
-    first_starts=2,
-    first_iterations=2,
-    capacity=500,
-)
-
-
-class Toy(gymnasium.Env):
-    """A counter that ends after `length` steps; spaces are given."""
-
-    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, length: int = 7):
-        self.observation_space, self.action_space, self.length = observation_space, action_space, length
-
-    def reset(self, *, seed=None, options=None):
-        """Begin."""
-        super().reset(seed=seed)
-        self.observation_space.seed(seed)
-        self.count = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        """Count."""
-        assert self.action_space.contains(action), action
-        self.count += 1
-        return self.observation_space.sample(), 1.0, self.count >= self.length, False, {}
 
 
 @pytest.fixture(scope="module")
 def pendulum() -> Agent:
     """A small agent that has learnt for a moment."""
     return Agent("Pendulum-v1", settings=SMALL, seed=3).learn(30, progress_bar=False)
-
-
-OBSERVATIONS = [
-    spaces.Box(-1, 1, (3,)),
-    spaces.Box(-1, 1, (2, 2), np.float64),
-    spaces.Discrete(4),
-    spaces.MultiBinary(3),
-    spaces.Dict({"b": spaces.Box(-1, 1, (2,)), "a": spaces.Discrete(2), "c": spaces.Dict({"d": spaces.Box(0, 1, (1,))})}),
-]
-ACTIONS = [
-    spaces.Box(np.array([-2.0, 0.5], np.float32), np.array([1.0, 0.75], np.float32)),
-    spaces.Box(-1, 1, (2, 2)),
-    spaces.Discrete(3, start=2),
-    spaces.MultiDiscrete([2, 3]),
-    spaces.MultiBinary(2),
-]
-PAIRS = [(o, ACTIONS[0]) for o in OBSERVATIONS] + [(OBSERVATIONS[0], a) for a in ACTIONS[1:]]
-
-
-@pytest.mark.parametrize(("observation", "action"), PAIRS, ids=lambda s: str(s)[:30])
-def test_every_space_is_learnt_in_and_acted_in(observation, action):
-    settings = Settings(**(SMALL.asdict() | {"random_steps": 10}))
-    agent = Agent(Toy(observation, action), settings=settings).learn(15, progress_bar=False)
-    assert agent.num_timesteps == 15 and agent.trained
-    chosen, _ = agent.predict(observation.sample(), deterministic=False)
-    assert action.contains(chosen) or action.contains(int(chosen))
-
-
-@pytest.mark.parametrize("mode", list(gymnasium.vector.AutoresetMode), ids=str)
-def test_all_autoreset_modes_remember_the_same_number_of_real_transitions(mode):
-    observation, action = OBSERVATIONS[0], ACTIONS[0]
-    lengths = (3, 5)
-    env = gymnasium.vector.SyncVectorEnv([lambda n=n: Toy(observation, action, n) for n in lengths], autoreset_mode=mode)
-    seen: list[float] = []
-    agent = Agent(env, settings=SMALL).learn(40, progress_bar=False, callback=lambda _, p: seen.extend(p.episode_returns))
-    assert set(seen) == {3.0, 5.0}
-    follows = int(agent.buffer.follows.sum())
-    assert agent.num_timesteps - env.num_envs <= follows <= agent.num_timesteps
 
 
 def test_batches_equal_single_observations(pendulum):

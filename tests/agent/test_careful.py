@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpc.agent import Agent, careful
-from tests.agent.test_agent import SMALL
+from tests.agent.toys import SMALL
 from world_models import files
 
 LENGTH = 6

@@ -151,7 +151,7 @@ def test_bad_goals_and_data_are_refused(run, data, tmp_path, capsys):
 
 def test_who_plans_for_rewards_takes_no_goal(goal, tmp_path, capsys):
     from mpc.agent import Agent
-    from tests.agent.test_agent import SMALL
+    from tests.agent.toys import SMALL
 
     Agent("Pendulum-v1", settings=SMALL).save(tmp_path / "checkpoint")
     assert main(["plan", str(tmp_path), "--goal", str(goal)]) == 2

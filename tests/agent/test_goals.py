@@ -340,7 +340,7 @@ def test_spaces_that_goals_do_not_fit_are_told():
 
 def test_a_checkpoint_of_another_agent_is_told(tmp_path):
     from mpc.agent import Agent
-    from tests.agent.test_agent import SMALL
+    from tests.agent.toys import SMALL
 
     Agent("Pendulum-v1", settings=SMALL).save(tmp_path)
     with pytest.raises(CheckpointError, match="not of a goal-reaching agent"):

@@ -6,7 +6,7 @@ import pytest
 
 from mpc.agent import Agent, Settings
 from mpc.agent.memory import recall
-from tests.agent.test_agent import SMALL
+from tests.agent.toys import SMALL
 
 STEPS = 3
 

@@ -1,0 +1,60 @@
+"""Environments and settings as small as can be."""
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from mpc.agent import Settings
+
+SMALL = Settings(
+    random_steps=20,
+    updates=5,
+    window=2,
+    first_trainings=1,
+    practice=2,
+    restart_practices=1,
+    hidden=8,
+    members=2,
+    horizon=5,
+    starts=2,
+    iterations=2,
+    first_starts=2,
+    first_iterations=2,
+    capacity=500,
+)
+
+
+class Toy(gymnasium.Env):
+    """A counter that ends after `length` steps; spaces are given."""
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, length: int = 7):
+        self.observation_space, self.action_space, self.length = observation_space, action_space, length
+
+    def reset(self, *, seed=None, options=None):
+        """Begin."""
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.count = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        """Count."""
+        assert self.action_space.contains(action), action
+        self.count += 1
+        return self.observation_space.sample(), 1.0, self.count >= self.length, False, {}
+
+
+OBSERVATIONS = [
+    spaces.Box(-1, 1, (3,)),
+    spaces.Box(-1, 1, (2, 2), np.float64),
+    spaces.Discrete(4),
+    spaces.MultiBinary(3),
+    spaces.Dict({"b": spaces.Box(-1, 1, (2,)), "a": spaces.Discrete(2), "c": spaces.Dict({"d": spaces.Box(0, 1, (1,))})}),
+]
+ACTIONS = [
+    spaces.Box(np.array([-2.0, 0.5], np.float32), np.array([1.0, 0.75], np.float32)),
+    spaces.Box(-1, 1, (2, 2)),
+    spaces.Discrete(3, start=2),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiBinary(2),
+]
