@@ -116,7 +116,8 @@ def drive(loop: RealTime, plant: Plant, seen: np.ndarray, seconds: float) -> tup
         The summary, and `[ticks, 2]`: seconds from when a tick was due until it began, and until its action was out.
     """
     ticks, period = round(seconds / loop.period), loop.period
-    times, away, memory = np.zeros((ticks, 2)), np.zeros(ticks), resident()
+    times, first = np.full((ticks, 2), np.nan), np.full(ticks, np.nan)  # memory that is there before the first tick
+    memory = resident()
     begun = time.monotonic() + 10 * period
     for tick in range(ticks):
         due = begun + tick * period
@@ -125,7 +126,7 @@ def drive(loop: RealTime, plant: Plant, seen: np.ndarray, seconds: float) -> tup
         action = loop.tick(seen, now)
         times[tick] = now - due, time.monotonic() - due
         seen = plant(seen, action)
-        away[tick] = abs(float(seen[0]))
+        first[tick] = float(seen[0])
     starts = times[:, 0] + period * np.arange(ticks)
     summary = {
         "ticks": ticks,
@@ -134,7 +135,7 @@ def drive(loop: RealTime, plant: Plant, seen: np.ndarray, seconds: float) -> tup
         "period": marks(np.diff(starts)),
         "deadline_misses": int((times[:, 1] > period).sum()),
         "memory_growth": resident() - memory,
-        "mean_abs_first_coordinate": float(away[ticks // 2 :].mean()),
+        "first_coordinate": {"mean": float(first[ticks // 2 :].mean()), "deviation": float(first[ticks // 2 :].std())},
         "health": loop.health.summary(),
     }
     return summary, times
