@@ -69,7 +69,7 @@ class Artefact:
         self.observation, self.action = (Signal.rebuilt(manifest[name]) for name in ("observation", "action"))
         self.horizon, self.delay, self.period = manifest["horizon"], manifest["delay"], manifest["period"]
         self.batch: int | str | None = manifest["batch"]
-        self._weights = jax.device_put(weights)
+        self.weights = jax.device_put(weights)
         self._check_platform()
         try:
             exported = {name: jax_export.deserialize(bytearray(programs[name])) for name in ENTRIES}
@@ -122,7 +122,7 @@ class Artefact:
         """
         seen = self._fitting(observation)
         key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
-        return self._begin(self._weights, seen, key)
+        return self._begin(self.weights, seen, key)
 
     def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
         """Randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ from one loop to the next."""
@@ -159,7 +159,7 @@ class Artefact:
         if not 0 <= under_way <= self.delay or elapsed < 1:
             raise ArtefactError(f"flying must be 0 to {self.delay} and elapsed at least 1; got {under_way} and {elapsed}")
         numbers = np.int32(under_way), np.int32(elapsed)
-        memory, actions, cost, status = self._decide(self._weights, seen, memory, recent, *numbers)
+        memory, actions, cost, status = self._decide(self.weights, seen, memory, recent, *numbers)
         actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
         names = self.manifest["statuses"]
         if self.batch is None:
