@@ -31,7 +31,7 @@ def compiled(artefact: Artefact, folder: str | os.PathLike, *, cpu: str = "host"
     """Compile an artefact for a processor, ahead of time.
 
     Args:
-        artefact: Exported for `platforms=("cpu",)`, for one observation at a time, continuous actions.
+        artefact: Loaded on a CPU, for one observation at a time, of continuous actions.
         folder: Where to write; made when missing.
         cpu: As LLVM names it; "host" is this machine's, "generic" any of its architecture.
 
@@ -40,17 +40,14 @@ def compiled(artefact: Artefact, folder: str | os.PathLike, *, cpu: str = "host"
 
     Raises:
         ImportError: If IREE's compiler is missing, with how to get it.
-        ArtefactError: If the artefact is for several platforms, has a batch, or cannot be compiled.
+        ArtefactError: If the artefact has a batch, its actions are counted, or it cannot be compiled.
     """
     try:
         from iree.compiler import tools
     except ImportError as error:
         raise ImportError(f"this needs IREE's compiler ({error}): pip install 'craik[iree]'") from error
-    if artefact.manifest["platforms"] != ["cpu"] or artefact.batch is not None:
-        raise ArtefactError(
-            'IREE takes artefacts exported with platforms=("cpu",) and without batch; this one has '
-            f"{artefact.manifest['platforms']} and {artefact.batch}"
-        )
+    if artefact.batch is not None:
+        raise ArtefactError(f"IREE takes one observation at a time; the artefact has a batch of {artefact.batch}")
     if np.dtype(artefact.action.dtype) != np.float32 or np.dtype(artefact.observation.dtype) != np.float32:
         raise ArtefactError(f"IREE's header speaks of float32 alone; actions are {artefact.action.dtype}")
     root = Path(folder)
@@ -63,6 +60,7 @@ def compiled(artefact: Artefact, folder: str | os.PathLike, *, cpu: str = "host"
             code = tools.compile_str(module, target_backends=["llvm-cpu"], input_type="stablehlo", extra_args=options)
         except tools.CompilerToolError as error:
             raise ArtefactError(f"IREE does not compile {name}: {error}") from error
+        assert code is not None  # as no output file was asked for
         (root / f"{name}.vmfb").write_bytes(code)
     _store(artefact, root)
     return root

@@ -45,13 +45,15 @@ def test_a_c_program_comes_to_the_same_plans(tmp_path):
     assert np.ptp(plans, axis=0).max() > 0.01  # of different observations
 
 
-def test_artefacts_for_several_platforms_are_refused():
+def test_artefacts_that_iree_has_no_place_for_are_refused():
     pytest.importorskip("iree.compiler", reason="IREE's compiler is not installed: pip install 'craik[iree]'")
     from mpc import iree
 
-    problem = mpc.Problem(lambda p, s, a: s + a, lambda p, s, a, t: s @ s, horizon=2, action_space=mpc.Box([-1.0], [1.0]))
-    decisions = mpc.policy(mpc.predictive_sampling(problem, samples=2), iterations=1)
-    both = runtime.loads(mpc.export(decisions, None, np.zeros(1)), prepare=False)
-    with pytest.raises(ArtefactError, match="platforms"):
-        iree.compiled(both, "never")
+    space = mpc.Discrete(3)
+    problem = mpc.Problem(lambda p, s, a: s + a[:1], lambda p, s, a, t: s @ s, horizon=2, action_space=space)
+    decisions = mpc.policy(mpc.gradient(problem, starts=1), iterations=1)
+    for batch, reason in ((None, "float32 alone"), (2, "one observation at a time")):
+        data = mpc.export(decisions, None, np.zeros(1), platforms=("cpu",), batch=batch)
+        with pytest.raises(ArtefactError, match=reason):
+            iree.compiled(runtime.loads(data, prepare=False), "never")
     assert not Path("never").exists()
