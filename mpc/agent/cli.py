@@ -1,4 +1,4 @@
-"""The command line: `craik demo`, `collect`, `learn`, `plan`, `export`, `serve` and `doctor`."""
+"""The command line: `craik demo`, `collect`, `learn`, `plan`, `export`, `serve`, `robot` and `doctor`."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import tyro
 
 import mpc
 from mpc.agent import deployment, gym_spaces, pictures
+from mpc.agent import robot as simulated
 from mpc.agent.agent import Agent
 from mpc.agent.common import Common, say
 from mpc.agent.doctor import examine, ours
@@ -101,6 +102,7 @@ Command = (
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[deployment.Export, tyro.conf.subcommand("export")]
     | Annotated[deployment.Serve, tyro.conf.subcommand("serve")]
+    | Annotated[simulated.Robot, tyro.conf.subcommand("robot")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -235,6 +237,7 @@ def main(argv: list[str] | None = None) -> int:
         Plan: plan,
         deployment.Export: deployment.export,
         deployment.Serve: deployment.serve,
+        simulated.Robot: simulated.robot,
         Doctor: doctor,
     }
     try:
