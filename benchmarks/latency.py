@@ -79,9 +79,12 @@ def closed_loop(options: Options) -> None:
 
     from benchmarks.closed_loop import measure
 
-    summary, times, loop = measure(options.loop or "", options.hertz, options.seconds, options.busy, options.checkpoint)
+    summary, times = measure(options.loop or "", options.hertz, options.seconds, options.busy, options.checkpoint)
     stem = options.out / f"loop-{options.loop}-{options.hertz:g}"
-    loop.health.write(f"{stem}.csv")
+    with open(f"{stem}.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["begun_late_ms", "action_out_ms"])
+        table.writerows(np.round(1e3 * times, 4).tolist())
     header = told(options) | {"hertz": options.hertz, "seconds": options.seconds, "busy": options.busy}
     Path(f"{stem}.json").write_text(json.dumps(header | {"milliseconds": summary}, indent=1) + "\n")
     figure = Figure(figsize=(6, 3.5), layout="constrained")

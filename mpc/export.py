@@ -2,7 +2,7 @@
 
     planner.craik                a ZIP archive without compression
         manifest.json            signals with names, units and bounds; sizes; versions; SHA-256 of everything
-        begin, decide            the two entry points, StableHLO as `jax.export` serialises it, for every platform asked for
+        cpu/begin, cpu/decide    the two entry points, StableHLO as `jax.export` serialises it; and so for every platform
         weights.npz              the parameters, which are arguments of both
 
     begin (weights, observation, key)                                    -> memory
@@ -90,7 +90,11 @@ def export(
     after = jax.eval_shape(entries["decide"], *arguments["decide"])[0]
     if [(m.shape, m.dtype) for m in memory] != [(m.shape, m.dtype) for m in after]:
         raise ArtefactError("the policy's memory must keep its shapes from one decision to the next")
-    programs = {name: _serialised(name, entries[name], arguments[name], platforms) for name in ENTRIES}
+    programs = {}
+    for name in ENTRIES:
+        _refuse_callbacks(name, jax.make_jaxpr(entries[name])(*arguments[name]).jaxpr)
+        for platform in platforms:
+            programs[f"{platform}/{name}"] = _serialised(name, entries[name], arguments[name], platform)
     members = programs | {"weights.npz": _stored(params)}
     manifest = {
         "format": FORMAT,
@@ -150,16 +154,15 @@ def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Ca
     }
 
 
-def _serialised(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], platforms: Sequence[str]) -> bytes:
+def _serialised(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], platform: str) -> bytes:
     """One entry point as bytes, once it is known to be a function of its arguments alone."""
     from jax import export as jax_export
 
-    _refuse_callbacks(name, jax.make_jaxpr(function)(*arguments).jaxpr)
     try:
         with _without_locations():
-            twice = [jax_export.export(jax.jit(lambda *a: function(*a)), platforms=platforms)(*arguments) for _ in range(2)]
+            twice = [jax_export.export(jax.jit(lambda *a: function(*a)), platforms=[platform])(*arguments) for _ in range(2)]
     except (NotImplementedError, ValueError, TypeError) as error:
-        raise ArtefactError(f"{name} cannot be exported for {', '.join(platforms)}: {error}") from error
+        raise ArtefactError(f"{name} cannot be exported for {platform}: {error}") from error
     if twice[0].mlir_module() != twice[1].mlir_module():
         raise ArtefactError(
             f"{name} came out otherwise when it was traced again: something in the model, the cost or the planner is not a "

@@ -34,7 +34,8 @@ class Health:
     """
 
     def __init__(self, capacity: int = 1 << 16):
-        self._rows, self._lock = np.zeros(capacity, ROW), threading.Lock()
+        self._rows, self._lock = np.empty(capacity, ROW), threading.Lock()
+        self._rows[:] = np.zeros((), ROW)  # every page is touched now, and none for the first time in a tick
         self.ticks, self.sources, self.faults = 0, Counter(dict.fromkeys(SOURCES, 0)), Counter()
 
     def count(self, fault: str) -> None:

@@ -125,23 +125,17 @@ class RealTime:
             Finite, within bounds, rate and jerk, whatever happened. Never raises.
         """
         begun, before = time.perf_counter(), self.health.faults.total()
-        now, period, seen, source, wanted = self._now, np.nan, None, "safe", self._safe
-        try:
-            now, period = self._time()
-            seen = None if self._closed else self._look(observation, stamp, now)
-            source, wanted = self._choose(seen, now)
-        except Exception as error:
-            self.health.count(f"internal: {type(error).__name__}")
+        now, period = self._time()
+        seen = self._attempt(None, self._look, observation, stamp, now)
+        self._attempt(None, self._plan, seen, now)
+        source, wanted = self._attempt(("safe", self._safe), self._choose, seen, now)
         action, limited = self._limits.apply(wanted)
         if limited:
             self.health.count("limited")
         self._recent.append(action)
         self._sent += 1
-        try:
-            if seen is not None and self.deadline == 0:
-                self._submit(seen, now + self.period)
-        except Exception as error:
-            self.health.count(f"internal: {type(error).__name__}")
+        if seen is not None and self.deadline == 0:
+            self._attempt(None, self._submit, seen, now + self.period)
         age = np.nan if seen is None else now - seen.stamp
         taken = time.perf_counter() - begun
         self.health.record(
@@ -156,9 +150,17 @@ class RealTime:
         self._plan_seconds = np.nan
         return action
 
+    def _attempt(self, otherwise: Any, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function returns, or something else where it raises, which is counted."""
+        try:
+            return function(*args)
+        except Exception as error:
+            self.health.count(f"internal: {type(error).__name__}")
+            return otherwise
+
     def _time(self) -> tuple[float, float]:
         """Now, and how long ago the last tick was; a clock that jumps makes everything known until then worthless."""
-        now, before = float(self._clock()), self._now
+        now, before = self._attempt(np.nan, lambda: float(self._clock())), self._now
         passed = now - before
         if not np.isfinite(now):
             self.health.count("clock")
@@ -174,6 +176,8 @@ class RealTime:
 
     def _look(self, observation: Any, stamp: float | None, now: float) -> Seen | None:
         """The observation, if it can be trusted."""
+        if self._closed:
+            return None
         value, fault = self.artefact.observation.read(observation)
         made = now if stamp is None else stamp
         if value is not None:
@@ -193,10 +197,10 @@ class RealTime:
         self._stamp = made
         return Seen(value, made)
 
-    def _choose(self, seen: Seen | None, now: float) -> tuple[str, np.ndarray]:
-        """Where the action comes from: fresh plan, last plan, actor, safe action."""
+    def _plan(self, seen: Seen | None, now: float) -> None:
+        """Look for what was planned, and with a deadline wait for the plan from what is seen now."""
         if self._closed:
-            return "safe", self._safe
+            return
         self._watch()
         self._take(self._worker.collect())
         if seen is not None and self.deadline > 0:
@@ -206,6 +210,9 @@ class RealTime:
                 results = self._take(self._worker.collect(left))
                 if any(result.start == now for result in results):
                     break
+
+    def _choose(self, seen: Seen | None, now: float) -> tuple[str, np.ndarray]:
+        """Where the action comes from: fresh plan, last plan, actor, safe action."""
         for plan in reversed(self._plans):  # the newest that is to act by now
             step = round((now - plan.start) / self.period)
             if plan.actions is not None and 0 <= step < self.trust:

@@ -25,7 +25,6 @@ from mpc.signals import Signal
 
 FORMAT, FORMAT_VERSION = "craik-artefact", 1
 ENTRIES = ("begin", "decide")
-MEMBERS = (*ENTRIES, "weights.npz")
 LARGEST = 1 << 30  # bytes of a member once unpacked; a file that claims more is no planner
 
 
@@ -55,7 +54,7 @@ class Artefact:
 
     Args:
         manifest: As `mpc.export` wrote it.
-        programs: The two entry points, serialised.
+        programs: The two entry points for this platform, serialised.
         weights: Parameters by number, as the manifest lists them.
 
     Raises:
@@ -69,8 +68,7 @@ class Artefact:
         self.observation, self.action = (Signal.rebuilt(manifest[name]) for name in ("observation", "action"))
         self.horizon, self.delay, self.period = manifest["horizon"], manifest["delay"], manifest["period"]
         self.batch: int | str | None = manifest["batch"]
-        self._weights = jax.device_put(weights)
-        self._check_platform()
+        self.weights = jax.device_put(weights)
         try:
             exported = {name: jax_export.deserialize(bytearray(programs[name])) for name in ENTRIES}
         except Exception as error:  # what a foreign version of JAX wrote fails in ways of its own
@@ -80,11 +78,6 @@ class Artefact:
             ) from error
         self._begin, self._decide = (jax.jit(exported[name].call) for name in ENTRIES)
         self.exported = exported
-
-    def _check_platform(self) -> None:
-        here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
-        if here not in self.manifest["platforms"]:
-            raise ArtefactError(f"the artefact is for {', '.join(self.manifest['platforms'])}; this process runs on {here}")
 
     def prepare(self, batch: int | None = None) -> "Artefact":
         """Compile both entry points by running them once, so that no decision has to.
@@ -122,7 +115,7 @@ class Artefact:
         """
         seen = self._fitting(observation)
         key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
-        return self._begin(self._weights, seen, key)
+        return self._begin(self.weights, seen, key)
 
     def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
         """Randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ from one loop to the next."""
@@ -159,7 +152,7 @@ class Artefact:
         if not 0 <= under_way <= self.delay or elapsed < 1:
             raise ArtefactError(f"flying must be 0 to {self.delay} and elapsed at least 1; got {under_way} and {elapsed}")
         numbers = np.int32(under_way), np.int32(elapsed)
-        memory, actions, cost, status = self._decide(self._weights, seen, memory, recent, *numbers)
+        memory, actions, cost, status = self._decide(self.weights, seen, memory, recent, *numbers)
         actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
         names = self.manifest["statuses"]
         if self.batch is None:
@@ -213,6 +206,18 @@ def load(
         return loads(data, name=str(path), sha256=sha256, prepare=prepare)
 
 
+def here(manifest: dict[str, Any]) -> str:
+    """The platform of this process, by its name in artefacts.
+
+    Raises:
+        ArtefactError: If the artefact is not for it.
+    """
+    name = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    if name not in manifest["platforms"]:
+        raise ArtefactError(f"the artefact is for {', '.join(manifest['platforms'])}; this process runs on {name}")
+    return name
+
+
 def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None, prepare: bool = True) -> Artefact:
     """`load`, of bytes at hand."""
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
@@ -220,7 +225,8 @@ def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None,
     manifest, members = unpack(data, name)
     with np.load(io.BytesIO(members["weights.npz"]), allow_pickle=False) as stored:
         weights = [stored[str(index)] for index in range(len(manifest["parameters"]))]
-    made = Artefact(manifest, {entry: members[entry] for entry in ENTRIES}, weights)
+    platform = here(manifest)
+    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in ENTRIES}, weights)
     return made.prepare() if prepare and not isinstance(made.batch, str) else made
 
 
@@ -265,13 +271,13 @@ def unpack(data: bytes, name: str = "the artefact") -> tuple[dict[str, Any], dic
                 )
             if sealed(manifest) != text:
                 raise ArtefactError(f"{name} is damaged: its manifest is not as it was written")
-            members = {member: archive.read(member) for member in MEMBERS}
+            members = {member: archive.read(member) for member in manifest["files"]}
     except (KeyError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError, zlib.error) as error:
         if isinstance(error, ArtefactError):
             raise
         raise ArtefactError(f"{name} is not an artefact of craik, or damaged: {error}") from error
     for member, content in members.items():
-        if fingerprint(content) != manifest["files"].get(member):
+        if fingerprint(content) != manifest["files"][member]:
             raise ArtefactError(f"{name} is damaged: {member} is not as it was written")
     return manifest, members
 

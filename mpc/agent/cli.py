@@ -1,4 +1,4 @@
-"""The command line: `craik demo`, `collect`, `learn`, `plan`, `export`, `serve`, `bench` and `doctor`."""
+"""The command line: `craik demo`, `collect`, `learn`, `plan`, `export`, `serve`, `robot`, `bench`, `doctor`."""
 
 import json
 import os
@@ -15,6 +15,7 @@ import tyro
 
 import mpc
 from mpc.agent import deployment, gym_spaces, pictures
+from mpc.agent import robot as simulated
 from mpc.agent.agent import Agent
 from mpc.agent.careful import EnvironmentFailure
 from mpc.agent.common import Common, say
@@ -126,6 +127,7 @@ Command = (
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[deployment.Export, tyro.conf.subcommand("export")]
     | Annotated[deployment.Serve, tyro.conf.subcommand("serve")]
+    | Annotated[simulated.Robot, tyro.conf.subcommand("robot")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
@@ -286,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
         Plan: plan,
         deployment.Export: deployment.export,
         deployment.Serve: deployment.serve,
+        simulated.Robot: simulated.robot,
         Bench: bench,
         Doctor: doctor,
     }

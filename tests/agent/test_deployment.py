@@ -1,6 +1,7 @@
 """What leaves for a robot decides as the agent does that it was made of."""
 
 import json
+import time
 
 import jax
 import numpy as np
@@ -13,12 +14,26 @@ from mpc.agent.cli import main
 SMALL = Settings(horizon=4, starts=2, first_starts=2, iterations=1, first_iterations=1, hidden=8, members=2, capacity=100)
 
 
-@pytest.mark.usefixtures("compiled_quickly")
-def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(tmp_path, capsys):
-    agent, out, seen = Agent("Pendulum-v1", settings=SMALL), tmp_path / "p.craik", np.array([0.5, -0.3, 1.0], np.float32)
-    agent.save(tmp_path / "run" / "checkpoint")
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return Agent("Pendulum-v1", settings=SMALL)
+
+
+@pytest.fixture(scope="module")
+def folder(agent, tmp_path_factory):
+    """A run's folder, and later an artefact of it."""
+    path = tmp_path_factory.mktemp("deployment")
+    agent.save(path / "run" / "checkpoint")
+    return path
+
+
+def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(agent, folder, capsys):
+    out, seen = folder / "p.craik", np.array([0.5, -0.3, 1.0], np.float32)
     names = '{"names": ["cos", "sin", "speed"], "units": ["", "", "rad/s"]}'
-    arguments = ["export", str(tmp_path / "run"), "--out", str(out), "--period", "0.05", "--platforms", "cpu", "--json"]
+    arguments = ["export", str(folder / "run"), "--out", str(out), "--period", "0.05", "--platforms", "cpu", "--json"]
     assert main([*arguments, "--observed", names]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["bytes"] - report["files"]["weights.npz"]["size"] < 1 << 20
@@ -40,3 +55,16 @@ def test_a_foreign_file_is_not_served(tmp_path, capsys):
     (tmp_path / "foreign.craik").write_bytes(b"something else")
     assert main(["serve", str(tmp_path / "foreign.craik"), "--quiet"]) == 2
     assert "not an artefact" in capsys.readouterr().err
+
+
+def test_an_artefact_drives_a_simulated_robot_by_the_wall_clock(folder, capsys):
+    arguments = ["robot", str(folder / "p.craik"), "--seconds", "1", "--health", str(folder / "health.csv"), "--json"]
+    begun = time.monotonic()
+    assert main(arguments) == 0
+    assert time.monotonic() - begun > 0.95
+    report = json.loads(capsys.readouterr().out)
+    assert report["env"] == "Pendulum-v1" and report["period"] == 0.05 and report["health"]["ticks"] == 20
+    assert report["health"]["sources"]["fresh"] + report["health"]["sources"]["shifted"] > 10
+    assert len((folder / "health.csv").read_text().splitlines()) == 21
+    assert main([*arguments, "--env", "CartPole-v1"]) == 2
+    assert "another robot" in capsys.readouterr().err
