@@ -9,7 +9,7 @@ demo: .venv/core
 	$(BIN)/craik demo
 
 bench: .venv/dev
-	$(BIN)/python -m benchmarks.learning
+	$(BIN)/python -m benchmarks.learning --suite
 
 help:
 	@echo "make demo   set up, learn to swing a pendulum up, show it"
