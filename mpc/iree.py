@@ -43,7 +43,7 @@ def compiled(artefact: Artefact, folder: str | os.PathLike, *, cpu: str = "host"
         ArtefactError: If the artefact has a batch, its actions are counted, or it cannot be compiled.
     """
     try:
-        from iree.compiler import tools
+        from iree.compiler import tools  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(f"this needs IREE's compiler ({error}): pip install 'craik[iree]'") from error
     if artefact.batch is not None:
