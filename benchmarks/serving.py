@@ -25,6 +25,8 @@ class Options:
 
     requests: int = 5000
     """Round trips to time."""
+    hertz: float = 200.0
+    """How many a second, as a control loop asks: who asks without a pause is made to pause by the scheduler."""
     out: Path = Path(__file__).parent / "results" / "serving.json"
     """Where the figures go."""
 
@@ -56,6 +58,7 @@ def main() -> None:
             begun = time.perf_counter()
             answer = client.act([0.5, 0.0])
             trips[index], plans[index] = time.perf_counter() - begun, answer.seconds
+            time.sleep(max(0.0, 1 / options.hertz - trips[index]))
     process.terminate()
     process.join()
     report = {
@@ -65,6 +68,7 @@ def main() -> None:
         "load_average": os.getloadavg()[0],
         "packages": versions(("craik", "jax", "numpy", "pyzmq", "msgpack")),
         "requests": options.requests,
+        "hertz": options.hertz,
         "milliseconds": {"round_trip": marks(trips), "plan": marks(plans), "beside_the_plan": marks(trips - plans)},
     }
     options.out.write_text(json.dumps(report, indent=1) + "\n")

@@ -13,11 +13,9 @@ Memory is a flat list of arrays, the control loop's warm start. `mpc.runtime` lo
 
 import io
 import os
-import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,12 @@ import numpy as np
 
 from mpc.planners.base import Status
 from mpc.policy import Policy, foresee, skip
+from mpc.portable import portable
 from mpc.runtime import ENTRIES, FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, sealed
 from mpc.signals import Signal
 
 PyTree = Any
 
-HARMLESS = {"Sharding", "cu_threefry2x32_ffi", "shape_assertion"}  # of any custom calls: JAX's own, of promised stability
 PACKAGES = ("craik", "jax", "jaxlib", "numpy", "optax")
 
 
@@ -76,10 +74,10 @@ def export(
     if delay < 0 or (period is not None and not period > 0):
         raise ArtefactError(f"delay must be at least 0 and period positive or None; got delay={delay}, period={period}")
     seen = _one_array(observation)
-    inputs = Signal(seen.shape, seen.dtype, **(observed or {}))
+    inputs = _signal("observed", seen.shape, seen.dtype, observed)
     example = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, params))
     entries = _entry_points(policy, jax.tree.structure(example), batch is not None)
-    leaves, outputs = jax.tree.leaves(example), _action_signal(policy, acted or {})
+    leaves, outputs = jax.tree.leaves(example), _action_signal(policy, acted)
     leading = () if batch is None else (batch,) if isinstance(batch, int) else _symbol(batch)
     key = jax.ShapeDtypeStruct((*leading, 2), np.uint32)
     seen = jax.ShapeDtypeStruct((*leading, *seen.shape), seen.dtype)
@@ -90,12 +88,10 @@ def export(
     after = jax.eval_shape(entries["decide"], *arguments["decide"])[0]
     if [(m.shape, m.dtype) for m in memory] != [(m.shape, m.dtype) for m in after]:
         raise ArtefactError("the policy's memory must keep its shapes from one decision to the next")
-    programs = {}
+    members = {"weights.npz": _stored(params)}
     for name in ENTRIES:
-        _refuse_callbacks(name, jax.make_jaxpr(entries[name])(*arguments[name]).jaxpr)
-        for platform in platforms:
-            programs[f"{platform}/{name}"] = _serialised(name, entries[name], arguments[name], platform)
-    members = programs | {"weights.npz": _stored(params)}
+        found = portable(name, entries[name], arguments[name], platforms)
+        members |= {f"{platform}/{name}": program for platform, program in found.items()}
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -108,9 +104,7 @@ def export(
         "period": period,
         "delay": delay,
         "parameters": _listed(params),
-        "memory": [
-            {"shape": [str(n) if not isinstance(n, int) else n for n in m.shape], "dtype": str(m.dtype)} for m in memory
-        ],
+        "memory": [{"shape": [n if isinstance(n, int) else str(n) for n in m.shape], "dtype": str(m.dtype)} for m in memory],
         "statuses": [status.name for status in Status],
         "about": dict(about or {}),
         "files": {name: fingerprint(content) for name, content in members.items()},
@@ -125,15 +119,16 @@ def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Ca
     """`begin` and `decide` over flat lists of plain arrays."""
     space, kept = policy.planner.problem.action_space, {}
 
+    def plain(leaves: list[Any]) -> list[Any]:
+        pairs = zip(leaves, kept["keys"], strict=True)
+        return [jax.random.key_data(leaf) if is_key else jnp.asarray(leaf) for leaf, is_key in pairs]
+
     def begin(weights: list[Any], observation: Any, key: Any) -> list[Any]:
         params = space.remember(jax.tree.unflatten(structure, weights), None)
         loop = policy.begin(params, policy.observe(params, observation), jax.random.wrap_key_data(key))
         flat, kept["loop"] = jax.tree.flatten(loop)
         kept["keys"] = [jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key) for leaf in flat]
-        return [
-            jax.random.key_data(leaf) if is_key else jnp.asarray(leaf)
-            for leaf, is_key in zip(flat, kept["keys"], strict=True)
-        ]
+        return plain(flat)
 
     def decide(weights: list[Any], observation: Any, memory: list[Any], recent: Any, flying: Any, elapsed: Any):
         params = space.remember(jax.tree.unflatten(structure, weights), recent[-1])
@@ -141,10 +136,7 @@ def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Ca
         loop = jax.tree.unflatten(kept["loop"], [jax.random.wrap_key_data(x) if is_key else x for x, is_key in pairs])
         state = foresee(policy, params, policy.observe(params, observation), recent, flying)
         loop, plan, _ = policy.decide(params, state, skip(policy.planner, loop, elapsed - 1))
-        flat = [
-            jax.random.key_data(x) if is_key else x for x, is_key in zip(jax.tree.leaves(loop), kept["keys"], strict=True)
-        ]
-        return flat, plan.actions, plan.cost, plan.status
+        return plain(jax.tree.leaves(loop)), plan.actions, plan.cost, plan.status
 
     if not batched:
         return {"begin": begin, "decide": decide}
@@ -152,70 +144,6 @@ def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Ca
         "begin": jax.vmap(begin, in_axes=(None, 0, 0)),
         "decide": jax.vmap(decide, in_axes=(None, 0, 0, 0, None, None)),
     }
-
-
-def _serialised(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], platform: str) -> bytes:
-    """One entry point as bytes, once it is known to be a function of its arguments alone."""
-    from jax import export as jax_export
-
-    try:
-        with _without_locations():
-            twice = [jax_export.export(jax.jit(lambda *a: function(*a)), platforms=[platform])(*arguments) for _ in range(2)]
-    except (NotImplementedError, ValueError, TypeError) as error:
-        raise ArtefactError(f"{name} cannot be exported for {platform}: {error}") from error
-    if twice[0].mlir_module() != twice[1].mlir_module():
-        raise ArtefactError(
-            f"{name} came out otherwise when it was traced again: something in the model, the cost or the planner is not a "
-            "function of its arguments, but hangs on a clock, on random numbers or on what is changed elsewhere"
-        )
-    return bytes(_without_foreign_calls(name, twice[0]).serialize())
-
-
-@contextmanager
-def _without_locations() -> Iterator[None]:
-    """Lower without saying whose file an operation comes from: robots need not know, and bytes stay the same."""
-    option = "jax_traceback_in_locations_limit"
-    before = getattr(jax.config, option)
-    jax.config.update(option, 0)
-    try:
-        yield
-    finally:
-        jax.config.update(option, before)
-
-
-def _refuse_callbacks(name: str, jaxpr: Any) -> None:
-    """Walk a jaxpr and everything in it.
-
-    Raises:
-        ArtefactError: If it calls back to Python.
-    """
-    for equation in jaxpr.eqns:
-        if "callback" in equation.primitive.name or equation.effects:
-            raise ArtefactError(
-                f"{name} calls back to Python ({equation.primitive.name}), which is not there on a robot: take "
-                "jax.debug.print, pure_callback and their like out of the model, the cost and the planner"
-            )
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-        ):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                _refuse_callbacks(name, inner)
-
-
-def _without_foreign_calls(name: str, exported: Any) -> Any:
-    """The same, once it is known to call no library.
-
-    Raises:
-        ArtefactError: If it does, with their names.
-    """
-    targets = set(re.findall(r"stablehlo\.custom_call @([\w.$]+)", exported.mlir_module())) - HARMLESS
-    if targets:
-        raise ArtefactError(
-            f"{name} calls {', '.join(sorted(targets))}, of a library that need not be there on a robot: names with "
-            "lapack_ or cusolver_ come from jnp.linalg in the model, the cost or the planner"
-        )
-    return exported
 
 
 def _one_array(observation: Any) -> jax.ShapeDtypeStruct:
@@ -229,7 +157,14 @@ def _one_array(observation: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
-def _action_signal(policy: Policy, described: Mapping[str, Any]) -> Signal:
+def _signal(what: str, shape: tuple[int, ...], dtype: Any, described: Mapping[str, Any] | None) -> Signal:
+    try:
+        return Signal(shape, dtype, **(described or {}))
+    except (TypeError, ValueError) as error:
+        raise ArtefactError(f"{what} takes names, units, low and high: {error}") from error
+
+
+def _action_signal(policy: Policy, described: Mapping[str, Any] | None) -> Signal:
     space: Any = policy.planner.problem.action_space
     decided = jax.eval_shape(space.decide, jax.ShapeDtypeStruct((policy.planner.problem.horizon, space.size), np.float32))
     inner = space
@@ -241,7 +176,8 @@ def _action_signal(policy: Policy, described: Mapping[str, Any]) -> Signal:
     else:
         low, high = inner.low, inner.high
     shape = decided.shape[1:]
-    return Signal(shape, decided.dtype, low=np.reshape(low, shape), high=np.reshape(high, shape), **described)
+    bounds = {"low": np.reshape(low, shape), "high": np.reshape(high, shape)}
+    return _signal("acted", shape, decided.dtype, {**(described or {}), **bounds})
 
 
 def _symbol(name: str) -> tuple[Any, ...]:

@@ -35,8 +35,8 @@ class RealTime:
     """Ticks at a fixed period around an artefact; everything is compiled before the constructor returns.
 
     With a deadline, a tick waits so long for the plan from its own observation. With none it never waits: the plan from
-    this tick's observation acts at the next one, from the state predicted for that time if the artefact was exported with a
-    `delay` of at least one step.
+    this tick's observation acts at the next one, from the state predicted for that time, which needs an artefact exported
+    with a `delay` of at least one step.
 
     Args:
         artefact: Of `mpc.runtime.load`, for one observation at a time.
@@ -83,6 +83,11 @@ class RealTime:
             raise ValueError(f"period must be positive, and the artefact does not say it; got {period}")
         if not 0 <= deadline < period or not latency >= 0:
             raise ValueError(f"deadline must lie in [0, period) and latency not be negative; got {deadline}, {latency}")
+        if deadline == 0 and artefact.delay < 1:
+            raise ValueError(
+                "without a deadline plans act one step after what they were made from, and the artefact cannot predict that "
+                "step: export it with delay=1 or more, or give a deadline"
+            )
         self.artefact, self.period, self.deadline, self.latency = artefact, period, deadline, latency
         self.stale = 3 * period if stale is None else stale
         self.trust = artefact.horizon if trust is None else min(trust, artefact.horizon)

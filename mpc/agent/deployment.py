@@ -36,8 +36,8 @@ class Export(Common):
     """Names and units of an action's numbers, as JSON."""
     period: float | None = None
     """Seconds of one step of the environment."""
-    delay: int = 0
-    """Steps between an observation and the action planned from it that may be made up for."""
+    delay: int = 1
+    """Steps between an observation and the action planned from it that may be made up for; a loop without deadline has one."""
     batch: str | None = None
     """Observations side by side: a number, or a name, b, for any number; one at a time unless told."""
     platforms: tuple[str, ...] = ("cpu", "cuda")

@@ -182,7 +182,9 @@ def test_observations_of_another_make_are_refused(artefact, observation):
         artefact.decide(observation, artefact.begin([0.0, 0.0]))
 
 
-def test_a_tree_is_no_observation(tmp_path):
+def test_a_tree_is_no_observation_and_signals_have_names_units_and_bounds(tmp_path):
+    with pytest.raises(ArtefactError, match="observed takes names, units"):
+        mpc.export(POLICY, PARAMS, np.zeros(2), observed={"colour": "red"})
     with pytest.raises(ArtefactError, match="observe="):
         mpc.export(POLICY, PARAMS, {"position": 0.0}, tmp_path / "never.craik")
 

@@ -246,3 +246,9 @@ def test_health_keeps_the_newest_ticks_and_writes_them(tmp_path):
 def test_impossible_settings_are_refused(artefact, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RealTime(artefact, **({"safe": [0.0], "worker": Inline} | wrong))
+
+
+def test_plans_that_act_later_need_an_artefact_that_predicts(artefact, monkeypatch):
+    monkeypatch.setattr(artefact, "delay", 0)
+    with pytest.raises(ValueError, match="delay=1"):
+        RealTime(artefact, safe=[0.0])
