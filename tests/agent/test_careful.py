@@ -1,4 +1,4 @@
-"""Learning that goes wrong: weights that diverge, environments that break, disks that are full."""
+"""Learning that goes wrong: weights that diverge, environments that break, disks that are full; and what is remembered."""
 
 import errno
 
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mpc.agent import Agent, careful
+from mpc.agent import Agent, Settings, careful
 from tests.agent.toys import SMALL
 from world_models import files
 
@@ -41,7 +41,7 @@ class Fragile(gymnasium.Env):
 def trained(compiled_quickly) -> tuple[Agent, Fragile]:
     """An agent that has learnt for a moment, compiled once for all tests, and its environment."""
     env = Fragile()
-    return Agent(env, settings=SMALL).learn(25, progress_bar=False), env
+    return Agent(env, settings=Settings(**(SMALL.asdict() | {"memory": 2}))).learn(25, progress_bar=False), env
 
 
 @pytest.fixture
@@ -130,3 +130,15 @@ def test_a_full_disk_loses_neither_the_agent_nor_the_checkpoint_before(agent, tm
     assert Agent.load(tmp_path / "run").num_timesteps == kept
     agent.save(tmp_path / "elsewhere")
     assert Agent.load(tmp_path / "elsewhere").num_timesteps == kept + 4
+
+
+def test_deciding_remembers_what_was_seen_before(agent):
+    agent, _ = agent  # nothing is wrong with it; but it is compiled already
+    first, second = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
+    _, state = agent.predict(first)
+    together, after = agent.predict(second, state=state)
+    np.testing.assert_array_equal(after.seen[0], [second, first])
+    forgetful = state._replace(seen=np.array([[second, second]]))
+    assert (together != agent.predict(second, state=forgetful)[0]).any()
+    assert agent.imagine(first, np.zeros((3, 1), np.float32)).latent.shape[0] == 4
+    assert agent.probe().matrix.shape[1] == 2 and agent.futures(second, state).reward.shape[0] == SMALL.starts

@@ -63,15 +63,3 @@ def test_what_is_learnt_from_is_what_was_seen_in_the_same_episode(mode):
         linked = np.asarray(follows)[: int(filled)]
         np.testing.assert_array_equal(np.diff(time[:, 0])[linked[1:]], 1)
         assert linked.sum() >= 20
-
-
-def test_deciding_remembers_what_was_seen_before(compiled_quickly):
-    settings = Settings(**(SMALL.asdict() | {"memory": 2}))
-    agent = Agent(Clock(7), settings=settings).learn(25, progress_bar=False)
-    first, second = np.array([[1.0, 0.0], [1.0, 1.0]], np.float32)
-    _, state = agent.predict(first)
-    together, after = agent.predict(second, state=state)
-    np.testing.assert_array_equal(after.seen[0], [second, first])
-    assert (together != agent.predict(second, state=state._replace(seen=np.array([[second, second]])))[0]).any()
-    assert agent.imagine(first, np.zeros((3, 1), np.float32)).latent.shape[0] == 4
-    assert agent.probe().matrix.shape[1] == 2 and agent.futures(second, state).reward.shape[0] == SMALL.starts
