@@ -18,8 +18,9 @@ def python(program: str, folder=None) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_core_brings_neither_flax_nor_gymnasium_along():
-    done = python("import sys, mpc; print([m for m in ('flax', 'gymnasium', 'mujoco', 'matplotlib') if m in sys.modules])")
+def test_the_core_brings_neither_flax_nor_gymnasium_nor_optax_along():
+    heavy = ("flax", "gymnasium", "mujoco", "matplotlib", "optax")
+    done = python(f"import sys, mpc; print([m for m in {heavy} if m in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -37,7 +37,7 @@ class Export(Common):
     period: float | None = None
     """Seconds of one step of the environment."""
     delay: int = 1
-    """Steps between an observation and the action planned from it that may be made up for (1 where no deadline is given)."""
+    """Steps between an observation and its action that may be made up for; a loop without deadline has one."""
     batch: str | None = None
     """Observations side by side: a number, or a name, b, for any number; one at a time unless told."""
     platforms: tuple[str, ...] = ("cpu", "cuda")
