@@ -39,5 +39,9 @@ def recall(seen: np.ndarray | None, observations: np.ndarray, fresh: np.ndarray 
 
 
 def flat(seen: np.ndarray) -> np.ndarray:
-    """As a world model sees it, `[B, K * O]`."""
-    return seen.reshape(len(seen), -1)
+    """As a world model sees it, `[B, K * O]`: the newest observation, and the changes that led there, `o[t-k] - o[t-k-1]`.
+
+    Every coordinate is scaled by itself: as changes, small motions are seen as well as large places.
+    """
+    changes = seen[:, :-1] - seen[:, 1:]
+    return np.concatenate([seen[:, :1], changes], axis=1).reshape(len(seen), -1)
