@@ -7,9 +7,6 @@ that is seen.
 """
 
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +20,9 @@ import numpy as np
 import tyro
 
 import envs
+from benchmarks.provenance import invoked, provenance
 from envs.gym import VectorEnv
 from envs.task import Task
-from world_models.checkpoint import versions
 
 RESULTS = Path(__file__).parent / "results"
 BARS = {"states": 1_000_000, "frames": 20_000}
@@ -201,11 +198,7 @@ def main() -> None:
     if options.sheet is not None:
         contact_sheet(options.sheet)
         return
-    header = {
-        "command": " ".join(["python -m benchmarks.environments", *sys.argv[1:]]),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "packages": versions(("craik", "jax", "gymnasium", "numpy")),
+    header = provenance(invoked("benchmarks.environments"), ("craik", "jax", "gymnasium", "numpy")) | {
         "settings": {"many": options.many, "few": options.few, "seconds": options.seconds},
         "bars": BARS,
     }

@@ -7,8 +7,6 @@ missed.
 
 import json
 import os
-import platform
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import numpy as np
 import tyro
 
 import mpc
+from benchmarks.provenance import invoked, provenance
 from mpc import runtime
 from mpc.realtime import RealTime
 from mpc.runtime import Artefact
@@ -214,9 +213,10 @@ def main() -> None:
     """Run the campaign, write it down, judge it."""
     options = tyro.cli(Options, description=__doc__)
     report = campaign(cart(), options.ticks, options.share, options.seed)
-    packages = {name: __import__(name).__version__ for name in ("jax", "numpy")}
-    header = {"command": "python -m benchmarks.faults " + " ".join(sys.argv[1:]), "machine": platform.machine()}
-    header |= {"packages": packages, "seed": options.seed, "share": options.share}
+    header = provenance(invoked("benchmarks.faults"), ("craik", "jax", "numpy")) | {
+        "seed": options.seed,
+        "share": options.share,
+    }
     options.out.write_text(json.dumps(header | report, indent=1) + "\n")
     print(json.dumps(report))
     met = report["exceptions"] == 0 and report["unsafe"] == 0 and report["memory_growth"] < 1 << 20

@@ -8,14 +8,15 @@ against the wall clock instead: `--loop latent --hertz 100 --seconds 60`, or `--
 import csv
 import json
 import os
-import platform
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 
+from benchmarks.provenance import invoked, provenance
+
+PACKAGES = ("craik", "jax", "flax", "gymnasium", "numpy")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -85,7 +86,11 @@ def closed_loop(options: Options) -> None:
         table = csv.writer(file)
         table.writerow(["begun_late_ms", "action_out_ms"])
         table.writerows(np.round(1e3 * times, 4).tolist())
-    header = told(options) | {"hertz": options.hertz, "seconds": options.seconds, "busy": options.busy}
+    header = provenance(invoked("benchmarks.latency"), PACKAGES) | {
+        "hertz": options.hertz,
+        "seconds": options.seconds,
+        "busy": options.busy,
+    }
     Path(f"{stem}.json").write_text(json.dumps(header | {"milliseconds": summary}, indent=1) + "\n")
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axis = figure.add_subplot()
@@ -97,18 +102,6 @@ def closed_loop(options: Options) -> None:
     axis.legend()
     figure.savefig(f"{stem}.png", dpi=110)
     print(json.dumps(summary))
-
-
-def told(options: Options) -> dict[str, Any]:
-    """What a results file says about how it came to be."""
-    from world_models.checkpoint import versions
-
-    return {
-        "command": "python -m benchmarks.latency " + " ".join(sys.argv[1:]),
-        "machine": platform.machine(),
-        "cores": os.cpu_count() if options.core < 0 else 1,
-        "packages": versions(("craik", "jax", "flax", "gymnasium", "numpy")),
-    }
 
 
 def decisions(options: Options) -> None:
@@ -125,7 +118,7 @@ def decisions(options: Options) -> None:
         agent = Agent.load(options.checkpoint)
     summary, times = decision_times(agent, options.env, 0, options.decisions)
     stem = options.out / f"latency-{options.env}"
-    header = told(options) | {
+    header = provenance(invoked("benchmarks.latency"), PACKAGES) | {
         "decisions": options.decisions,
         "settings": agent.settings.asdict(),
         "milliseconds": summary,

@@ -6,8 +6,6 @@ It serves the cart of `benchmarks.faults` from a process of its own and writes `
 import json
 import multiprocessing
 import os
-import platform
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import tyro
 
 from benchmarks.closed_loop import marks
+from benchmarks.provenance import invoked, provenance
 
 
 @dataclass
@@ -43,7 +42,6 @@ def _serve(addresses: Any) -> None:
 def main() -> None:
     """Ask, time, write down."""
     from mpc.serving import Client
-    from world_models.checkpoint import versions
 
     options = tyro.cli(Options, description=__doc__)
     spawn = multiprocessing.get_context("spawn")
@@ -61,12 +59,8 @@ def main() -> None:
             time.sleep(max(0.0, 1 / options.hertz - trips[index]))
     process.terminate()
     process.join()
-    report = {
-        "command": "python -m benchmarks.serving " + " ".join(sys.argv[1:]),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+    report = provenance(invoked("benchmarks.serving"), ("craik", "jax", "numpy", "pyzmq", "msgpack")) | {
         "load_average": os.getloadavg()[0],
-        "packages": versions(("craik", "jax", "numpy", "pyzmq", "msgpack")),
         "requests": options.requests,
         "hertz": options.hertz,
         "milliseconds": {"round_trip": marks(trips), "plan": marks(plans), "beside_the_plan": marks(trips - plans)},

@@ -2,16 +2,13 @@
 
 import csv
 import json
-import os
-import platform
-import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.learning import drawing
 from benchmarks.learning import summary as sums
 from benchmarks.learning.tasks import Task
-from world_models.checkpoint import versions
+from benchmarks.provenance import provenance
 
 PUBLISHED = Path(__file__).with_name("published.json")
 PACKAGES = (
@@ -54,13 +51,7 @@ def write(folder: Path, raw: list[sums.Raw], tasks: list[Task], command: str) ->
     if relative:
         pictures.append(folder / "profiles.png")
         drawing.profiles(pictures[-1], relative)
-    header = {
-        "command": command,
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "python": sys.version.split()[0],
-        "packages": versions(PACKAGES),
-    }
+    header = provenance(command, PACKAGES)
     failed = [{name: run[name] for name in ("task", "method", "seed", "failed")} for run in raw if run["failed"]]
     aggregate, better = sums.aggregate(relative), sums.improvement(relative)
     machine = header | {"failed": failed, "aggregate": aggregate, "probability_of_improvement": better}

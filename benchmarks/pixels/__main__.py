@@ -1,6 +1,5 @@
 """The command; see the package."""
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,9 @@ import benchmarks.pixels
 from benchmarks.pixels import probes, recipes, report, study
 from benchmarks.pixels.recipes import LEAVES, PLANNERS, RANDOM, RECIPES, TWIN, Recipe
 from benchmarks.pixels.worlds import World, manifest, world
+from benchmarks.provenance import invoked, provenance
 
+PACKAGES = ("craik", "jax", "flax", "optax", "gymnasium", "numpy")
 ROOT = Path(__file__).parents[1]
 OURS = "as it is"
 """The variant that nothing is left out of."""
@@ -113,7 +114,7 @@ def run(options: Options, tell: study.Tell = study.say) -> list[dict[str, Any]]:
     plan, rows, models = variants(options), [], []
     stem = options.out / f"pixels-{options.task}"
     common = plan[0].recipe
-    head = report.header(sys.argv[1:]) | {
+    head = provenance(invoked("benchmarks.pixels"), PACKAGES) | {
         "task": options.task,
         "budget": common.budget,
         "settings": common.settings.asdict(),

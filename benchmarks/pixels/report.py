@@ -2,16 +2,12 @@
 
 import csv
 import json
-import os
-import platform
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.statistics import bootstrap_interval
-from world_models.checkpoint import versions
 
 COLUMNS = (
     "variant",
@@ -30,17 +26,6 @@ COLUMNS = (
     "updates",
     "alarm",
 )
-
-
-def header(command: list[str]) -> dict[str, Any]:
-    """Where and with what the figures were made."""
-    return {
-        "command": " ".join(["python -m benchmarks.pixels", *command]),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": sys.version.split()[0],
-        "packages": versions(("craik", "jax", "flax", "optax", "gymnasium", "numpy")),
-    }
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -154,15 +154,14 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
     begin_by, plan_by = (planner(task, settings, count) for count in (settings.first_iterations, settings.iterations))
     whole = every % block == 0
 
-    def spend(
-        params: PyTree, state: PyTree, recent: Recent, by: mpc.Planner, loop: loops.Loop, iterations: int, key: Array
-    ) -> Pursuit:
-        params = params | {"recent": recent}
+    def spend(params: PyTree, state: PyTree, by: mpc.Planner, loop: loops.Loop, iterations: int, key: Array) -> Pursuit:
         improved = loops.improve(by, params, state, loop, iterations)
         later, plan, _ = loops.settle(plan_by, params, state, improved, loop)
         for _ in range(every // block - 1):
             later = loops.Loop(plan_by.shift(later.planner), _later(later.backup, 1))
-        return Pursuit(state, plan.actions.reshape(horizon * block, -1), plan.cost, plan.status, recent, later, key)
+        return Pursuit(
+            state, plan.actions.reshape(horizon * block, -1), plan.cost, plan.status, params["recent"], later, key
+        )
 
     def first(params: PyTree, observation: Array, key: Array) -> Pursuit:
         key, draw = jax.random.split(key)
@@ -171,17 +170,17 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
             raise ValueError(
                 f"this predictor remembers blocks of {block}: replan_every must be a multiple of that; got {every}"
             )
-        recent = nothing(settings.recall, state.latent.shape[0], blocks.size)
-        loop = loops.begin(begin_by, params | {"recent": recent}, state, draw)
-        return spend(params, state, recent, begin_by, loop, settings.first_iterations, key)
+        params = params | {"recent": nothing(settings.recall, state.latent.shape[0], blocks.size)}
+        return spend(params, state, begin_by, loops.begin(begin_by, params, state, draw), settings.first_iterations, key)
 
     def next_(params: PyTree, observation: Array, pursuit: Pursuit) -> Pursuit:
         (state, recent), loop, key = perceive(params, observation, pursuit), pursuit.loop, pursuit.key
+        params = params | {"recent": recent}
         if not whole:  # what is left of the plan begins in the middle of a block: it is cut into blocks anew
             key, draw = jax.random.split(key)
             left = _later(pursuit.actions, every).reshape(horizon, -1)
-            loop = loops.begin(plan_by, params | {"recent": recent}, state, draw, left)._replace(backup=left)
-        return spend(params, state, recent, plan_by, loop, settings.iterations, key)
+            loop = loops.begin(plan_by, params, state, draw, left)._replace(backup=left)
+        return spend(params, state, plan_by, loop, settings.iterations, key)
 
     def perceive(params: PyTree, observation: Array, pursuit: Pursuit) -> tuple[PyTree, Recent]:
         """The state now, and what is remembered. The predictor's memory is as predicted, the latent as seen, or as predicted
