@@ -8,6 +8,7 @@ against the wall clock instead: `--loop latent --hertz 100 --seconds 60`, or `--
 import csv
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
