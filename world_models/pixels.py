@@ -167,7 +167,7 @@ def pixel_jepa(
         prediction_weight: Of the prediction error.
         inverse_weight: Of reading actions off latents; 0 leaves what reads them untrained, and `infer` out. Where it is not
             0, actions that nobody told, NaN (see `datasets.mixed`), are read off latents, too.
-        straightness_weight: Of latent trajectories' bending.
+        straightness_weight: Of latent trajectories' bending, which windows of at least two steps show.
         inferred: Whether actions are not told but inferred, `tanh(read(z[t], z[t+1]))`, of size `action`: a small one, or it
             carries the whole next frame. `predict` then takes such an inferred action.
         hidden: Units of the hidden layer that actions are read by.
@@ -202,6 +202,8 @@ def pixel_jepa(
         if inverse_weight:
             terms["inverse"] = anticollapse.inverse_dynamics(batch.net.read, own, batch.actions, batch.told)
             total += inverse_weight * terms["inverse"]
+        if straightness_weight and own.shape[1] < 3:
+            raise ValueError("windows of one step bend nowhere: straightness_weight needs windows of at least two")
         if own.shape[1] > 2:
             terms["straightness"] = anticollapse.straightness(own, batch.reached)
             total += straightness_weight * terms["straightness"]

@@ -28,6 +28,8 @@ class Options:
     """Seeds 0 … n-1; the recipe's number if None."""
     updates: int | None = None
     """Gradient steps; the recipe's number if None."""
+    settling: int | None = None
+    """Gradient steps on what the encoder gives once it stands still; the recipe's number if None."""
     minutes: float | None = None
     """When training ends at the latest, collection included."""
     trajectories: int | None = None
@@ -69,10 +71,12 @@ class Variant:
 def tailored(options: Options) -> Recipe:
     """The task's recipe with what was asked for otherwise."""
     recipe = RECIPES[options.task]
-    if options.updates is not None:
-        recipe = replace(recipe, settings=replace(recipe.settings, updates=options.updates))
-    given = {name: getattr(options, name) for name in ("trajectories", "episodes", "sampled", "seeds")}
-    return replace(recipe, **{name: value for name, value in given.items() if value is not None})
+
+    def given(*names: str) -> dict[str, Any]:
+        return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+    settings = replace(recipe.settings, **given("updates", "settling"))
+    return replace(recipe, settings=settings, **given("trajectories", "episodes", "sampled", "seeds"))
 
 
 def variants(options: Options) -> list[Variant]:

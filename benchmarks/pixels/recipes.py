@@ -61,23 +61,33 @@ ROOMS = GoalSettings(
 RECIPES = {
     "two_rooms": Recipe(ROOMS, trajectories=2_500, length=728, explorer=(("share", 0.5),)),
     "wall": Recipe(
-        replace(ROOMS, encoder_settings={"levels": [[8, 32], [4, 64], [7, 256]]}, action_limit=0.9),
-        trajectories=10_000,
+        replace(
+            ROOMS,  # nothing but the dot ever changes: fewer updates do
+            encoder_settings={"levels": [[14, 32], [8, 128]], "dense": [256]},
+            batch=128,
+            updates=2000,
+            action_limit=0.65,
+        ),
+        trajectories=2_500,
+        length=728,
+        explorer=(("share", 0.5),),
         budget=300,
         episodes=100,
     ),
     "u_maze": Recipe(
         replace(
             ROOMS,
-            encoder_settings={},
+            encoder_settings={"levels": [[4, 32], [8, 128]], "dense": [256]},
             predictor="recurrent",
             predictor_settings={"units": 64},
             action_limit=1.0,
             window=6,
             steps=4,
             batch=64,
+            updates=3000,
         ),
-        trajectories=10_000,
+        trajectories=2_500,
+        length=728,
         budget=300,
         episodes=100,
     ),
@@ -112,6 +122,9 @@ PLANNERS: dict[str, dict[str, Any]] = {
 """Name: what to change of the recipe's settings. `"random"` is a floor that needs none."""
 RANDOM = "random"
 
+SEQUENCES = {"window": 2, "batch": 171}
+"""Three frames in a row, as a bend needs, and as many of them in a batch as pairs have."""
+
 ABLATIONS: dict[str, dict[str, Any]] = {
     "without variance": {"objective_settings": VICREG | {"variance_weight": 0.0}},
     "without covariance": {"objective_settings": VICREG | {"covariance_weight": 0.0}},
@@ -119,8 +132,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
         "objective_settings": VICREG | {"slowness_weight": 0.0, "episode_weight": 0.0, "contrast_weight": 0.0}
     },
     "without inverse dynamics": {"inverse_weight": 0.0},
-    "straightened": {"straightness_weight": 1.0},
-    "not straightened": {"straightness_weight": 0.0},
+    "straightened": SEQUENCES | {"straightness_weight": 1.0},
+    "not straightened": SEQUENCES,
     "barlow_twins": {"objective": "barlow_twins", "objective_settings": {}},
     "sigreg": {"objective": "sigreg", "objective_settings": {}},
     "infonce": {"objective": "infonce", "objective_settings": {}},

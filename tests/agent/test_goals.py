@@ -324,6 +324,7 @@ def test_a_dataset_of_something_else_is_refused(learnt, walks):
         ({"objective": "hope"}, "vicreg"),
         ({"encoder_settings": {"wideness": 3}}, "wideness"),
         ({"predictor": "recurrent", "predictor_settings": {}, "replan_every": 1}, "multiple"),
+        ({"straightness_weight": 1.0, "window": 1}, "bends nowhere"),
     ],
 )
 def test_settings_that_make_no_sense_are_told_when_the_agent_is_made(change, reason):

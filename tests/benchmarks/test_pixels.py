@@ -152,9 +152,10 @@ def test_wind_is_collected_around_the_same_walks():
 
 
 def test_variants_are_named_and_unknown_ones_refused():
-    options = command.Options(ablate=("all",), leaves=True, watching=True)
+    options = command.Options(ablate=("all",), leaves=True, watching=True, settling=7)
     found = {variant.name: variant for variant in command.variants(options)}
     assert len(found) == 1 + len(recipes.ABLATIONS) + 3 + 1
+    assert all(variant.recipe.settings.settling == 7 for variant in found.values())
     assert found["byol"].recipe.settings.targets == "average" and found["windy leaves"].settings == {"leaves": True}
     with pytest.raises(ValueError, match="no ablation is called 'hope'; there are without variance"):
         command.variants(command.Options(ablate=("hope",)))

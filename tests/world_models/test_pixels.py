@@ -327,6 +327,11 @@ def test_what_does_not_fit_is_refused_by_name(begun):
     with pytest.raises(ValueError, match=r"block of 2 of size 2.*\[2\]"):
         frames = dots.render(windows.observations)
         model.loss(params, jax.tree.map(lambda x: x[None], windows._replace(observations=frames)))
+    bent = pixel_jepa(SHAPE, 2, straightness_weight=1.0, **SMALL)
+    pair = datasets.draw(datasets.resident(dots.dataset(2), 1), jax.random.key(0), 2, 1)
+    pair = jax.tree.map(lambda x: x[None], pair._replace(observations=dots.render(pair.observations)))
+    with pytest.raises(ValueError, match="windows of at least two"):
+        jax.eval_shape(bent.loss, begun.params, pair)
     blind = pixel_jepa(SHAPE, 2, inverse_weight=0.0, **SMALL)
     with pytest.raises(ValueError, match="no actions to infer"):
         watching.label(blind, params, dots.dataset(2))

@@ -69,7 +69,7 @@ class GoalSettings:
     inverse_weight: float = 4.0
     """Of reading actions off latents."""
     straightness_weight: float = 0.0
-    """Of latent trajectories' bending."""
+    """Of latent trajectories' bending, which windows of at least two steps show."""
     settling: int = 4000
     """Gradient steps on the latents of the encoder once it stands still: of the distance, where it is learnt, and of the
     predictor, over `settled_steps`."""
@@ -123,6 +123,8 @@ class GoalSettings:
             low = 0.0 if one.name in _ZERO else None
             if kind is float and not (value >= low if low is not None else value > 0):
                 raise ValueError(f"{one.name} must be {'at least 0' if low is not None else 'positive'}; got {value!r}")
+        if self.straightness_weight and self.window < 2:
+            raise ValueError(f"a window of {self.window} step bends nowhere: straightness_weight needs 2 or more")
         if self.averaging >= 1:
             raise ValueError(f"averaging must lie in (0, 1); got {self.averaging!r}")
         if self.replan_every is not None and self.replan_every < 1:
