@@ -34,6 +34,7 @@ VICREG = {
     "contrast_weight": 2.0,
     "episode_floor": 0.7,
 }
+WEIGHTS = tuple(name for name in VICREG if name.endswith("_weight"))
 ROOMS = GoalSettings(
     latent=128,
     block=4,
@@ -132,6 +133,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
         "objective_settings": VICREG | {"slowness_weight": 0.0, "episode_weight": 0.0, "contrast_weight": 0.0}
     },
     "without inverse dynamics": {"inverse_weight": 0.0},
+    "with nothing against collapse": {"objective_settings": VICREG | dict.fromkeys(WEIGHTS, 0.0), "inverse_weight": 0.0},
     "straightened": SEQUENCES | {"straightness_weight": 1.0},
     "not straightened": SEQUENCES,
     "barlow_twins": {"objective": "barlow_twins", "objective_settings": {}},
