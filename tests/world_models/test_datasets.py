@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from world_models import data, datasets
-from world_models.datasets import About, Dataset, DatasetError
+from world_models.datasets import About, Dataset, DatasetError, files, windows
 
 ABOUT = About("Walk-v0", "Box(3,)", "Box(2,)", "metres east and north", {"seed": 3})
 
@@ -132,7 +132,7 @@ def test_another_format_is_refused(tmp_path: Path, walk: Dataset):
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, walk: Dataset, monkeypatch: pytest.MonkeyPatch):
     for name in ("walk", "walk.npz"):
-        for stage in ((datasets, "flush"), (datasets, "whole"), (np, "save"), (np, "savez")):
+        for stage in ((files, "flush"), (files, "whole"), (np, "save"), (np, "savez")):
             with monkeypatch.context() as patch:
 
                 def fail(*_, **__):
@@ -248,7 +248,7 @@ def test_what_goes_wrong_while_reading_ahead_is_raised(walk: Dataset):
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        next(datasets._read_ahead(fail, 0, 2))
+        next(windows._read_ahead(fail, 0, 2))
 
 
 def test_episodes_too_short_for_a_window_are_counted(walk: Dataset):
