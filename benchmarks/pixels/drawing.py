@@ -51,9 +51,13 @@ def draw_path(world: World, axis: Any, outcome: Outcome, starts: PyTree, index: 
     """One episode in its room."""
     image = np.asarray(jax.jit(world.task.render)(jax.tree.map(lambda x: x[index], starts)))
     axis.imshow(image, extent=(0.15, 3.45, 0.15, 3.45) if world.name == "u_maze" else (-0.5, 64.5, 64.5, -0.5))
-    line, reached = np.asarray(world.bare(outcome.states).position)[index], bool(outcome.success[index, -1])
-    colour = REACHED if reached else MISSED
-    axis.plot(*line.T, color=colour, linewidth=1.4)
+    states, reached = world.bare(outcome.states), bool(outcome.success[index, -1])
+    line, colour = np.asarray(states.position)[index], REACHED if reached else MISSED
+    jumps = np.flatnonzero(np.diff(np.asarray(states.jumps)[index])) + 1 if hasattr(states, "jumps") else []
+    for piece in np.split(line, jumps):
+        axis.plot(*piece.T, color=colour, linewidth=1.4)
+    for there in jumps:
+        axis.plot(*line[there - 1 : there + 1].T, color=colour, linewidth=0.8, linestyle=":")
     axis.plot(*line[0], "o", color="#1b1b1b", markersize=4)
     axis.plot(*line[-1], "s", color=colour, markersize=4)
     axis.set(xticks=[], yticks=[])

@@ -162,35 +162,38 @@ def evaluate(
         A row for each planner, and what came of its episodes.
     """
     every = manifest(world, recipe.episodes)
+    agents = {name: variation(trained.agent, world, name) for name in planners}
+    times = episodes.replan_times(world, {n: agent for n, agent in agents.items() if n != RANDOM}, every)
     rows, outcomes = [], {}
-    for name in planners:
-        base, _, distance = name.partition(" | ")
-        changes = {} if base == RANDOM else dict(PLANNERS[base])
-        agent = planned(trained.agent, world, **changes, **({"distance": distance} if distance else {}))
-        quick = base == RANDOM or agent.settings.planner == "gradient"
+    for name, agent in agents.items():
+        quick = name == RANDOM or agent.settings.planner == "gradient"
         count = recipe.episodes if quick else min(recipe.sampled, recipe.episodes)
         starts = jax.tree.map(lambda x, count=count: x[:count], every)
-        policy = episodes.random(agent) if base == RANDOM else episodes.planning(agent)
+        policy = episodes.random(agent) if name == RANDOM else episodes.planning(agent)
         together = at_once if quick else max(at_once // 10, 1)  # ten times as many futures of each fill the caches
         outcome = episodes.play(world, agent, policy, starts, recipe.budget, seed=seed, at_once=together, tell=tell)
         row: dict[str, Any] = {
-            "planner": base,
-            "distance": agent.settings.distance if base != RANDOM else "",
+            "planner": name.partition(" | ")[0],
+            "distance": agent.settings.distance if name != RANDOM else "",
             "seed": seed,
             "success": round(float(outcome.success[:, -1].mean()), 4),
             "ever": round(float(outcome.success.any(axis=1).mean()), 4),
             "episodes": len(outcome.success),
             "each": outcome.success[:, -1].astype(int).tolist(),
             "evaluation_seconds": round(outcome.seconds, 1),
-        }
-        if base != RANDOM:
-            row |= {f"ms_{mark}": ms for mark, ms in episodes.replan_times(world, agent, starts).items()}
+        } | {f"ms_{mark}": ms for mark, ms in times.get(name, {}).items()}
         if world.name == "teleport":
             row |= shortcuts(outcome, starts)
         tell(f"  {name}: {100 * row['success']:.1f}%, {row.get('ms_p50', 0.0)} ms")
         rows.append(row)
         outcomes[name] = outcome
     return rows, outcomes
+
+
+def variation(agent: GoalAgent, world: World, name: str) -> GoalAgent:
+    """The agent that plans as a name of `recipes.PLANNERS` says, in another distance where one stands behind ` | `."""
+    base, _, distance = name.partition(" | ")
+    return planned(agent, world, **PLANNERS.get(base, {}), **({"distance": distance} if distance else {}))
 
 
 def shortcuts(outcome: Outcome, starts: PyTree) -> dict[str, float]:
