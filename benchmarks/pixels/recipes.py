@@ -74,7 +74,7 @@ RECIPES = {
             **FEW,
             encoder_settings={"levels": [[14, 32], [8, 128]], "dense": [256]},
             batch=128,
-            updates=2000,
+            updates=1000,
             action_limit=0.65,
         ),
         trajectories=2_500,
