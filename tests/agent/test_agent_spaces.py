@@ -15,7 +15,7 @@ PAIRS = list(zip(OBSERVATIONS, ACTIONS, strict=True))  # they are flattened, eac
 def test_every_space_is_learnt_in_and_acted_in(observation, action):
     settings = Settings(**(SMALL.asdict() | {"random_steps": 10}))
     agent = Agent(Toy(observation, action), settings=settings).learn(15, progress_bar=False)
-    assert agent.num_timesteps == 15 and agent.trained
+    assert agent.num_timesteps == 15 and agent.learner.trained
     chosen, _ = agent.predict(observation.sample(), deterministic=False)
     assert action.contains(chosen) or action.contains(int(chosen))
 
