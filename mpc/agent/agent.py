@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mpc
-from mpc.agent import careful, gym_spaces, objective, saving
+from mpc.agent import careful, curiosity, gym_spaces, objective, saving
 from mpc.agent.deciding import Decider, policy
 from mpc.agent.experience import Experience
 from mpc.agent.interrupting import bar, interruptible
@@ -72,7 +72,7 @@ class Agent:
         action_space: gymnasium.Space | None = None,
     ):
         self.settings = settings = Settings() if settings is None else settings
-        self.env = None if env is None else gym_spaces.vectorise(env)
+        self.env = None if env is None else gym_spaces.vectorise(env, settings.repeat)
         if self.env is not None:
             observation_space, action_space = self.env.single_observation_space, self.env.single_action_space
         if observation_space is None or action_space is None:
@@ -99,7 +99,7 @@ class Agent:
     @property
     def params(self) -> PyTree:
         """Everything planning depends on: the model's weights, and the cost's."""
-        return self.learner.learnt | {"cost": {"doubt": np.float32(self.settings.doubt)}}
+        return self.learner.learnt | {"cost": {"doubt": np.float32(self.settings.doubt), "reward": np.float32(1.0)}}
 
     def _draw(self) -> jax.Array:
         self.key, drawn = jax.random.split(self.key)
@@ -117,8 +117,8 @@ class Agent:
         Args:
             observation: One observation, or a batch with a leading axis. One that is not finite gets the next action of the
                 last plan that could be trusted.
-            state: What the last call returned beside the actions: the plans to begin with, and what was seen before. None
-                plans from scratch.
+            state: What the last call returned beside the actions: the plans to begin with, what was seen before, and actions
+                that are still held. None plans from scratch.
             episode_start: `[B]`, where to plan from scratch because an episode begins.
             deterministic: Without exploration noise.
 
@@ -131,13 +131,31 @@ class Agent:
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = gym_spaces.flatten(self.observation_space, observation, batched)
         starts = None if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
-        loop, before = (None, None) if state is None else state
-        seen = recall(before, rows, starts, self.settings.memory)
-        actions, loop = self._decide(flat(seen), loop, starts, deterministic)
-        return (actions if batched else actions[0]), Ongoing(loop, seen)
+        due = np.ones(len(rows), bool) if state is None else (state.left == 0) | (starts if starts is not None else False)
+        left = np.where(due, self.settings.repeat, 0 if state is None else state.left) - 1
+        if due.any():
+            state = self._decided(rows, state, starts, due, deterministic)
+        state = state._replace(left=left)
+        return (state.held if batched else state.held[0]), state
 
-    def _decide(self, rows: np.ndarray, loop: Any, starts: np.ndarray | None, deterministic: bool) -> tuple[np.ndarray, Any]:
-        actions, loop = self._decider.decide(self.params, rows, loop, starts, self.seed)
+    def _decided(
+        self, rows: np.ndarray, before: Ongoing | None, starts: np.ndarray | None, due: np.ndarray, deterministic: bool
+    ) -> Ongoing:
+        loop, seen = (None, None) if before is None else (before.loop, before.seen)
+        seen = recall(seen, rows, starts, self.settings.memory)
+        held, loop = self._decide(self.params, flat(seen), loop, starts, deterministic)
+        if before is not None and not due.all():
+            loop = self._decider.choose(due, loop, before.loop)
+            seen, held = (
+                np.where(due.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+                for new, old in ((seen, before.seen), (held, before.held))
+            )
+        return Ongoing(loop, seen, held, np.zeros_like(due, int))
+
+    def _decide(
+        self, params: PyTree, rows: np.ndarray, loop: Any, starts: np.ndarray | None, deterministic: bool
+    ) -> tuple[np.ndarray, Any]:
+        actions, loop = self._decider.decide(params, rows, loop, starts, self.seed)
         if not deterministic:
             actions = self._decider.perturbed(actions, self._draw())
         return np.asarray(actions).astype(self.action_space.dtype), loop  # type: ignore[arg-type]
@@ -191,7 +209,7 @@ class Agent:
         """Act, remember and learn for a number of environment steps, random ones included.
 
         Args:
-            total_timesteps: Steps to take in this call, over all environments.
+            total_timesteps: Steps to take in this call, over all environments; a few more where the last ones come together.
             callback: Called with the agent and a `Progress` after every step; returning False ends learning.
             progress_bar: Whether to show one.
             checkpoint_path: Where to save when done, or when interrupted by Ctrl-C or SIGTERM (raised again afterwards).
@@ -210,8 +228,10 @@ class Agent:
             raise ValueError(f"total_timesteps must be at least 0; got {total_timesteps}")
         with interruptible() as check, bar(total_timesteps, progress_bar) as advance:
             try:
+                before = self.num_timesteps
                 for progress in self._steps(total_timesteps):
-                    advance(self.env.num_envs)
+                    advance(progress.timesteps - before)
+                    before = progress.timesteps
                     if callback is not None and callback(self, progress) is False:
                         break
                     check()
@@ -226,19 +246,27 @@ class Agent:
         s, begun = self.settings, self.num_timesteps
         life = Experience(self.env, s.memory, seed=self.seed + begun, timesteps=begun)
         self._remember(life.begun)
-        loop = None
+        loop, params = None, self._learning_params() if self.learner.trained else None
         while self.num_timesteps < begun + total:
             if self.num_timesteps < s.random_steps:
                 actions = self.env.action_space.sample()
             else:
-                if not self.learner.trained:
+                if params is None:
                     self._train()
-                actions, loop = self._decide(life.rows, loop, life.started, deterministic=False)
+                    params = self._learning_params()
+                actions, loop = self._decide(params, life.rows, loop, life.started, deterministic=False)
             happened = life.step(actions, self._decider.shown(actions))
             self._remember(happened.writes)
             earlier, self.num_timesteps = self.num_timesteps, life.timesteps
-            due = earlier // s.train_every < self.num_timesteps // s.train_every and self.num_timesteps >= s.random_steps
-            yield Progress(self.num_timesteps, happened.returns, self._train() if due else {})
+            metrics = {}
+            if s.trainings(earlier) < s.trainings(self.num_timesteps) and self.num_timesteps >= s.random_steps:
+                metrics, params = self._train(), self._learning_params()
+            yield Progress(self.num_timesteps, happened.returns, metrics)
+
+    def _learning_params(self) -> PyTree:
+        """What to plan with while learning: for rewards, or for what the model is unsure of."""
+        explores = self.settings.curious and self.cost is None and not curiosity.informative(self.buffer)
+        return self.params | ({"cost": curiosity.exploring()} if explores else {})
 
     def _remember(self, writes: list[tuple[data.Rows, np.ndarray]]) -> None:
         for rows, write in writes:

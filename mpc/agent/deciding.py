@@ -76,7 +76,8 @@ class Decider:
 
         self._first = jax.jit(jax.vmap(first, in_axes=(None, 0, 0)))
         self._later = jax.jit(jax.vmap(later, in_axes=(None, 0, 0)))
-        self._choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_where, mask), a, b))
+        self.choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_where, mask), a, b))
+        """`(mask [B], a, b) -> a` where the mask is set, else `b`, for trees of `[B, ...]`."""
         self._perturb = jax.jit(self._perturbed)
         self._shown = jax.jit(jax.vmap(lambda a: as_seen(self.space, self.space.embed(a))))
         self.imagined = jax.jit(imagined)
@@ -96,7 +97,7 @@ class Decider:
         """
         if loop is None or (starts is not None and starts.any()):
             fresh = self._first(params, rows, jax.random.split(jax.random.key(seed), len(rows)))
-            loop = fresh if loop is None else self._choose(starts, fresh, loop)
+            loop = fresh if loop is None else self.choose(starts, fresh, loop)
         loop, actions = self._later(params, rows, loop)
         return actions, loop
 

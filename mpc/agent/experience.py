@@ -7,6 +7,7 @@ import numpy as np
 
 from mpc.agent import careful, gym_spaces
 from mpc.agent.memory import flat, recall
+from mpc.agent.repeating import taken
 from world_models import data
 
 Writes = list[tuple[data.Rows, np.ndarray]]
@@ -77,7 +78,7 @@ class Experience:
         self._watch.look(reached, np.asarray(rewards), real, self.timesteps)
         writes = self._recorder.step(shown, flat(self._seen), rewards, terminated, truncated, infos)
         self._returns += np.where(over, 0.0, rewards)
-        steps = int(real.sum())
+        steps = int(taken(infos, len(real))[real].sum())
         self.timesteps += steps
         finished = self._returns[done].tolist()
         self._returns[done] = 0.0

@@ -29,7 +29,7 @@ class Learner:
     def __init__(
         self, model: WorldModel, minds: ActorCritic, settings: Settings, training_key: jax.Array, practice_key: jax.Array
     ):
-        self.trainer = trainer(model, batch=settings.batch, length=settings.window, updates=settings.updates)
+        self.trainer = trainer(model, batch=settings.batch, length=settings.window, updates=settings.spent(settings.updates))
         self.minds, self.settings = minds, settings
         self.training, self.practice = self.trainer.init(training_key), minds.init(practice_key)
         self.trained = False

@@ -52,10 +52,11 @@ def load(kind: Any, path: str | os.PathLike, env: Any, **how: Any) -> Any:
     if not {"observation_space", "action_space", "settings", "state", "environments"} <= set(kept):
         raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not of an agent")
     spaces: dict[str, Any] = {n: gym_spaces.rebuild(kept[n]) for n in ("observation_space", "action_space")}
-    vector = None if env is None else gym_spaces.vectorise(env)
+    settings = Settings(**kept["settings"])
+    vector = None if env is None else gym_spaces.vectorise(env, settings.repeat)
     if vector is not None:
         _compare(path, kept, spaces, vector)
-    agent = kind(vector, settings=Settings(**kept["settings"]), seed=kept["state"]["seed"], **how, **spaces)
+    agent = kind(vector, settings=settings, seed=kept["state"]["seed"], **how, **spaces)
     agent.buffer = data.create(
         agent.buffer.follows.shape[1] if vector else max(agent.settings.capacity // kept["environments"], 2),
         kept["environments"],

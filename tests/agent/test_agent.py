@@ -101,13 +101,15 @@ def test_a_known_cost_replaces_the_learnt_reward():
     agent = agent.learn(25, progress_bar=False)
     settings = Settings(**(SMALL.asdict() | {"starts": 4, "doubt": 0.0}))
     planner = objective.planner(agent.model, agent.space, settings, agent.learner.minds, agent.cost)
-    params = agent.params | {"cost": {"doubt": np.float32(0.0)}}
+    params = agent.params | {"cost": agent.params["cost"] | {"doubt": np.float32(0.0)}}
     state = agent.model.encode(params["model"], jax.numpy.zeros(3))
     plan = mpc.solve(planner, params, state, jax.random.key(0), iterations=300)
     np.testing.assert_allclose(plan.actions, 1.0, atol=0.05)
 
 
-@pytest.mark.parametrize("wrong", [{"horizon": 0}, {"discount": 1.5}, {"members": 2.5}, {"step_size": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"effort": 0.0}, {"repeat": 0}, {"horizon": 0}, {"discount": 1.5}, {"members": 2.5}, {"step_size": 0.0}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)
