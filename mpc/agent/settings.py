@@ -28,8 +28,8 @@ class Settings:
     """Steps taken at random before the first model is learnt."""
     train_every: int = 10
     """Environment steps between two trainings."""
-    train_growth: float = 0.025
-    """Growth of experience between two trainings, once that is more steps than `train_every`; 0 for never."""
+    train_growth: float = 0.0
+    """Least growth of experience between two trainings, which makes them rarer in long runs; 0 for as many as ever."""
     updates: int = 400
     """Gradient steps of a training; more fit the data tighter and take longer."""
     first_trainings: int = 10
