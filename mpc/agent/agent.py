@@ -131,12 +131,13 @@ class Agent:
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = gym_spaces.flatten(self.observation_space, observation, batched)
         starts = None if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
-        due = np.ones(len(rows), bool) if state is None else (state.left == 0) | (starts if starts is not None else False)
-        left = np.where(due, self.settings.repeat, 0 if state is None else state.left) - 1
-        if due.any():
-            state = self._decided(rows, state, starts, due, deterministic)
-        state = state._replace(left=left)
-        return (state.held if batched else state.held[0]), state
+        going: Ongoing | None = state
+        left = np.zeros(len(rows), int) if going is None else going.left
+        due = (left == 0) | (starts if starts is not None else False)
+        if going is None or due.any():
+            going = self._decided(rows, going, starts, due, deterministic)
+        going = going._replace(left=np.where(due, self.settings.repeat, left) - 1)
+        return (going.held if batched else going.held[0]), going
 
     def _decided(
         self, rows: np.ndarray, before: Ongoing | None, starts: np.ndarray | None, due: np.ndarray, deterministic: bool

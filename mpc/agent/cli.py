@@ -208,7 +208,9 @@ def learn(options: Learn) -> dict[str, Any]:
 
 def begun(options: Learn, folder: Path) -> Agent:
     """A new agent with the settings asked for, or the one that a run is to go on with."""
-    given = mapping(options.settings, "--settings") | ({} if options.effort is None else {"effort": options.effort})
+    given = mapping(options.settings, "--settings")
+    if options.effort is not None:
+        given["effort"] = options.effort
     if options.resume:
         if given:
             raise ValueError(f"{folder} goes on with the settings it began with: leave out --effort and --settings")

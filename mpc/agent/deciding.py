@@ -1,6 +1,5 @@
 """How an agent acts: its policy as pure functions, and the compiled decisions for many environments at once."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -32,8 +31,8 @@ def policy(model: WorldModel, space: Space, settings: Settings, minds: ActorCrit
         minds: The actor that proposes a start, and the critic that plans end in.
         known: Known stage cost, or None for the learnt reward.
     """
-    make: Callable[[Settings], mpc.Planner] = lambda s: objective.planner(model, space, s, minds, known)  # noqa: E731
-    plan, wide = make(settings), make(replace(settings, starts=settings.first_starts))
+    plan = objective.planner(model, space, settings, minds, known)
+    wide = objective.planner(model, space, replace(settings, starts=settings.first_starts), minds, known)
 
     def begin(params: PyTree, state: Imagined, key: jax.Array) -> loops.Loop:
         # an episode's first decision searches widely for the basin that later ones stay in
@@ -98,8 +97,8 @@ class Decider:
         if loop is None or (starts is not None and starts.any()):
             fresh = self._first(params, rows, jax.random.split(jax.random.key(seed), len(rows)))
             loop = fresh if loop is None else self.choose(starts, fresh, loop)
-        loop, actions = self._later(params, rows, loop)
-        return actions, loop
+        after, actions = self._later(params, rows, loop)
+        return actions, after
 
     def perturbed(self, actions: jax.Array, key: jax.Array) -> jax.Array:
         """Actions with noise, as good as them to explore with."""

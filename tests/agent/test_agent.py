@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import gymnasium
 import jax
@@ -99,7 +100,7 @@ def test_unsupported_spaces_are_named_with_a_way_out(observation, action, named)
 def test_a_known_cost_replaces_the_learnt_reward():
     agent = Agent("Pendulum-v1", settings=SMALL, cost=lambda p, s, a, t: 3.0 * (a[0] - 1.0) ** 2)
     agent = agent.learn(25, progress_bar=False)
-    settings = Settings(**(SMALL.asdict() | {"starts": 4, "doubt": 0.0}))
+    settings = replace(SMALL, starts=4, doubt=0.0)
     planner = objective.planner(agent.model, agent.space, settings, agent.learner.minds, agent.cost)
     params = agent.params | {"cost": agent.params["cost"] | {"doubt": np.float32(0.0)}}
     state = agent.model.encode(params["model"], jax.numpy.zeros(3))

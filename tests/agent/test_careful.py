@@ -1,13 +1,14 @@
 """Learning that goes wrong: weights that diverge, environments that break, disks that are full; and what is remembered."""
 
 import errno
+from dataclasses import replace
 
 import gymnasium
 import jax
 import numpy as np
 import pytest
 
-from mpc.agent import Agent, Settings, careful
+from mpc.agent import Agent, careful
 from tests.agent.toys import SMALL
 from world_models import files
 
@@ -41,7 +42,7 @@ class Fragile(gymnasium.Env):
 def trained(compiled_quickly) -> tuple[Agent, Fragile]:
     """An agent that has learnt for a moment, compiled once for all tests, and its environment."""
     env = Fragile()
-    return Agent(env, settings=Settings(**(SMALL.asdict() | {"memory": 2}))).learn(25, progress_bar=False), env
+    return Agent(env, settings=replace(SMALL, memory=2)).learn(25, progress_bar=False), env
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """Tasks of DeepMind Control, by the ids that shimmy registers; without the extra, an error that names it."""
 
 import importlib.util
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
 import pytest
 
-from mpc.agent import Agent, Settings, gym_spaces
+from mpc.agent import Agent, gym_spaces
 from mpc.agent.cli import main
 from tests.agent.toys import SMALL
 
@@ -41,7 +42,7 @@ def test_the_task_is_deepminds_own():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("compiled_quickly")
 def test_an_agent_learns_in_it_and_its_episodes_are_cut_off_not_ended():
-    settings = Settings(**(SMALL.asdict() | {"random_steps": 990, "repeat": 2}))
+    settings = replace(SMALL, random_steps=990, repeat=2)
     returns: list[float] = []
     agent = Agent(NAME, settings=settings)
     agent.learn(1010, progress_bar=False, callback=lambda _, p: returns.extend(p.episode_returns))

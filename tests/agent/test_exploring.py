@@ -1,6 +1,7 @@
 """Going where the model is unsure, holding actions, and trading compute for steps, in worlds whose answers are known."""
 
 from dataclasses import replace
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -143,7 +144,8 @@ def test_repeated_steps_are_counted_as_the_environment_does_and_episodes_end_whe
 def test_a_held_action_is_decided_on_once(holding):
     agent, _ = holding
     seen = np.random.default_rng(0).uniform(-1, 1, (5, 2, 3)).astype(np.float32)
-    states, made = [None], []
+    states: list[Any] = [None]
+    made = []
     for t, rows in enumerate(seen):
         started = np.array([False, t == 2])
         action, state = agent.predict(rows, state=states[-1], episode_start=started, deterministic=False)
