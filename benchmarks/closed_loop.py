@@ -71,7 +71,7 @@ def latent(period: float, checkpoint: Path | None) -> tuple[Artefact, Plant, np.
     few = Settings(horizon=20, starts=2, iterations=3, first_starts=8)
     agent = Agent("Pendulum-v1", settings=few) if checkpoint is None else Agent.load(checkpoint)
     small = Agent("Pendulum-v1", settings=replace(agent.settings, horizon=20, starts=2, iterations=3, first_starts=8))
-    small.training, small.practice = agent.training, agent.practice
+    small.learner = agent.learner
     seen = {"low": [-1.01, -1.01, -9.0], "high": [1.01, 1.01, 9.0]}
     data = mpc.export(small.policy, small.params, np.zeros(3), observed=seen, period=period, delay=2, platforms=("cpu",))
     state = [np.array([np.pi, 0.0], np.float32)]

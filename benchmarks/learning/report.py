@@ -150,9 +150,16 @@ def _decisions(raw: list[sums.Raw], tasks: list[Task]) -> str:
             if runs:
                 each = [sorted(run["decision_ms"][name] for run in runs)[len(runs) // 2] for name in ("p50", "p95", "p99")]
                 peak = max(run["peak_mib"] for run in runs)
-                rows.append((task.name, method, *(f"{value:.2f}" for value in each), f"{peak:,}"))
-    columns = ("task", "method", "p50", "p95", "p99", "peak MiB")
-    return _table("Milliseconds per decision, compilation apart (middle run)", columns, rows)
+                rows.append((task.name, method, *(f"{value:.2f}" for value in each), _pace(runs), f"{peak:,}"))
+    columns = ("task", "method", "p50", "p95", "p99", "wall s per 1,000 steps", "peak MiB")
+    return _table("Milliseconds per decision, compilation apart, and seconds of learning (middle run)", columns, rows)
+
+
+def _pace(runs: list[sums.Raw]) -> str:
+    """Wall seconds per 1,000 steps of learning, compilation included; nothing for what does not learn."""
+    last = [run["rows"][-1] for run in runs if run["rows"]]
+    pace = sorted(1000 * row["wall_seconds"] / row["steps"] for row in last if row["steps"])
+    return f"{pace[len(pace) // 2]:.0f}" if pace else ""
 
 
 def _aggregate(aggregate: dict[str, Any], better: dict[str, Any]) -> str:

@@ -1,10 +1,7 @@
 """The agent: learns a world model from its own experience and plans in it by gradient."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import mpc
-from mpc import controller as loops
-from mpc.agent import careful, gym_spaces, objective
+from mpc.agent import careful, curiosity, gym_spaces, objective, saving
+from mpc.agent.deciding import Decider, policy
+from mpc.agent.experience import Experience
 from mpc.agent.interrupting import bar, interruptible
+from mpc.agent.learner import Learner
 from mpc.agent.memory import Ongoing, flat, recall
-from mpc.agent.objective import Cost, as_seen
+from mpc.agent.objective import Cost
 from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
-from mpc.planners.multistart import propose, side_by_side
-from world_models import checkpoint, data, jepa, trainer
-from world_models.base import Imagined, WorldModel, perceived
+from mpc.planners.multistart import side_by_side
+from world_models import data, jepa
+from world_models.base import Imagined, WorldModel
 from world_models.diagnostics import effective_rank
 
 PyTree = Any
@@ -73,7 +72,7 @@ class Agent:
         action_space: gymnasium.Space | None = None,
     ):
         self.settings = settings = Settings() if settings is None else settings
-        self.env = None if env is None else gym_spaces.vectorise(env)
+        self.env = None if env is None else gym_spaces.vectorise(env, settings.repeat)
         if self.env is not None:
             observation_space, action_space = self.env.single_observation_space, self.env.single_action_space
         if observation_space is None or action_space is None:
@@ -85,90 +84,26 @@ class Agent:
         if model is None:
             model = jepa(size, shown, hidden=settings.hidden, members=settings.members, discount=settings.discount)
         self.model = model
-        self._trainer = trainer(self.model, batch=settings.batch, length=settings.window, updates=settings.updates)
         environments = 1 if self.env is None else self.env.num_envs
         rows = max(settings.capacity // environments, 2)
         self.buffer = data.create(rows, environments, (size,), (shown,))
-        self._minds = objective.actor_and_critic(self.model, size, self.space, settings, cost)
-        training_key, practice_key, self._key = jax.random.split(jax.random.key(seed), 3)
-        self.training, self.practice = self._trainer.init(training_key), self._minds.init(practice_key)
+        minds = objective.actor_and_critic(model, size, self.space, settings, cost)
+        training_key, practice_key, self.key = jax.random.split(jax.random.key(seed), 3)
+        self.learner = Learner(model, minds, settings, training_key, practice_key)
         self.num_timesteps = 0
-        self.trained = False
-        self._practised_since = 0
-        self._error = 1.0  # of the last good training
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
-        self.planner = objective.planner(self.model, self.space, settings, self._minds, cost)
-        self.policy = self._policy()
-        self._compile()
-
-    def _policy(self) -> mpc.Policy:
-        s, plan, model = self.settings, self.planner, self.model
-        wide = objective.planner(model, self.space, replace(s, starts=s.first_starts), self._minds, self.cost)
-
-        def begin(params: PyTree, state: Imagined, key: jax.Array) -> loops.Loop:
-            # an episode's first decision searches widely for the basin that later ones stay in
-            found = mpc.solve(wide, params, state, key, s.first_iterations)
-            return loops.begin(plan, params, state, key, found.actions)
-
-        def decide(params: PyTree, state: Imagined, loop: loops.Loop):
-            reaction = objective.react(plan.problem, self._minds, params, state)
-            loop = loop._replace(planner=propose(loop.planner, reaction))
-            return loops.decide(plan, params, state, loop, s.iterations)
-
-        def advance(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
-            # what is lost or doubted before the plan begins is none of its doing
-            return perceived(plan.problem.dynamics(params, state, self.space.embed(action)).latent)
-
-        return mpc.Policy(plan, lambda params, seen: model.encode(params["model"], seen), begin, decide, advance)
-
-    def _compile(self) -> None:
-        plan, model, decisions = self.planner, self.model, self.policy
-
-        def first(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
-            return decisions.begin(params, decisions.observe(params, observation), key)
-
-        def next_(params: PyTree, observation: jax.Array, loop: loops.Loop):
-            loop, made, action = decisions.decide(params, decisions.observe(params, observation), loop)
-            return loop, made.status, action
-
-        def imagined(params: PyTree, observation: jax.Array, actions: jax.Array):
-            start = model.encode(params["model"], observation)
-            return jax.vmap(lambda a: mpc.rollout(plan.problem, params, start, a).states)(actions)
-
-        def rank(params: PyTree, observations: jax.Array) -> jax.Array:
-            return effective_rank(jax.vmap(lambda o: model.encode(params, o).latent)(observations))
-
-        self._rank = jax.jit(rank)
-        self._imagined = jax.jit(imagined)
-        self._first = jax.jit(jax.vmap(first, in_axes=(None, 0, 0)))
-        self._next = jax.jit(jax.vmap(next_, in_axes=(None, 0, 0)))
-        self._choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_where, mask), a, b))
-        self._perturb = jax.jit(self._noisy)
-        self._embed = jax.jit(jax.vmap(lambda a: as_seen(self.space, self.space.embed(a))))
+        self.policy: mpc.Policy = policy(model, self.space, settings, minds, cost)
+        self._decider = Decider(self.policy, settings.noise)
+        self._rank = jax.jit(lambda params, seen: effective_rank(jax.vmap(lambda o: model.encode(params, o).latent)(seen)))
 
     @property
     def params(self) -> PyTree:
         """Everything planning depends on: the model's weights, and the cost's."""
-        return {
-            "model": self.training.params,
-            "cost": {"doubt": np.float32(self.settings.doubt)},
-            "actor": self.practice.steady,
-            "critic": self.practice.target,
-        }
+        return self.learner.learnt | {"cost": {"doubt": np.float32(self.settings.doubt), "reward": np.float32(1.0)}}
 
-    def _noisy(self, actions: jax.Array, key: jax.Array) -> jax.Array:
-        variables, noise = jax.vmap(self.space.encode)(actions), self.settings.noise
-        if self.space.exact:
-            variables += noise * jax.random.normal(key, variables.shape)
-        else:  # no small change turns one choice into another
-            draw, whether = jax.random.split(key)
-            other = jax.random.uniform(draw, variables.shape, minval=-1.0)
-            variables = jnp.where(jax.random.bernoulli(whether, noise, (len(actions), 1)), other, variables)
-        return jax.vmap(self.space.decide)(self.space.project(variables))
-
-    def _draw(self, count: int) -> jax.Array:
-        self._key, *keys = jax.random.split(self._key, count + 1)
-        return jnp.stack(keys)
+    def _draw(self) -> jax.Array:
+        self.key, drawn = jax.random.split(self.key)
+        return drawn
 
     def predict(
         self,
@@ -182,8 +117,8 @@ class Agent:
         Args:
             observation: One observation, or a batch with a leading axis. One that is not finite gets the next action of the
                 last plan that could be trusted.
-            state: What the last call returned beside the actions: the plans to begin with, and what was seen before. None
-                plans from scratch.
+            state: What the last call returned beside the actions: the plans to begin with, what was seen before, and actions
+                that are still held. None plans from scratch.
             episode_start: `[B]`, where to plan from scratch because an episode begins.
             deterministic: Without exploration noise.
 
@@ -196,22 +131,34 @@ class Agent:
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = gym_spaces.flatten(self.observation_space, observation, batched)
         starts = None if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
-        loop, before = (None, None) if state is None else state
-        seen = recall(before, rows, starts, self.settings.memory)
-        actions, loop = self._decide(flat(seen), loop, starts, deterministic)
-        return (actions if batched else actions[0]), Ongoing(loop, seen)
+        going: Ongoing | None = state
+        left = np.zeros(len(rows), int) if going is None else going.left
+        due = (left == 0) | (starts if starts is not None else False)
+        if going is None or due.any():
+            going = self._decided(rows, going, starts, due, deterministic)
+        going = going._replace(left=np.where(due, self.settings.repeat, left) - 1)
+        return (going.held if batched else going.held[0]), going
+
+    def _decided(
+        self, rows: np.ndarray, before: Ongoing | None, starts: np.ndarray | None, due: np.ndarray, deterministic: bool
+    ) -> Ongoing:
+        loop, seen = (None, None) if before is None else (before.loop, before.seen)
+        seen = recall(seen, rows, starts, self.settings.memory)
+        held, loop = self._decide(self.params, flat(seen), loop, starts, deterministic)
+        if before is not None and not due.all():
+            loop = self._decider.choose(due, loop, before.loop)
+            seen, held = (
+                np.where(due.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+                for new, old in ((seen, before.seen), (held, before.held))
+            )
+        return Ongoing(loop, seen, held, np.zeros_like(due, int))
 
     def _decide(
-        self, rows: np.ndarray, loop: loops.Loop | None, starts: np.ndarray | None, deterministic: bool
-    ) -> tuple[np.ndarray, loops.Loop]:
-        params = self.params
-        if loop is None or (starts is not None and starts.any()):
-            # keys that depend on the seed alone: the same call gives the same actions
-            fresh = self._first(params, rows, jax.random.split(jax.random.key(self.seed), len(rows)))
-            loop = fresh if loop is None else self._choose(starts, fresh, loop)
-        loop, _, actions = self._next(params, rows, loop)
+        self, params: PyTree, rows: np.ndarray, loop: Any, starts: np.ndarray | None, deterministic: bool
+    ) -> tuple[np.ndarray, Any]:
+        actions, loop = self._decider.decide(params, rows, loop, starts, self.seed)
         if not deterministic:
-            actions = self._perturb(actions, self._draw(1)[0])
+            actions = self._decider.perturbed(actions, self._draw())
         return np.asarray(actions).astype(self.action_space.dtype), loop  # type: ignore[arg-type]
 
     def futures(self, observation: Any, state: Any) -> Imagined:
@@ -225,7 +172,7 @@ class Agent:
         rows = gym_spaces.flatten(self.observation_space, observation, batched)
         row = flat(recall(state.seen[:1], rows[:1], None, self.settings.memory))[0]
         first = jax.tree.map(lambda x: x[0], state.loop.planner)
-        return self._imagined(self.params, row, self.space.relax(side_by_side(first).variables))
+        return self._decider.imagined(self.params, row, self.space.relax(side_by_side(first).variables))
 
     def imagine(self, observation: np.ndarray, actions: np.ndarray) -> Imagined:
         """What a sequence of actions of the environment would lead to from one observation, `[H+1, ...]`.
@@ -235,13 +182,15 @@ class Agent:
             actions: `[H, ...]` as the environment takes them.
         """
         seen = np.broadcast_to(observation, (self.settings.memory, np.shape(observation)[-1]))
-        every = self._imagined(self.params, jnp.asarray(flat(seen[None])[0]), self.space.embed(jnp.asarray(actions))[None])
+        every = self._decider.imagined(
+            self.params, jnp.asarray(flat(seen[None])[0]), self.space.embed(jnp.asarray(actions))[None]
+        )
         return jax.tree.map(lambda x: x[0], every)
 
     def probe(self) -> Probe:
         """Fit what reads latents back as observations, to everything remembered."""
         seen = self.buffer.observations[0, : max(int(self.buffer.filled[0]), 1)]
-        latents = jax.vmap(lambda o: self.model.encode(self.params["model"], o).latent)(seen)
+        latents = jax.vmap(lambda o: self.model.encode(self.learner.training.params, o).latent)(seen)
         newest = np.asarray(seen)[:, : seen.shape[1] // self.settings.memory]
         return probe(np.asarray(latents), newest)
 
@@ -249,7 +198,7 @@ class Agent:
         """How many dimensions the latents of the newest observations really use; 1 is a collapse."""
         filled = max(int(self.buffer.filled[0]), 1)
         rows = (int(self.buffer.head[0]) - 1 - np.arange(newest) % filled) % self.buffer.follows.shape[1]
-        return float(self._rank(self.params["model"], self.buffer.observations[0, rows]))
+        return float(self._rank(self.learner.training.params, self.buffer.observations[0, rows]))
 
     def learn(
         self,
@@ -261,7 +210,7 @@ class Agent:
         """Act, remember and learn for a number of environment steps, random ones included.
 
         Args:
-            total_timesteps: Steps to take in this call, over all environments.
+            total_timesteps: Steps to take in this call, over all environments; a few more where the last ones come together.
             callback: Called with the agent and a `Progress` after every step; returning False ends learning.
             progress_bar: Whether to show one.
             checkpoint_path: Where to save when done, or when interrupted by Ctrl-C or SIGTERM (raised again afterwards).
@@ -280,8 +229,10 @@ class Agent:
             raise ValueError(f"total_timesteps must be at least 0; got {total_timesteps}")
         with interruptible() as check, bar(total_timesteps, progress_bar) as advance:
             try:
+                before = self.num_timesteps
                 for progress in self._steps(total_timesteps):
-                    advance(self.env.num_envs)
+                    advance(progress.timesteps - before)
+                    before = progress.timesteps
                     if callback is not None and callback(self, progress) is False:
                         break
                     check()
@@ -293,96 +244,38 @@ class Agent:
 
     def _steps(self, total: int) -> Iterator[Progress]:
         assert self.env is not None
-        env, end = self.env, self.num_timesteps + total
-        recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
-        seed = self.seed + self.num_timesteps
-        watch = careful.Watch(env.num_envs)
-        with careful.blamed("reset", self.num_timesteps):
-            raw, _ = env.reset(seed=seed)
-        env.action_space.seed(seed)
-        seen = self._seen(None, raw)
-        self._append(recorder.reset(flat(seen)))
-        loop, started = None, np.ones(env.num_envs, bool)
-        returns, over = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
-        while self.num_timesteps < end:
-            if self.num_timesteps < self.settings.random_steps:
-                actions = env.action_space.sample()
+        s, begun = self.settings, self.num_timesteps
+        life = Experience(self.env, s.memory, seed=self.seed + begun, timesteps=begun)
+        self._remember(life.begun)
+        loop, params = None, self._learning_params() if self.learner.trained else None
+        while self.num_timesteps < begun + total:
+            if self.num_timesteps < s.random_steps:
+                actions = self.env.action_space.sample()
             else:
-                if not self.trained:
-                    self._train(self.settings.first_trainings)
-                actions, loop = self._decide(flat(seen), loop, started, deterministic=False)
-            with careful.blamed("step", self.num_timesteps):
-                raw, rewards, terminated, truncated, infos = env.step(actions)
-            real, done = ~over, (terminated | truncated) & ~over
-            started = done if recorder.mode != "NextStep" else over
-            before, seen = seen, self._seen(seen, raw, started if recorder.mode != "Disabled" else None)
-            reached = flat(seen)
-            if "final_obs" in infos:
-                final = flat(recall(before, self._final(infos), None, self.settings.memory))
-                reached, infos = np.where(infos["_final_obs"][:, None], final, reached), infos | {"final_obs": final}
-            watch.look(reached, np.asarray(rewards), real, self.num_timesteps)
-            shown = np.asarray(self._embed(actions))
-            self._append(recorder.step(shown, flat(seen), rewards, terminated, truncated, infos))
-            returns += np.where(over, 0.0, rewards)
-            earlier, self.num_timesteps = self.num_timesteps, self.num_timesteps + int(real.sum())
-            finished = returns[done].tolist()
-            returns[done] = 0.0
-            over = done if recorder.mode == "NextStep" else np.zeros_like(done)
-            if recorder.mode == "Disabled" and done.any():
-                with careful.blamed("reset", self.num_timesteps):
-                    raw, _ = env.reset(options={"reset_mask": done})
-                seen = np.where(done[:, None, None], self._seen(None, raw), seen)
-                self._append(recorder.reset(flat(seen), done))
+                if params is None:
+                    self._train()
+                    params = self._learning_params()
+                actions, loop = self._decide(params, life.rows, loop, life.started, deterministic=False)
+            happened = life.step(actions, self._decider.shown(actions))
+            self._remember(happened.writes)
+            earlier, self.num_timesteps = self.num_timesteps, life.timesteps
             metrics = {}
-            due = earlier // self.settings.train_every < self.num_timesteps // self.settings.train_every
-            if due and self.num_timesteps >= self.settings.random_steps:
-                metrics = self._train(1 if self.trained else self.settings.first_trainings)
-            yield Progress(self.num_timesteps, finished, metrics)
+            if s.trainings(earlier) < s.trainings(self.num_timesteps) and self.num_timesteps >= s.random_steps:
+                metrics, params = self._train(), self._learning_params()
+            yield Progress(self.num_timesteps, happened.returns, metrics)
 
-    def _seen(self, before: np.ndarray | None, raw: Any, fresh: np.ndarray | None = None) -> np.ndarray:
-        rows = gym_spaces.flatten(self.observation_space, raw, batched=True)
-        return recall(before, rows, fresh, self.settings.memory)
+    def _learning_params(self) -> PyTree:
+        """What to plan with while learning: for rewards, or for what the model is unsure of."""
+        explores = self.settings.curious and self.cost is None and not curiosity.informative(self.buffer)
+        return self.params | ({"cost": curiosity.exploring()} if explores else {})
 
-    def _final(self, infos: dict[str, Any]) -> np.ndarray:
-        there = infos["_final_obs"]
-        rows = np.zeros((len(there), gym_spaces.observation_size(self.observation_space)), np.float32)
-        for index in np.flatnonzero(there):
-            rows[index] = gym_spaces.flatten(self.observation_space, infos["final_obs"][index], batched=False)
-        return rows
-
-    def _append(self, writes: list[tuple[data.Rows, np.ndarray]]) -> None:
+    def _remember(self, writes: list[tuple[data.Rows, np.ndarray]]) -> None:
         for rows, write in writes:
             self.buffer = data.append(self.buffer, rows, write)
 
-    def _train(self, times: int) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for _ in range(times):
-            limit = careful.EXPLODED * max(self._error, 1.0)
-            given = (self._trainer.fit, self.training, self.buffer)
-            self.training, found, astray = careful.attempt(*given, limit=limit)
-            self._tell_of("the world model", astray)
-            if astray is None:
-                metrics, self._error = found, careful.error_of(found)
-        # what was learnt in the dreams of a poor model is hard to unlearn (Nikishin et al. 2022): begin again now and then
-        again = self.num_timesteps >= self.settings.restart_growth * self._practised_since
-        if again:
-            self.practice = self._minds.init(self._draw(1)[0])
-            self._practised_since = self.num_timesteps
-        practices = self.settings.restart_practices if again else times
-        for _ in range(practices if self.settings.practice else 0):
-            self.practice, practised, astray = careful.attempt(self._minds.fit, self.practice, self.params, self.buffer)
-            self._tell_of("the actor or the critic", astray)
-            metrics |= practised
-        self.trained = True
-        return metrics
-
-    def _tell_of(self, what: str, astray: str | None) -> None:
-        if astray is not None:
-            warnings.warn(
-                f"after {self.num_timesteps} steps, {what} diverged in training ({astray}): its last good weights are kept",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+    def _train(self) -> dict[str, float]:
+        times, params = 1 if self.learner.trained else self.settings.first_trainings, self.params
+        return self.learner.train(self.buffer, times, cost=params["cost"], timesteps=self.num_timesteps, draw=self._draw)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write a checkpoint from which `load` predicts, and learns on, as this agent would.
@@ -390,25 +283,7 @@ class Agent:
         Args:
             path: The folder of checkpoints.
         """
-        tree = {"training": self.training, "practice": self.practice, "buffer": self.buffer, "key": self._key}
-        return checkpoint.save(path, tree, self._signature() | {"state": self._counters()}, step=self.num_timesteps)
-
-    def _counters(self) -> dict[str, Any]:
-        return {
-            "timesteps": self.num_timesteps,
-            "trained": self.trained,
-            "practised_since": self._practised_since,
-            "seed": self.seed,
-        }
-
-    def _signature(self) -> dict[str, Any]:
-        return {
-            "env": self.env_id,
-            "observation_space": gym_spaces.describe(self.observation_space),
-            "action_space": gym_spaces.describe(self.action_space),
-            "environments": self.buffer.follows.shape[0],
-            "settings": self.settings.asdict(),
-        }
+        return saving.save(self, path)
 
     @classmethod
     def load(
@@ -428,39 +303,4 @@ class Agent:
         Raises:
             CheckpointError: If the checkpoint is foreign, damaged, of another format, or of another environment.
         """
-        kept = checkpoint.describe(path)["metadata"]
-        if not {"observation_space", "action_space", "settings", "state", "environments"} <= set(kept):
-            raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not of an agent")
-        spaces: dict[str, Any] = {n: gym_spaces.rebuild(kept[n]) for n in ("observation_space", "action_space")}
-        vector = None if env is None else gym_spaces.vectorise(env)
-        if vector is not None:
-            for name, got in (
-                ("observation_space", vector.single_observation_space),
-                ("action_space", vector.single_action_space),
-            ):
-                if gym_spaces.describe(got) != kept[name]:
-                    raise checkpoint.CheckpointError(
-                        f"{path} is of another environment: it was learnt with {name} {spaces[name]}, this one has {got}"
-                    )
-            if vector.num_envs != kept["environments"]:
-                raise checkpoint.CheckpointError(
-                    f"{path} was learnt in {kept['environments']} environments at once; this vector has {vector.num_envs}"
-                )
-        agent = cls(vector, settings=Settings(**kept["settings"]), seed=kept["state"]["seed"], cost=cost, **spaces)
-        agent.buffer = data.create(
-            agent.buffer.follows.shape[1] if vector else max(agent.settings.capacity // kept["environments"], 2),
-            kept["environments"],
-            agent.buffer.observations.shape[2:],
-            agent.buffer.actions.shape[2:],
-        )
-        like = {"training": agent.training, "practice": agent.practice, "buffer": agent.buffer, "key": agent._key}
-        tree, _ = checkpoint.load(path, like)
-        agent.training, agent.practice, agent.buffer, agent._key = (tree[name] for name in like)
-        agent.env_id = agent.env_id or kept["env"]
-        agent.num_timesteps, agent.trained = kept["state"]["timesteps"], kept["state"]["trained"]
-        agent._practised_since = kept["state"]["practised_since"]
-        return agent
-
-
-def _where(mask: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
+        return saving.load(cls, path, env, cost=cost)

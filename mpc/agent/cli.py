@@ -18,11 +18,12 @@ from mpc.agent import deployment, gym_spaces, pictures
 from mpc.agent import robot as simulated
 from mpc.agent.agent import Agent
 from mpc.agent.careful import EnvironmentFailure
-from mpc.agent.common import Common, say
+from mpc.agent.common import Common, mapping, say
 from mpc.agent.doctor import examine, ours
 from mpc.agent.evaluation import decision_times, evaluate, random_returns
 from mpc.agent.goals import commands as goals
 from mpc.agent.runs import Run
+from mpc.agent.settings import Settings
 from world_models import analytic
 from world_models.checkpoint import CheckpointError
 
@@ -47,7 +48,7 @@ class Learn(Common):
     """Learn a world model of an environment and plan in it; or offline, from recorded trajectories, to plan to goals.
 
     Examples: craik learn CartPole-v1 --steps 2000;  craik learn CartPole-v1 --steps 2000 --resume;
-    craik learn craik/TwoRooms-v0 --offline data/rooms --updates 6000
+    craik learn Pendulum-v1 --effort 0.25;  craik learn craik/TwoRooms-v0 --offline data/rooms --updates 6000
     """
 
     env: tyro.conf.Positional[str] = "Pendulum-v1"
@@ -60,12 +61,14 @@ class Learn(Common):
     """Go on from the checkpoint in the run's folder."""
     episodes: int = 20
     """Episodes per score; 0 for none."""
+    effort: float | None = None
+    """Compute per environment step, as a factor: more learns from fewer steps, and takes longer over each."""
     offline: str | None = None
     """Recorded trajectories to learn from instead of acting: what `craik collect` wrote, or the id of a Minari dataset."""
     updates: int | None = None
     """Gradient steps to take in this run, offline; what is missing of the settings' number unless told."""
     settings: str = "{}"
-    """Of the goal-reaching agent, offline, as JSON: what of `GoalSettings` is to be otherwise."""
+    """As JSON, what of `Settings` is to be otherwise; offline, of the goal-reaching agent's `GoalSettings`."""
 
 
 @dataclass
@@ -149,7 +152,8 @@ def show(agent: Agent, env: str, folder: Path, seed: int) -> dict[str, Any]:
     episode = pictures.record(agent, made, seed, probe)
     made.close()
     errors = pictures.futures_picture(agent, episode, probe, folder / "futures.png")
-    pictures.film(episode, folder / "video.mp4", fps=made.metadata.get("render_fps", 20))
+    fps = max(made.metadata.get("render_fps", 20) // agent.settings.repeat, 1)
+    pictures.film(episode, folder / "video.mp4", fps=fps)
     return {"return": float(episode.rewards.sum()), "prediction_error": errors}
 
 
@@ -190,7 +194,7 @@ def learn(options: Learn) -> dict[str, Any]:
         raise ValueError(f"{folder} holds a run already: add --resume to go on with it, or give another --out")
     if options.offline is not None:
         return goals.learn(options, folder)
-    agent = Agent.load(folder / "checkpoint", options.env) if options.resume else Agent(options.env, seed=options.seed)
+    agent = begun(options, folder)
     tell(f"Learning in {options.env} for {options.steps} steps; writing to {folder} ...")
     returns = learn_into(agent, options.env, options.steps, folder, options)
     report: dict[str, Any] = {"env": options.env, "steps": agent.num_timesteps, "folder": str(folder), "returns": returns}
@@ -200,6 +204,21 @@ def learn(options: Learn) -> dict[str, Any]:
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     tell(f"  look at {folder}/futures.png and {folder}/video.mp4")
     return report
+
+
+def begun(options: Learn, folder: Path) -> Agent:
+    """A new agent with the settings asked for, or the one that a run is to go on with."""
+    given = mapping(options.settings, "--settings")
+    if options.effort is not None:
+        given["effort"] = options.effort
+    if options.resume:
+        if given:
+            raise ValueError(f"{folder} goes on with the settings it began with: leave out --effort and --settings")
+        return Agent.load(folder / "checkpoint", options.env)
+    unknown = sorted(set(given) - set(Settings.__annotations__))
+    if unknown:
+        raise ValueError(f"--settings: there is no {', '.join(unknown)}; there are {', '.join(Settings.__annotations__)}")
+    return Agent(options.env, seed=options.seed, settings=Settings(**given))
 
 
 def score(agent: Agent, env: str, seed: int, episodes: int, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -277,6 +296,8 @@ def main(argv: list[str] | None = None) -> int:
         interrupted.
     """
     # pictures are drawn off screen, and pygame must not greet on the standard output that --json promises to machines
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -90,7 +90,7 @@ def export(options: Export) -> dict[str, Any]:
         delay=options.delay,
         batch=batch,
         platforms=options.platforms,
-        about={"env": agent.env_id, "timesteps": agent.num_timesteps, "seed": agent.seed},
+        about={"env": agent.env_id, "repeat": agent.settings.repeat, "timesteps": agent.num_timesteps, "seed": agent.seed},
     )
     files = runtime.unpack(data)[0]["files"]
     seconds = round(time.perf_counter() - begun, 1)

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from mpc.agent import gym_spaces
+from mpc.agent.memory import Ongoing
 
 
 def evaluate(agent: Any, env: str, seeds: range | list[int], *, deterministic: bool = True) -> np.ndarray:
@@ -89,7 +90,7 @@ def decision_times(agent: Any, env: str, seed: int, decisions: int = 200) -> tup
         if terminated or truncated:
             observation, _ = live.reset()
             state = agent.predict(observation)[1]  # another kind of decision, timed above
-        action, state = timed(observation, state=state)
+        action, state = timed(observation, state=state.released() if isinstance(state, Ongoing) else state)
     live.close()
     marks = {f"p{q}": float(np.percentile(times, q)) for q in (50, 95, 99)}
     summary = {"compile": first - second, "episode_start": second} | marks

@@ -1,5 +1,6 @@
 """Gymnasium spaces on one side, flat observations and planner spaces on the other."""
 
+import importlib
 from typing import Any
 
 import gymnasium
@@ -8,6 +9,7 @@ from gymnasium import spaces as gym
 
 import mpc
 from mpc.agent.doctor import ours
+from mpc.agent.repeating import Repeated, repeats
 
 LARGEST = 4096  # numbers in a vector observation; more is an image, which wants another encoder
 
@@ -129,29 +131,55 @@ def rebuild(description: dict[str, Any]) -> gym.Space:
 
 
 def make(env: str, **settings: Any) -> gymnasium.Env:
-    """`gymnasium.make`, which knows our own tasks, too.
+    """`gymnasium.make`, which knows our own tasks and those of DeepMind Control, too.
 
     Args:
-        env: Id of an environment.
+        env: Id of an environment: `craik/...`, `dm_control/DOMAIN-TASK-v0`, or any that Gymnasium has.
         **settings: Of `gymnasium.make`.
+
+    Raises:
+        ImportError: If it is of DeepMind Control, and that is not installed or does not work, with the extra that has it.
     """
     if env.startswith("craik/"):
         ours("envs")  # importing it registers them
+    if env.startswith("dm_control/"):
+        return _deepmind_control(env, **settings)
     return gymnasium.make(env, **settings)
 
 
-def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
+def _deepmind_control(env: str, **settings: Any) -> gymnasium.Env:
+    try:
+        importlib.import_module("dm_control.suite")  # where that fails, shimmy says nothing and registers nothing
+        importlib.import_module("shimmy")
+        return gymnasium.make(env, **settings)
+    except (ImportError, AttributeError) as error:  # the latter where MuJoCo is newer than dm_control knows
+        raise ImportError(
+            f"{env} cannot be made ({error}): pip install 'craik[dmc]', best into an environment of its own, for "
+            "dm_control wants a MuJoCo older than 4"
+        ) from error
+
+
+def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int = 1) -> gymnasium.vector.VectorEnv:
     """Any environment as a vector environment; one that is already stays as it is, autoreset mode and all.
 
+    Args:
+        env: An environment, its id, or a vector environment.
+        repeat: How often every action is taken.
+
     Raises:
-        ValueError: If it is none of the three.
+        ValueError: If it is none of the three, or a vector environment that does not repeat actions so often.
     """
     if isinstance(env, str):
         env = make(env)
     if isinstance(env, gymnasium.vector.VectorEnv):
+        if repeat > 1 and repeats(env) != repeat:
+            raise ValueError(
+                f"a vector environment cannot be made to repeat actions: wrap each of its environments in "
+                f"mpc.agent.repeating.Repeated(env, {repeat})"
+            )
         return env
     if isinstance(env, gymnasium.Env):
-        one = env
+        one = Repeated(env, repeat) if repeat > 1 else env
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         return gymnasium.vector.SyncVectorEnv([lambda: one], autoreset_mode=mode)
     raise ValueError(f"env must be a Gymnasium environment, its id, or a vector environment; got {type(env).__name__}")

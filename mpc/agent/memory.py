@@ -16,7 +16,15 @@ class Ongoing(NamedTuple):
     loop: Loop
     """The plan under way."""
     seen: np.ndarray
-    """`[B, K, O]`, the newest observation first."""
+    """`[B, K, O]`, the newest observation first, as it was at the last decision."""
+    held: np.ndarray
+    """`[B, ...]`, the actions decided on."""
+    left: np.ndarray
+    """`[B]`, how many steps more they are held for."""
+
+    def released(self) -> "Ongoing":
+        """With nothing held any longer: the next call decides."""
+        return self._replace(left=np.zeros_like(self.left))
 
 
 def recall(seen: np.ndarray | None, observations: np.ndarray, fresh: np.ndarray | None, steps: int) -> np.ndarray:

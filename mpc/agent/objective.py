@@ -26,7 +26,7 @@ def as_seen(space: Any, action: jax.Array) -> jax.Array:
 
 
 def _missed(params: PyTree, state: Imagined, *_: Any) -> jax.Array:
-    return -state.reward
+    return -params["cost"]["reward"] * state.reward
 
 
 def _doubt(params: PyTree, state: Imagined, *_: Any) -> jax.Array:
@@ -74,7 +74,7 @@ def actor_and_critic(
         latent,
         hidden=settings.hidden,
         steps=settings.practice_steps,
-        updates=settings.practice,
+        updates=settings.spent(settings.practice),
     )
 
 
@@ -92,7 +92,7 @@ def planner(
     """
 
     def beyond(params: PyTree, state: Imagined) -> jax.Array:
-        return state.alive * minds.value(params, params["critic"], state.latent)
+        return params["cost"]["reward"] * state.alive * minds.value(params, params["critic"], state.latent)
 
     terms: dict[str, tuple[float, Cost]] = {"doubt": (1.0, _doubt)}
     if known is None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from mpc.agent import gym_spaces
 from mpc.agent.probe import Probe
+from mpc.agent.repeating import Repeated
 
 REAL, IMAGINED, BASELINE = "#1b1b1b", "#d1495b", "#8d99ae"
 SHOWN = 4  # observation coordinates that a picture has room for
@@ -34,7 +35,7 @@ class Episode(NamedTuple):
 
 
 def record(agent: Any, env: gymnasium.Env, seed: int, probe: Probe) -> Episode:
-    """Act for one episode and keep everything.
+    """Act for one episode and keep everything, a step being as long as the agent holds its actions.
 
     Args:
         agent: Plans.
@@ -42,6 +43,7 @@ def record(agent: Any, env: gymnasium.Env, seed: int, probe: Probe) -> Episode:
         seed: Of its reset.
         probe: Reads imagined latents as observations.
     """
+    env = Repeated(env, agent.settings.repeat)
     raw, _ = env.reset(seed=seed)
     draw = env.render_mode == "rgb_array"
     observations, actions, rewards, frames, futures = [raw], [], [], [], []
@@ -49,7 +51,7 @@ def record(agent: Any, env: gymnasium.Env, seed: int, probe: Probe) -> Episode:
     while not over:
         if draw:
             frames.append(np.asarray(env.render()))
-        action, state = agent.predict(raw, state=state)
+        action, state = agent.predict(raw, state=None if state is None else state.released())
         raw, reward, terminated, truncated, _ = env.step(action)
         futures.append(probe(agent.futures(raw, state).latent))
         observations.append(raw)

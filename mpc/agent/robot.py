@@ -12,6 +12,7 @@ import tyro
 from mpc import runtime
 from mpc.agent import gym_spaces
 from mpc.agent.common import Common, say
+from mpc.agent.repeating import Repeated
 from mpc.realtime import RealTime
 
 
@@ -47,13 +48,14 @@ class Robot(Common):
 def robot(options: Robot) -> dict[str, Any]:
     """Load, simulate, report."""
     artefact = runtime.load(options.artefact, compiled=options.compiled)
-    name = options.env or artefact.manifest["about"].get("env")
+    about = artefact.manifest["about"]
+    name, repeat = options.env or about.get("env"), about.get("repeat", 1)
     if name is None:
         raise ValueError("the artefact does not say which environment it is of: give --env ID")
-    env = gym_spaces.make(name, render_mode="human" if options.window else None)
+    env = Repeated(gym_spaces.make(name, render_mode="human" if options.window else None), repeat)
     try:
-        period = options.period or artefact.period or getattr(env.unwrapped, "dt", None)
-        if period is None:
+        period = options.period or artefact.period or repeat * getattr(env.unwrapped, "dt", 0.0)
+        if not period:
             raise ValueError(f"neither the artefact nor {name} says how long a step is: give --period SECONDS")
         shown, wanted = gym_spaces.observation_size(env.observation_space), int(np.prod(artefact.observation.shape))
         if shown != wanted:

@@ -1,21 +1,35 @@
 """The one default configuration; sizes come from the environment's spaces, nothing from its name."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+_MAY_BE_0 = ("curious", "doubt", "noise", "spread", "first_iterations", "practice", "train_growth")
 
 
 @dataclass(frozen=True)
 class Settings:
     """How an agent explores, learns and plans; the defaults are meant for every environment.
 
+    The one number to turn is `effort`: it trades compute for environment steps.
+
     Raises:
         ValueError: If a number is out of range.
     """
 
+    effort: float = 1.0
+    """Factor on the gradient steps of model, actor and critic per environment step; more learns from fewer steps, and takes
+    longer over each."""
+    repeat: int = 1
+    """Environment steps that every action is held for; the agent sees them as one, and plans as many times as far."""
+    curious: bool = True
+    """Whether to learn by going where the model is unsure, while rewards tell nothing about places."""
     random_steps: int = 200
     """Steps taken at random before the first model is learnt."""
     train_every: int = 10
     """Environment steps between two trainings."""
+    train_growth: float = 0.0
+    """Least growth of experience between two trainings, which makes them rarer in long runs; 0 for as many as ever."""
     updates: int = 400
     """Gradient steps of a training; more fit the data tighter and take longer."""
     first_trainings: int = 10
@@ -63,14 +77,29 @@ class Settings:
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            low = 0 if name in ("doubt", "noise", "spread", "first_iterations", "practice") else 1
+            low = 0 if name in _MAY_BE_0 else 1
             if name in ("discount", "step_size"):
                 if not 0 < value <= 1:
                     raise ValueError(f"{name} must lie in (0, 1]; got {value}")
+            elif name == "effort":
+                if not 0 < value < math.inf:
+                    raise ValueError(f"effort must be a positive number; got {value}")
             elif not value >= low or (self.__annotations__[name] is int and not isinstance(value, int)):
                 raise ValueError(
                     f"{name} must be at least {low} and of type {self.__annotations__[name].__name__}; got {value}"
                 )
+
+    def spent(self, steps: int) -> int:
+        """Gradient steps by the effort: `effort` times as many, at least 1 unless there are none."""
+        return max(round(self.effort * steps), 1) if steps else 0
+
+    def trainings(self, steps: int) -> int:
+        """How many trainings are due until so many environment steps: ever fewer, as experience grows.
+
+        n(t) = t / every,  up to t₀ = every / growth;        n(t) = (1 + ln(t / t₀)) / growth  from there
+        """
+        turn = self.train_every / self.train_growth if self.train_growth else math.inf
+        return int(steps / self.train_every if steps <= turn else (1 + math.log(steps / turn)) / self.train_growth)
 
     def asdict(self) -> dict[str, Any]:
         """As JSON can hold it."""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import gymnasium
 import jax
@@ -59,12 +60,12 @@ def test_saved_and_loaded_agents_act_and_learn_alike(pendulum, tmp_path):
     loaded = Agent.load(tmp_path / "run", "Pendulum-v1")
     observation = np.array([0.3, 0.9, 1.0], np.float32)
     np.testing.assert_array_equal(loaded.predict(observation)[0], pendulum.predict(observation)[0])
-    jax.tree.map(np.testing.assert_array_equal, loaded.training.params, pendulum.training.params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.learner.training.params, pendulum.learner.training.params)
     twin = Agent.load(tmp_path / "run", "Pendulum-v1")
     for agent in (loaded, twin):
         agent.learn(15, progress_bar=False)
     assert loaded.num_timesteps == 45
-    jax.tree.map(np.testing.assert_array_equal, loaded.training.params, twin.training.params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.learner.training.params, twin.learner.training.params)
 
 
 def test_checkpoints_of_other_environments_are_refused(pendulum, tmp_path):
@@ -99,15 +100,17 @@ def test_unsupported_spaces_are_named_with_a_way_out(observation, action, named)
 def test_a_known_cost_replaces_the_learnt_reward():
     agent = Agent("Pendulum-v1", settings=SMALL, cost=lambda p, s, a, t: 3.0 * (a[0] - 1.0) ** 2)
     agent = agent.learn(25, progress_bar=False)
-    settings = Settings(**(SMALL.asdict() | {"starts": 4, "doubt": 0.0}))
-    planner = objective.planner(agent.model, agent.space, settings, agent._minds, agent.cost)
-    params = agent.params | {"cost": {"doubt": np.float32(0.0)}}
+    settings = replace(SMALL, starts=4, doubt=0.0)
+    planner = objective.planner(agent.model, agent.space, settings, agent.learner.minds, agent.cost)
+    params = agent.params | {"cost": agent.params["cost"] | {"doubt": np.float32(0.0)}}
     state = agent.model.encode(params["model"], jax.numpy.zeros(3))
     plan = mpc.solve(planner, params, state, jax.random.key(0), iterations=300)
     np.testing.assert_allclose(plan.actions, 1.0, atol=0.05)
 
 
-@pytest.mark.parametrize("wrong", [{"horizon": 0}, {"discount": 1.5}, {"members": 2.5}, {"step_size": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"effort": 0.0}, {"repeat": 0}, {"horizon": 0}, {"discount": 1.5}, {"members": 2.5}, {"step_size": 0.0}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)

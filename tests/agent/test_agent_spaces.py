@@ -1,9 +1,11 @@
 """An agent learns and acts in every kind of space, and remembers every kind of reset alike."""
 
+from dataclasses import replace
+
 import gymnasium
 import pytest
 
-from mpc.agent import Agent, Settings
+from mpc.agent import Agent
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -13,9 +15,9 @@ PAIRS = list(zip(OBSERVATIONS, ACTIONS, strict=True))  # they are flattened, eac
 
 @pytest.mark.parametrize(("observation", "action"), PAIRS, ids=lambda s: str(s)[:30])
 def test_every_space_is_learnt_in_and_acted_in(observation, action):
-    settings = Settings(**(SMALL.asdict() | {"random_steps": 10}))
+    settings = replace(SMALL, random_steps=10)
     agent = Agent(Toy(observation, action), settings=settings).learn(15, progress_bar=False)
-    assert agent.num_timesteps == 15 and agent.trained
+    assert agent.num_timesteps == 15 and agent.learner.trained
     chosen, _ = agent.predict(observation.sample(), deterministic=False)
     assert action.contains(chosen) or action.contains(int(chosen))
 

@@ -1,13 +1,14 @@
 """Learning that goes wrong: weights that diverge, environments that break, disks that are full; and what is remembered."""
 
 import errno
+from dataclasses import replace
 
 import gymnasium
 import jax
 import numpy as np
 import pytest
 
-from mpc.agent import Agent, Settings, careful
+from mpc.agent import Agent, careful
 from tests.agent.toys import SMALL
 from world_models import files
 
@@ -41,7 +42,7 @@ class Fragile(gymnasium.Env):
 def trained(compiled_quickly) -> tuple[Agent, Fragile]:
     """An agent that has learnt for a moment, compiled once for all tests, and its environment."""
     env = Fragile()
-    return Agent(env, settings=Settings(**(SMALL.asdict() | {"memory": 2}))).learn(25, progress_bar=False), env
+    return Agent(env, settings=replace(SMALL, memory=2)).learn(25, progress_bar=False), env
 
 
 @pytest.fixture
@@ -54,13 +55,13 @@ def agent(trained, tmp_path) -> tuple[Agent, Fragile]:
 
 def weights(agent: Agent) -> list[np.ndarray]:
     """Of the model."""
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(agent.training.params["network"])]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(agent.learner.training.params["network"])]
 
 
 @pytest.mark.parametrize("how", ["not finite", "explodes", "late"])
 def test_a_diverging_model_steps_back_to_the_last_good_weights_and_says_so(agent, monkeypatch, how):
     agent, _ = agent
-    real, before = agent._trainer.fit, weights(agent)
+    real, before = agent.learner.trainer.fit, weights(agent)
 
     def diverging(training, buffer):
         after, metrics = real(training, buffer)
@@ -69,16 +70,16 @@ def test_a_diverging_model_steps_back_to_the_last_good_weights_and_says_so(agent
         broken = after._replace(params=jax.tree.map(lambda x: x * np.nan, after.params))
         return broken, metrics if how == "late" else metrics | {"latent": np.float32(np.nan)}
 
-    monkeypatch.setattr(agent, "_trainer", agent._trainer._replace(fit=diverging))
+    monkeypatch.setattr(agent.learner, "trainer", agent.learner.trainer._replace(fit=diverging))
     reason = {"not finite": "latent nan", "explodes": r"predictions of 1e\+06", "late": "weights that are not finite"}[how]
-    key = np.asarray(jax.random.key_data(agent.training.key))
+    key = np.asarray(jax.random.key_data(agent.learner.training.key))
     with pytest.warns(RuntimeWarning, match=rf"the world model diverged.*{reason}.*last good weights"):
-        agent._train(1)
+        agent._train()
     for old, new in zip(before, weights(agent), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert (np.asarray(jax.random.key_data(agent.training.key)) != key).any()  # else it would draw the same again
+    assert (np.asarray(jax.random.key_data(agent.learner.training.key)) != key).any()  # else it would draw the same again
     monkeypatch.undo()
-    assert agent._train(1)["latent"] < 100
+    assert agent._train()["latent"] < 100
     assert any((old != new).any() for old, new in zip(before, weights(agent), strict=True))
 
 

@@ -41,6 +41,8 @@ def test_a_run_is_resumed_and_planned_with(run, capsys):
     folder, *_ = run
     assert main(["learn", "Pendulum-v1", "--steps", "180", "--episodes", "0", "--out", str(folder), "--quiet"]) == 2
     assert "--resume" in capsys.readouterr().err
+    assert main(["learn", "Pendulum-v1", "--resume", "--effort", "2", "--out", str(folder)]) == 2
+    assert "settings it began with" in capsys.readouterr().err
     arguments = ["--steps", "180", "--episodes", "0", "--resume", "--out", str(folder), "--quiet"]
     assert main(["learn", "Pendulum-v1", *arguments]) == 0
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
@@ -56,6 +58,8 @@ def test_a_run_is_resumed_and_planned_with(run, capsys):
     [
         (["plan", "nowhere-at-all"], "nowhere-at-all"),
         (["learn", "NoSuchEnvironment-v0", "--steps", "10"], "NoSuchEnvironment"),
+        (["learn", "Pendulum-v1", "--settings", '{"zeal": 2}'], "there is no zeal; there are effort, repeat"),
+        (["learn", "Pendulum-v1", "--effort", "0"], "effort must be a positive number; got 0.0"),
     ],
 )
 def test_bad_input_gets_a_reason_and_exit_code_2(arguments, reason, capsys, tmp_path, monkeypatch):

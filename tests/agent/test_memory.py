@@ -1,10 +1,12 @@
 """Short-term memory: what is shown to the model is what really was seen, whichever way episodes restart."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
 
-from mpc.agent import Agent, Settings
+from mpc.agent import Agent
 from mpc.agent.memory import recall
 from tests.agent.toys import SMALL
 
@@ -53,7 +55,7 @@ def test_memory_begins_as_if_nothing_had_moved_and_endures_glitches():
 @pytest.mark.parametrize("mode", list(gymnasium.vector.AutoresetMode), ids=str)
 def test_what_is_learnt_from_is_what_was_seen_in_the_same_episode(mode):
     env = gymnasium.vector.SyncVectorEnv([lambda n=n: Clock(n) for n in (4, 7)], autoreset_mode=mode)
-    settings = Settings(**(SMALL.asdict() | {"memory": STEPS, "random_steps": 1000}))  # nothing is learnt here
+    settings = replace(SMALL, memory=STEPS, random_steps=1000)  # nothing is learnt here
     agent = Agent(env, settings=settings).learn(60, progress_bar=False)
     for ring, filled, follows in zip(agent.buffer.observations, agent.buffer.filled, agent.buffer.follows, strict=True):
         rows = np.asarray(ring)[: int(filled)].reshape(int(filled), STEPS, 2)

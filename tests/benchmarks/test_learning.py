@@ -16,7 +16,13 @@ from mpc.agent.cli import main as craik
 def raw(method: str, seed: int, *scored: float, task: str = "T-v0", failed: str | None = None) -> summary.Raw:
     """Figures of a run scored after 100, 200, … steps, two episodes each."""
     rows = [
-        {"asked": 100 * n, "steps": 100 * n, "cpu_seconds": 10.0 * n, "returns": [score - 1, score + 1]}
+        {
+            "asked": 100 * n,
+            "steps": 100 * n,
+            "cpu_seconds": 10.0 * n,
+            "wall_seconds": 12.0 * n,
+            "returns": [score - 1, score + 1],
+        }
         for n, score in enumerate(scored, 1)
     ]
     marks = {"decision_ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0}, "peak_mib": 100}
@@ -48,6 +54,10 @@ def test_the_report_begins_with_where_sac_wins(tmp_path):
     assert all(path.stat().st_size > 0 for path in written)
     text = (tmp_path / "report.md").read_text()
     assert "higher at 1 of 2 places compared: T-v0 after 100 steps (6.0 against 4.7)" in text.splitlines()[2]
+    assert (
+        "| T-v0 | craik | 1.00 | 2.00 | 3.00 | 120 | 100 |" in text
+        and "| T-v0 | random | 1.00 | 2.00 | 3.00 |  | 100 |" in text
+    )
     assert "the / broke" in text and "the command" in text and "not reached" in text
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["reached"][1]["steps"] is None  # infinity is no JSON

@@ -1,0 +1,41 @@
+"""Exploration by planned disagreement: while rewards tell nothing about places, plans go where the model is unsure.
+
+    cost = -doubt        instead of        -reward + weight · doubt, and the critic at the end,
+
+in learning only (Pathak et al. 2019; planned for: Sekar et al. 2020). Rewards tell nothing about places as long as no
+episode has terminated and what was paid depends on the action alone, as where effort costs something and only a goal never
+reached pays.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from world_models import data
+
+UNEXPLAINED = 0.1
+"""Share of the variance of rewards that actions have to leave unexplained."""
+
+
+def exploring() -> dict[str, Any]:
+    """Parameters of the cost to explore with."""
+    return {"doubt": np.float32(-1.0), "reward": np.float32(0.0)}
+
+
+def informative(buffer: data.TrajectoryBuffer) -> bool:
+    """Whether rewards tell good places from bad ones, by least squares of r on (1, a, a²), or an episode has terminated.
+
+    Args:
+        buffer: What was experienced.
+    """
+    if bool(np.asarray(buffer.terminated).any()):
+        return True
+    paid = np.roll(np.asarray(buffer.follows), -1, axis=1)  # a reward belongs to a row that the next one follows
+    rewards = np.asarray(buffer.rewards)[paid].astype(np.float64)
+    spread = rewards.std() if len(rewards) else 0.0
+    if spread <= 1e-6 * np.abs(rewards).max(initial=0.0):
+        return False
+    actions = np.asarray(buffer.actions)[paid].reshape(len(rewards), -1).astype(np.float64)
+    features = np.concatenate([np.ones((len(rewards), 1)), actions, actions**2], axis=1)
+    weights, *_ = np.linalg.lstsq(features, rewards, rcond=None)
+    return bool((rewards - features @ weights).std() > UNEXPLAINED**0.5 * spread)

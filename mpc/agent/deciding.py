@@ -1,0 +1,123 @@
+"""How an agent acts: its policy as pure functions, and the compiled decisions for many environments at once."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import mpc
+from mpc import controller as loops
+from mpc.agent import objective
+from mpc.agent.actor import ActorCritic
+from mpc.agent.objective import Cost, as_seen
+from mpc.agent.settings import Settings
+from mpc.planners.multistart import propose
+from mpc.spaces import Space
+from world_models.base import Imagined, WorldModel, perceived
+
+PyTree = Any
+
+
+def policy(model: WorldModel, space: Space, settings: Settings, minds: ActorCritic, known: Cost | None) -> mpc.Policy:
+    """Plan in a world model, from the last plan and from what the actor would do.
+
+    Args:
+        model: Predicts.
+        space: Of actions.
+        settings: Of the planner.
+        minds: The actor that proposes a start, and the critic that plans end in.
+        known: Known stage cost, or None for the learnt reward.
+    """
+    plan = objective.planner(model, space, settings, minds, known)
+    wide = objective.planner(model, space, replace(settings, starts=settings.first_starts), minds, known)
+
+    def begin(params: PyTree, state: Imagined, key: jax.Array) -> loops.Loop:
+        # an episode's first decision searches widely for the basin that later ones stay in
+        found = mpc.solve(wide, params, state, key, settings.first_iterations)
+        return loops.begin(plan, params, state, key, found.actions)
+
+    def decide(params: PyTree, state: Imagined, loop: loops.Loop):
+        reaction = objective.react(plan.problem, minds, params, state)
+        loop = loop._replace(planner=propose(loop.planner, reaction))
+        return loops.decide(plan, params, state, loop, settings.iterations)
+
+    def advance(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
+        # what is lost or doubted before the plan begins is none of its doing
+        return perceived(plan.problem.dynamics(params, state, space.embed(action)).latent)
+
+    return mpc.Policy(plan, lambda params, seen: model.encode(params["model"], seen), begin, decide, advance)
+
+
+class Decider:
+    """A policy over batches of observations, compiled; everything here but the compiled code is in its arguments.
+
+    Args:
+        policy: Of one environment.
+        noise: Of `perturbed`: deviation in planner variables; of choices, the share made at random.
+    """
+
+    def __init__(self, policy: mpc.Policy, noise: float):
+        self.space, self._noise = policy.planner.problem.action_space, noise
+
+        def first(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
+            return policy.begin(params, policy.observe(params, observation), key)
+
+        def later(params: PyTree, observation: jax.Array, loop: loops.Loop):
+            loop, _, action = policy.decide(params, policy.observe(params, observation), loop)
+            return loop, action
+
+        def imagined(params: PyTree, observation: jax.Array, actions: jax.Array):
+            start = policy.observe(params, observation)
+            return jax.vmap(lambda a: mpc.rollout(policy.planner.problem, params, start, a).states)(actions)
+
+        self._first = jax.jit(jax.vmap(first, in_axes=(None, 0, 0)))
+        self._later = jax.jit(jax.vmap(later, in_axes=(None, 0, 0)))
+        self.choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_where, mask), a, b))
+        """`(mask [B], a, b) -> a` where the mask is set, else `b`, for trees of `[B, ...]`."""
+        self._perturb = jax.jit(self._perturbed)
+        self._shown = jax.jit(jax.vmap(lambda a: as_seen(self.space, self.space.embed(a))))
+        self.imagined = jax.jit(imagined)
+        """`(params, observation [O], actions [S, H, ...]) -> what they would lead to, [S, H+1, ...]`."""
+
+    def decide(
+        self, params: PyTree, rows: np.ndarray, loop: loops.Loop | None, starts: np.ndarray | None, seed: int
+    ) -> tuple[jax.Array, loops.Loop]:
+        """Actions `[B, ...]`, and the plans to begin the next decision with.
+
+        Args:
+            params: Of the policy.
+            rows: `[B, O]` observations.
+            loop: As the last call returned it; None plans from scratch.
+            starts: `[B]`, where to plan from scratch all the same; None for nowhere.
+            seed: Of plans from scratch, which depend on nothing else: the same call gives the same actions.
+        """
+        if loop is None or (starts is not None and starts.any()):
+            fresh = self._first(params, rows, jax.random.split(jax.random.key(seed), len(rows)))
+            loop = fresh if loop is None else self.choose(starts, fresh, loop)
+        after, actions = self._later(params, rows, loop)
+        return actions, after
+
+    def perturbed(self, actions: jax.Array, key: jax.Array) -> jax.Array:
+        """Actions with noise, as good as them to explore with."""
+        return self._perturb(actions, key)
+
+    def shown(self, actions: Any) -> np.ndarray:
+        """Actions `[B, ...]` as networks see them, `[B, size]`."""
+        return np.asarray(self._shown(actions))
+
+    def _perturbed(self, actions: jax.Array, key: jax.Array) -> jax.Array:
+        variables = jax.vmap(self.space.encode)(actions)
+        if self.space.exact:
+            variables += self._noise * jax.random.normal(key, variables.shape)
+        else:  # no small change turns one choice into another
+            draw, whether = jax.random.split(key)
+            other = jax.random.uniform(draw, variables.shape, minval=-1.0)
+            variables = jnp.where(jax.random.bernoulli(whether, self._noise, (len(actions), 1)), other, variables)
+        return jax.vmap(self.space.decide)(self.space.project(variables))
+
+
+def _where(mask: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)

@@ -1,0 +1,105 @@
+"""What happens to an agent: the steps of its environments, turned into rows to remember and observations to decide from."""
+
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from mpc.agent import careful, gym_spaces
+from mpc.agent.memory import flat, recall
+from mpc.agent.repeating import taken
+from world_models import data
+
+Writes = list[tuple[data.Rows, np.ndarray]]
+
+
+class Happened(NamedTuple):
+    """What a step of the environments brought."""
+
+    writes: Writes
+    """Rows to append to what is remembered."""
+    steps: int
+    """Of the environments, all together; one that only began another episode took none."""
+    returns: list[float]
+    """Of the episodes that ended."""
+
+
+class Experience:
+    """A vector environment being acted in, whichever way it restarts episodes.
+
+    Args:
+        env: Acted in.
+        memory: Observations shown at once.
+        seed: Of the reset and of random actions.
+        timesteps: Taken before.
+
+    Raises:
+        EnvironmentFailure: If the environment raises.
+    """
+
+    def __init__(self, env: gymnasium.vector.VectorEnv, memory: int, *, seed: int, timesteps: int):
+        self.env, self.memory, self.timesteps = env, memory, timesteps
+        self._recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
+        self._watch = careful.Watch(env.num_envs)
+        with careful.blamed("reset", timesteps):
+            raw, _ = env.reset(seed=seed)
+        env.action_space.seed(seed)
+        self._seen = self._recall(None, raw)
+        self.begun: Writes = self._recorder.reset(flat(self._seen))
+        self.started = np.ones(env.num_envs, bool)
+        """`[E]`, where an episode begins with the newest observation."""
+        self._returns, self._over = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """`[E, memory * O]`, what to decide from."""
+        return flat(self._seen)
+
+    def step(self, actions: np.ndarray, shown: np.ndarray) -> Happened:
+        """Take a step in every environment.
+
+        Args:
+            actions: `[E, ...]`, as the environments take them.
+            shown: `[E, size]`, the same as networks see them.
+
+        Raises:
+            EnvironmentFailure: If the environment raises, or has returned nothing finite for many steps.
+        """
+        mode, over = self._recorder.mode, self._over
+        with careful.blamed("step", self.timesteps):
+            raw, rewards, terminated, truncated, infos = self.env.step(actions)
+        real, done = ~over, (terminated | truncated) & ~over
+        self.started = done if mode != "NextStep" else over
+        before, self._seen = self._seen, self._recall(self._seen, raw, self.started if mode != "Disabled" else None)
+        reached = flat(self._seen)
+        if "final_obs" in infos:
+            final = flat(recall(before, self._final(infos), None, self.memory))
+            reached, infos = np.where(infos["_final_obs"][:, None], final, reached), infos | {"final_obs": final}
+        self._watch.look(reached, np.asarray(rewards), real, self.timesteps)
+        writes = self._recorder.step(shown, flat(self._seen), rewards, terminated, truncated, infos)
+        self._returns += np.where(over, 0.0, rewards)
+        steps = int(taken(infos, len(real))[real].sum())
+        self.timesteps += steps
+        finished = self._returns[done].tolist()
+        self._returns[done] = 0.0
+        self._over = done if mode == "NextStep" else np.zeros_like(done)
+        if mode == "Disabled" and done.any():
+            writes += self._reset(done)
+        return Happened(writes, steps, finished)
+
+    def _reset(self, done: np.ndarray) -> Writes:
+        with careful.blamed("reset", self.timesteps):
+            raw, _ = self.env.reset(options={"reset_mask": done})
+        self._seen = np.where(done[:, None, None], self._recall(None, raw), self._seen)
+        return self._recorder.reset(flat(self._seen), done)
+
+    def _recall(self, before: np.ndarray | None, raw: Any, fresh: np.ndarray | None = None) -> np.ndarray:
+        rows = gym_spaces.flatten(self.env.single_observation_space, raw, batched=True)
+        return recall(before, rows, fresh, self.memory)
+
+    def _final(self, infos: dict[str, Any]) -> np.ndarray:
+        space, there = self.env.single_observation_space, infos["_final_obs"]
+        rows = np.zeros((len(there), gym_spaces.observation_size(space)), np.float32)
+        for index in np.flatnonzero(there):
+            rows[index] = gym_spaces.flatten(space, infos["final_obs"][index], batched=False)
+        return rows
