@@ -101,7 +101,7 @@ REQUESTS = st.fixed_dictionaries({}, optional={name: ANYTHING for name in (*GOOD
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(st.binary(max_size=300) | (ANYTHING | REQUESTS).map(msgpack.packb), min_size=1, max_size=2))
 def test_no_message_does_more_than_be_answered(answering, parts):
     """Whatever comes, the reply can be sent, says why not or holds a plan, and a loop of someone else's is as it was."""
