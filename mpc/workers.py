@@ -63,14 +63,14 @@ class Planning:
 
     def _plan(self, job: Job) -> tuple[np.ndarray | None, str]:
         artefact, lasts = self._artefact, self._artefact.horizon * self._period
-        passed = job.start - self._last
+        memory, passed = self._memory, job.start - self._last
         gone = not 0 < passed < lasts  # nothing of the last plan is left
-        if self._memory is None or (gone and self._beginning < lasts):  # or else no plan would ever come in time
+        if memory is None or (gone and self._beginning < lasts):  # or else no plan would ever come in time
             begun = self._timer()
-            self._memory = jax.block_until_ready(artefact.begin(job.observation))
+            memory = jax.block_until_ready(artefact.begin(job.observation))
             self._beginning, passed, gone = self._timer() - begun, self._period, False
         elapsed = artefact.horizon if gone else max(round(passed / self._period), 1)
-        made = artefact.decide(job.observation, self._memory, job.recent, job.flying, elapsed)
+        made = artefact.decide(job.observation, memory, job.recent, job.flying, elapsed)
         fine = made.status != "NOT_FINITE" and bool(np.isfinite(made.actions).all())
         self._memory, self._last = (made.memory, job.start) if fine else (None, 0.0)
         return (made.actions, "") if fine else (None, "plan not finite")

@@ -7,6 +7,7 @@ conjugate gradients, which needs no LAPACK. Freeman et al. 2021 (Brax, of which 
 """
 
 import copy
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -42,8 +43,7 @@ def mjx_dynamics(model: Any, period: float, *, steps: int = 1, solver_iterations
     if model.na:
         raise ValueError(f"a state here is positions and velocities, and this model's actuators have {model.na} states more")
     try:
-        import mujoco
-        from mujoco import mjx
+        mujoco, mjx = (importlib.import_module(name) for name in ("mujoco", "mujoco.mjx"))
     except ImportError as error:
         raise ImportError(f"planning through MuJoCo needs MJX ({error}): pip install 'craik[mujoco]'") from error
     model = copy.copy(model)

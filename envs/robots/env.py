@@ -28,8 +28,8 @@ class RobotEnv(gymnasium.Env):
         self.robot, self.render_mode = named(robot), render_mode
         self.model = built(self.robot)
         self.data = mujoco().MjData(self.model)
-        low, high = (self.model.actuator_ctrlrange[:, side].astype(np.float32) for side in (0, 1))
-        self.action_space = gymnasium.spaces.Box(low, high)
+        self._bounds = tuple(self.model.actuator_ctrlrange[:, side].astype(np.float32) for side in (0, 1))
+        self.action_space = gymnasium.spaces.Box(*self._bounds)
         size = len(self.robot.names)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,))
         self.dt = self.robot.period
@@ -47,7 +47,7 @@ class RobotEnv(gymnasium.Env):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold an action for one period."""
-        self.data.ctrl[:] = np.clip(action, self.action_space.low, self.action_space.high)
+        self.data.ctrl[:] = np.clip(action, *self._bounds)
         cost = float(self._cost(self._state(), jnp.asarray(self.data.ctrl, jnp.float32)))
         mujoco().mj_step(self.model, self.data, self._steps)
         return self._observation(), -cost, False, False, {"success": bool(self.robot.good(self._state()))}

@@ -1,7 +1,7 @@
 """Planning through MuJoCo's own equations: a robot's task as a policy that can be exported, with nothing learnt."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,30 @@ import mpc
 from mpc.agent.doctor import ours
 from world_models.mjx import mjx_dynamics
 
-PLANNERS: dict[str, Callable[[mpc.Problem], mpc.Planner]] = {
-    "gradient": lambda problem: mpc.ilqr(problem, second_order=0.0),  # one pass through MJX's derivatives is dear enough
-    "sampling": lambda problem: mpc.mppi(problem, samples=48, knots=12, interpolation="cubic"),
+
+class Recipe(NamedTuple):
+    """A planner, the share of a robot's horizon it looks ahead, and the seconds for which the state there counts.
+
+    What is unstable amplifies noise along the horizon, so that samples tell less the longer it is.
+    """
+
+    planner: Callable[[mpc.Problem], mpc.Planner]
+    share: float
+    end: float
+
+
+PLANNERS = {
+    "gradient": Recipe(
+        lambda problem: mpc.ilqr(problem, second_order=0.0), 1.0, 0.4
+    ),  # MJX's second derivatives are too dear
+    "sampling": Recipe(lambda problem: mpc.mppi(problem, samples=48, spread=0.3), 0.72, 0.6),
 }
-END = 0.4  # seconds for which the state at the horizon counts as if it went on
 
 
 def mjx_policy(env: str, planner: Literal["gradient", "sampling"]) -> tuple[mpc.Policy, Any]:
     """Plan for a robot through MJX.
 
-        minimise over u   Σ_t period · cost(s[t], u[t]) + 0.4 s · end(s[H]),     s[t+1] = MJX(s[t], u[t])
+        minimise over u   Σ_t period · cost(s[t], u[t]) + T · end(s[H]),     s[t+1] = MJX(s[t], u[t])
 
     The states planned from are observations, cosines and sines of angles: an angle jumps at a half turn, and iterative LQR,
     whose feedback keeps to the states of the last plan, would jump along.
@@ -42,7 +55,7 @@ def mjx_policy(env: str, planner: Literal["gradient", "sampling"]) -> tuple[mpc.
     robots = ours("envs").robots
     robot = robots.named(ids[env])
     model = robots.built(robot)
-    physics = mjx_dynamics(model, robot.period)
+    physics, recipe = mjx_dynamics(model, robot.period), PLANNERS[planner]
 
     def dynamics(params: Any, seen: jax.Array, action: jax.Array) -> jax.Array:
         q, speed = jnp.split(physics(params, robot.state_of(seen), action), [model.nq])
@@ -52,8 +65,8 @@ def mjx_policy(env: str, planner: Literal["gradient", "sampling"]) -> tuple[mpc.
         return robot.period * robot.cost(robot.state_of(seen), action)
 
     def end(params: Any, seen: jax.Array) -> jax.Array:
-        return END * robot.end(robot.state_of(seen))
+        return recipe.end * robot.end(robot.state_of(seen))
 
     space = mpc.Box(*(jnp.asarray(model.actuator_ctrlrange[:, side], jnp.float32) for side in (0, 1)))
-    problem = mpc.Problem(dynamics, cost, end, horizon=robot.horizon, action_space=space)
-    return mpc.policy(PLANNERS[planner](problem), iterations=1), robot
+    problem = mpc.Problem(dynamics, cost, end, horizon=round(recipe.share * robot.horizon), action_space=space)
+    return mpc.policy(recipe.planner(problem), iterations=1), robot
