@@ -8,7 +8,9 @@ conjugate gradients, which needs no LAPACK. Freeman et al. 2021 (Brax, of which 
 
 import copy
 import importlib
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import jax
@@ -43,7 +45,8 @@ def mjx_dynamics(model: Any, period: float, *, steps: int = 1, solver_iterations
     if model.na:
         raise ValueError(f"a state here is positions and velocities, and this model's actuators have {model.na} states more")
     try:
-        mujoco, mjx = (importlib.import_module(name) for name in ("mujoco", "mujoco.mjx"))
+        with redirect_stdout(sys.stderr):  # MJX prints which of its back ends are missing
+            mujoco, mjx = (importlib.import_module(name) for name in ("mujoco", "mujoco.mjx"))
     except ImportError as error:
         raise ImportError(f"planning through MuJoCo needs MJX ({error}): pip install 'craik[mujoco]'") from error
     model = copy.copy(model)

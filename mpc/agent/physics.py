@@ -23,9 +23,8 @@ class Recipe(NamedTuple):
 
 
 PLANNERS = {
-    "gradient": Recipe(
-        lambda problem: mpc.ilqr(problem, second_order=0.0), 1.0, 0.4
-    ),  # MJX's second derivatives are too dear
+    # second derivatives of MJX are too dear
+    "gradient": Recipe(lambda problem: mpc.ilqr(problem, second_order=0.0), 1.0, 0.4),
     "sampling": Recipe(lambda problem: mpc.mppi(problem, samples=48, spread=0.3), 0.72, 0.6),
 }
 
@@ -34,6 +33,8 @@ def mjx_policy(env: str, planner: Literal["gradient", "sampling"]) -> tuple[mpc.
     """Plan for a robot through MJX.
 
         minimise over u   Σ_t period · cost(s[t], u[t]) + T · end(s[H]),     s[t+1] = MJX(s[t], u[t])
+
+    with H and T of the planner's `Recipe`.
 
     The states planned from are observations, cosines and sines of angles: an angle jumps at a half turn, and iterative LQR,
     whose feedback keeps to the states of the last plan, would jump along.
