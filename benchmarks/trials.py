@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,8 @@ from envs import ROBOT_IDS, robots
 from envs.robots.plant import Body, Plant, Trace
 from mpc import runtime
 from mpc.agent import pictures
-from mpc.agent.robot import Driven, drive, film, good
+from mpc.agent.robot import drive, film, good
+from mpc.health import Health
 from mpc.realtime import RealTime
 from mpc.runtime import Artefact
 from mpc.workers import Inline
@@ -85,38 +87,39 @@ class Standing:
         self._body.advance(self.clock())
 
 
-def trial(artefact: Artefact, body: robots.Robot, options: Options, seed: int) -> Driven:
-    """One trial; as `mpc.agent.robot.drive` returns it."""
+def trial(artefact: Artefact, body: robots.Robot, options: Options, seed: int) -> tuple[Health, Trace]:
+    """One trial: the loop's health, and what happened to the robot."""
     seconds, given = options.until + options.seconds, {"delay": options.delay, "push": options.push, "seed": seed}
     if options.pace == "wall":
-        return drive(artefact, Plant(body, **given), seconds, period=body.period, latency=options.delay)
+        health, plant = drive(artefact, partial(Plant, body, **given), seconds, period=body.period, latency=options.delay)
+        return health, plant.trace
     real = Body(body, **given)
     standing = Standing(real)
     safe = np.clip(np.zeros(artefact.action.shape), artefact.action.low, artefact.action.high)
     with RealTime(artefact, safe=safe, latency=options.delay, clock=standing.clock, worker=Inline) as loop:
         for _ in range(round(seconds / body.period)):
             standing.send(loop.tick(*standing.newest()))
-    return Driven(loop.health, real.trace())
+    return loop.health, real.trace()
 
 
-def judged(env: str, driven: Driven, until: float) -> dict[str, Any]:
+def judged(env: str, health: Health, trace: Trace, until: float) -> dict[str, Any]:
     """What came of a trial: when it was first good, whether it then held, and how punctual it was.
 
     Args:
         env: Gymnasium id of the robot.
-        driven: The trial.
+        health: Of the loop.
+        trace: Of the robot.
         until: Seconds it had to get there.
     """
-    assert driven.trace is not None
-    fine, times = good(env, driven.trace), driven.trace.times
+    fine, times = good(env, trace), trace.times
     bad = times[~fine]
     last = float(bad[-1]) if len(bad) else 0.0
-    summary = driven.health.summary()
+    summary = health.summary()
     return {
         "success": bool(fine.any() and last <= until),
         "good_from": round(last, 2),
         "first_good": round(float(times[fine][0]), 2) if fine.any() else None,
-        "pushes": int((np.diff(np.abs(driven.trace.pushes)) > 0).sum()),
+        "pushes": int((np.diff(np.abs(trace.pushes)) > 0).sum()),
         "ticks": summary["ticks"],
         "late_ticks": summary["faults"].get("late tick", 0),
         "sources": summary["sources"],
@@ -154,14 +157,13 @@ def main() -> None:
     stem = options.out / f"trials-{options.name or options.artefact.stem}"
     results, traces = [], []
     for seed in range(options.trials):
-        driven = trial(artefact, body, options, seed)
-        assert driven.trace is not None
-        results.append({"seed": seed} | judged(env, driven, options.until))
-        traces.append(driven.trace)
+        health, trace = trial(artefact, body, options, seed)
+        results.append({"seed": seed} | judged(env, health, trace, options.until))
+        traces.append(trace)
         print(json.dumps(results[-1]), flush=True)
         if seed == 0:
-            pictures.timing(driven.health.rows(), body.period, Path(f"{stem}-timing.png"))
-            film(env, driven.trace, Path(f"{stem}.mp4"))
+            pictures.timing(health.rows(), body.period, Path(f"{stem}-timing.png"))
+            film(env, trace, Path(f"{stem}.mp4"))
         write(stem, options, artefact, results)
     drawn(traces, options.until, Path(f"{stem}.png"))
     raise SystemExit(0 if all(result["success"] for result in results) else 1)

@@ -1,10 +1,12 @@
 """`craik robot`: an artefact drives a simulated robot by the wall clock, as it would drive a real one."""
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium
 import jax
@@ -64,13 +66,6 @@ class Robot(Common):
     """A folder to keep machine code in, so that the next start need not compile."""
 
 
-class Driven(NamedTuple):
-    """What came of a drive: the loop's health, and of a robot of MuJoCo's what happened to it."""
-
-    health: Health
-    trace: "Trace | None"
-
-
 class Simulation(Protocol):
     """What a control loop sees of a robot: the newest observation and when it was made, and where actions go."""
 
@@ -112,20 +107,20 @@ def robot(options: Robot) -> dict[str, Any]:
     name = options.env or artefact.manifest["about"].get("env")
     if name is None:
         raise ValueError("the artefact does not say which environment it is of: give --env ID")
-    simulation, period = _simulated(options, artefact, name)
+    begin, period = _simulated(options, artefact, name)
     settings = {"deadline": options.deadline, "rate": options.rate, "jerk": options.jerk, "latency": options.delay}
-    driven = drive(artefact, simulation, options.seconds, period=period, **settings)
+    health, simulation = drive(artefact, begin, options.seconds, period=period, **settings)
     if options.health is not None:
-        driven.health.write(options.health)
+        health.write(options.health)
     if options.timing is not None:
-        pictures.timing(driven.health.rows(), period, options.timing)
-    summary, tell = driven.health.summary(), say(options)
+        pictures.timing(health.rows(), period, options.timing)
+    summary, tell = health.summary(), say(options)
     report = {"env": name, "period": period, "health": summary}
-    if driven.trace is not None:
-        report |= _judged(name, driven.trace)
+    if name in ours("envs").ROBOT_IDS:
+        report |= _judged(name, simulation.trace)
         tell(f"{summary['ticks']} steps; doing what it should for the last {report['good_for']:.1f} s")
         if options.video is not None:
-            film(name, driven.trace, options.video)
+            film(name, simulation.trace, options.video)
     else:
         report["returns"] = simulation.returns
         shown = ", ".join(f"{value:.1f}" for value in simulation.returns)
@@ -134,28 +129,24 @@ def robot(options: Robot) -> dict[str, Any]:
     return report
 
 
-def _simulated(options: Robot, artefact: runtime.Artefact, name: str) -> tuple[Any, float]:
-    """What is to be driven, and the seconds of a step, once it is known to be the robot that the artefact is of."""
+def _simulated(options: Robot, artefact: runtime.Artefact, name: str) -> tuple[Callable[[], Any], float]:
+    """What begins the simulation, and the seconds of a step, once it is known to be of the robot that the artefact is of."""
     ids = ours("envs").ROBOT_IDS
     if name in ids:
         from envs.robots.plant import Plant  # ours, as was just seen
 
         body = ours("envs").robots.named(ids[name])
         _same_robot(options.artefact, artefact, name, len(body.names))
-        plant = Plant(body, delay=options.delay, push=options.push, seed=options.seed)
-        return plant, options.period or artefact.period or body.period
+        begin = partial(Plant, body, delay=options.delay, push=options.push, seed=options.seed)
+        return begin, options.period or artefact.period or body.period
     if options.delay or options.push or options.video is not None:
         raise ValueError(f"--delay, --push and --video are for robots of MuJoCo's, {', '.join(ids)}; {name} is none")
     env = gym_spaces.make(name, render_mode="human" if options.window else None)
-    try:
-        period = options.period or artefact.period or getattr(env.unwrapped, "dt", None)
-        if period is None:
-            raise ValueError(f"neither the artefact nor {name} says how long a step is: give --period SECONDS")
-        _same_robot(options.artefact, artefact, name, gym_spaces.observation_size(env.observation_space))
-    except ValueError:
-        env.close()
-        raise
-    return Stepped(env, options.seed), period
+    period = options.period or artefact.period or getattr(env.unwrapped, "dt", None)
+    if period is None:
+        raise ValueError(f"neither the artefact nor {name} says how long a step is: give --period SECONDS")
+    _same_robot(options.artefact, artefact, name, gym_spaces.observation_size(env.observation_space))
+    return partial(Stepped, env, options.seed), period
 
 
 def _same_robot(path: Path, artefact: runtime.Artefact, name: str, shown: int) -> None:
@@ -164,24 +155,31 @@ def _same_robot(path: Path, artefact: runtime.Artefact, name: str, shown: int) -
         raise ValueError(f"{path} is of another robot: it observes {wanted} numbers, and {name} shows {shown}")
 
 
-def drive(artefact: runtime.Artefact, simulation: Any, seconds: float, *, period: float, **settings: Any) -> Driven:
-    """Drive a simulation by the wall clock.
+def drive(
+    artefact: runtime.Artefact,
+    begin: Callable[[], AbstractContextManager[Simulation]],
+    seconds: float,
+    *,
+    period: float,
+    **settings: Any,
+) -> tuple[Health, Any]:
+    """Drive a simulation by the wall clock; the loop's health, and the simulation when it is over.
 
     Args:
         artefact: Plans.
-        simulation: A `Simulation` that is entered by `with`.
+        begin: Makes a `Simulation`, entered by `with`, once the loop is armed.
         seconds: How long.
         period: Seconds between two ticks.
         **settings: Of `mpc.realtime.RealTime`.
     """
     low, high = np.asarray(artefact.action.low), np.asarray(artefact.action.high)
     middle = np.nan_to_num(0.5 * (low + high), posinf=0.0, neginf=0.0).astype(artefact.action.dtype)
-    with RealTime(artefact, safe=middle, period=period, **settings) as loop, simulation:
+    with RealTime(artefact, safe=middle, period=period, **settings) as loop, begin() as simulation:
         begun = time.monotonic()
         for tick in range(round(seconds / period)):
             time.sleep(max(0.0, begun + tick * period - time.monotonic()))
             simulation.send(loop.tick(*simulation.newest()))
-    return Driven(loop.health, getattr(simulation, "trace", None))
+    return loop.health, simulation
 
 
 def good(env: str, trace: "Trace") -> np.ndarray:
