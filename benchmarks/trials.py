@@ -54,6 +54,8 @@ class Options:
     """Seconds from sending an action until it acts."""
     pace: Literal["wall", "simulated"] = "wall"
     """Time goes on while plans are made, or stands still."""
+    film: bool = True
+    """Film the first trial; some 15 s of work for a processor without graphics."""
     compiled: Path | None = None
     """A folder to keep machine code in, so that the next run need not compile."""
     core: int | None = None
@@ -163,9 +165,10 @@ def main() -> None:
         print(json.dumps(results[-1]), flush=True)
         if seed == 0:
             pictures.timing(health.rows(), body.period, Path(f"{stem}-timing.png"))
-            film(env, trace, Path(f"{stem}.mp4"))
+            if options.film:
+                film(env, trace, Path(f"{stem}.mp4"))
         write(stem, options, artefact, results)
-    drawn(traces, options.until, Path(f"{stem}.png"))
+        drawn(traces, options.until, Path(f"{stem}.png"))  # whole at any time, however long the rest takes
     raise SystemExit(0 if all(result["success"] for result in results) else 1)
 
 
