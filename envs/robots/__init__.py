@@ -4,6 +4,8 @@ A robot's state is (q, q̇), MuJoCo's positions and velocities; its observation 
 beside this file. MuJoCo is imported when a robot is first built, for nothing else here needs it.
 """
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,6 +187,8 @@ def mujoco() -> Any:
     Raises:
         ImportError: If it is missing, with how to get it.
     """
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # there is no screen to draw on
     try:
         import mujoco
     except ImportError as error:
