@@ -2,13 +2,17 @@
 
 `python -m benchmarks.latency` learns Pendulum-v1 for 400 steps (or loads `--checkpoint`), then times decisions on a single
 core and writes `benchmarks/results/latency-<env>.json`, `.csv` and `.png`. With `--loop` it times a whole control loop
-against the wall clock instead: `--loop latent --hertz 100 --seconds 60`, or `--loop pendulum --hertz 500`.
+against the wall clock instead: `--loop latent --hertz 100 --seconds 60`, or `--loop pendulum --hertz 500`; with `--load
+planner.craik`, fresh processes from their start to that artefact's first action.
 """
 
 import csv
 import json
 import os
+import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +23,14 @@ from benchmarks.provenance import invoked, provenance
 
 PACKAGES = ("craik", "jax", "flax", "gymnasium", "numpy")
 RESULTS = Path(__file__).parent / "results"
+FIRST = """
+import sys, time, numpy as np
+from mpc import runtime
+artefact = runtime.load(sys.argv[1], compiled=sys.argv[2])
+seen = np.zeros(artefact.observation.shape)
+action = artefact.decide(seen, artefact.begin(seen)).action
+print(time.process_time(), flush=True)
+"""
 
 
 @dataclass
@@ -43,6 +55,10 @@ class Options:
     """How long the loop runs."""
     busy: int | None = None
     """Another core to keep busy meanwhile."""
+    load: Path | None = None
+    """Time fresh processes instead, from their start to the first action of this artefact."""
+    starts: int = 20
+    """How many of them, after one that compiles."""
     out: Path = RESULTS
     """Where the figures go."""
 
@@ -68,10 +84,39 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     pin(options.core)
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.loop is None:
+    if options.load is not None:
+        loading(options, options.load)
+    elif options.loop is None:
         decisions(options)
     else:
         closed_loop(options)
+
+
+def loading(options: Options, artefact: Path) -> None:
+    """Time fresh processes, with the machine code that the first of them left behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        times = [_first_action(artefact, folder) for _ in range(options.starts + 1)]
+    names = ("wall_seconds", "cpu_seconds")
+    report = provenance(invoked("benchmarks.latency"), PACKAGES) | {
+        "load_average": os.getloadavg()[0],
+        "bytes": artefact.stat().st_size,
+        "compiling": dict(zip(names, times[0], strict=True)),
+        "starts": [dict(zip(names, pair, strict=True)) for pair in times[1:]],
+    }
+    (options.out / f"load-{artefact.stem}.json").write_text(json.dumps(report, indent=1) + "\n")
+    kept = times[1:]
+    print(
+        json.dumps(
+            {name: sorted(pair[i] for pair in kept)[len(kept) // 2] for i, name in enumerate(names)} | {"of": "medians"}
+        )
+    )
+
+
+def _first_action(artefact: Path, folder: str) -> tuple[float, float]:
+    """Seconds on the wall, and of the processor, from a process's start to its first action."""
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", FIRST, str(artefact), folder], capture_output=True, text=True, check=True)
+    return round(time.perf_counter() - begun, 3), round(float(done.stdout), 3)
 
 
 def closed_loop(options: Options) -> None:

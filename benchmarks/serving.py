@@ -30,7 +30,8 @@ class Options:
     """Where the figures go."""
 
 
-def _serve(addresses: Any) -> None:
+def served(addresses: Any) -> None:
+    """Serve the cart of `benchmarks.faults`, and tell where."""
     from benchmarks.faults import cart
     from mpc.serving import Server
 
@@ -46,7 +47,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     spawn = multiprocessing.get_context("spawn")
     addresses = spawn.Queue()
-    process = spawn.Process(target=_serve, args=(addresses,), daemon=True)
+    process = spawn.Process(target=served, args=(addresses,), daemon=True)
     process.start()
     trips, plans = np.zeros(options.requests), np.zeros(options.requests)
     with Client(addresses.get(timeout=120), timeout=10.0) as client:

@@ -22,19 +22,27 @@ IDS = {
     "craik/Wall-v0": ("wall", 300),
 }
 """Gymnasium id: the module of the task, and the steps after which its episodes are truncated."""
+ROBOT_IDS = {
+    "craik/CartPoleRobot-v0": "cartpole",
+    "craik/DoublePendulumRobot-v0": "double_pendulum",
+    "craik/QuadrotorRobot-v0": "quadrotor",
+    "craik/ReacherRobot-v0": "reacher",
+}
+"""Gymnasium id: the robot, which MuJoCo simulates; episodes last 400 steps."""
 _MODULES = {module for module, _ in IDS.values()} | {
     "drawing",
     "exploring",
     "gym",
     "leaves",
     "physics",
+    "robots",
     "rooms",
     "task",
     "walls",
     "wrappers",
 }
 
-__all__ = ["IDS"]
+__all__ = ["IDS", "ROBOT_IDS"]
 
 for _id, (_module, _steps) in IDS.items():
     gymnasium.register(
@@ -45,6 +53,9 @@ for _id, (_module, _steps) in IDS.items():
         kwargs={"task": _module},
         disable_env_checker=True,  # the tests run the whole checker; the passive one doubles the time of every first step
     )
+
+for _id, _robot in ROBOT_IDS.items():
+    gymnasium.register(_id, entry_point="envs.robots.env:RobotEnv", max_episode_steps=400, kwargs={"robot": _robot})
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from mpc.runtime import Artefact
@@ -36,6 +37,9 @@ class Result(NamedTuple):
 class Planning:
     """The artefact's memory from one job to the next; forgotten whenever a job fails.
 
+    Beginning anew may take a search as long as many decisions. Where it takes longer than a plan lasts, as on a machine that
+    is busy, a plan that is used up is gone on with all the same, from neutral actions.
+
     Args:
         artefact: Plans.
         period: Seconds of one step.
@@ -45,7 +49,7 @@ class Planning:
     def __init__(self, artefact: Artefact, period: float, timer: Callable[[], float] = time.perf_counter):
         self._artefact, self._period, self._timer = artefact, period, timer
         self._memory: list[Any] | None = None
-        self._last = 0.0
+        self._last, self._beginning = 0.0, 0.0
 
     def plan(self, job: Job) -> Result:
         """Do a job; whatever goes wrong is a result."""
@@ -58,11 +62,15 @@ class Planning:
         return Result(job.start, actions, reason, self._timer() - begun)
 
     def _plan(self, job: Job) -> tuple[np.ndarray | None, str]:
-        artefact = self._artefact
-        steps = (job.start - self._last) / self._period
-        if self._memory is None or not 0 < steps < artefact.horizon:  # nothing of the last plan is left
-            self._memory, steps = artefact.begin(job.observation), 1
-        made = artefact.decide(job.observation, self._memory, job.recent, job.flying, max(round(steps), 1))
+        artefact, lasts = self._artefact, self._artefact.horizon * self._period
+        memory, passed = self._memory, job.start - self._last
+        gone = not 0 < passed < lasts  # nothing of the last plan is left
+        if memory is None or (gone and self._beginning < lasts):  # or else no plan would ever come in time
+            begun = self._timer()
+            memory = jax.block_until_ready(artefact.begin(job.observation))
+            self._beginning, passed, gone = self._timer() - begun, self._period, False
+        elapsed = artefact.horizon if gone else max(round(passed / self._period), 1)
+        made = artefact.decide(job.observation, memory, job.recent, job.flying, elapsed)
         fine = made.status != "NOT_FINITE" and bool(np.isfinite(made.actions).all())
         self._memory, self._last = (made.memory, job.start) if fine else (None, 0.0)
         return (made.actions, "") if fine else (None, "plan not finite")

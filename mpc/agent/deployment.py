@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -15,6 +15,7 @@ from mpc.agent import gym_spaces
 from mpc.agent.agent import Agent
 from mpc.agent.common import Common, mapping, say
 from mpc.agent.goals import commands as goals
+from mpc.agent.physics import mjx_policy
 from mpc.serving import LOOPBACK, Server, ServingError
 
 
@@ -24,10 +25,18 @@ class Export(Common):
 
     Example: craik export runs/demo --out pendulum.craik --period 0.05
     --observed '{"names": ["cos", "sin", "speed"], "units": ["", "", "rad/s"]}'
+
+    Or the planner of a robot of MuJoCo's, through its equations, with nothing learnt.
+
+    Example: craik export --mjx craik/CartPoleRobot-v0 --planner sampling --out cartpole.craik
     """
 
     checkpoint: tyro.conf.Positional[Path] = Path("runs/demo")
     """A run's folder, or its checkpoint folder."""
+    mjx: str | None = None
+    """Gymnasium id of a robot to plan for through MJX instead of by what was learnt."""
+    planner: Literal["gradient", "sampling"] = "gradient"
+    """How to plan through MJX."""
     out: Path = Path("planner.craik")
     """The file to write."""
     observed: str = "{}"
@@ -35,9 +44,10 @@ class Export(Common):
     acted: str = "{}"
     """Names and units of an action's numbers, as JSON."""
     period: float | None = None
-    """Seconds of one step of the environment."""
+    """Seconds of one step of the environment; the robot's own with --mjx."""
     delay: int = 1
-    """Steps between an observation and its action that may be made up for; a loop without deadline has one."""
+    """Steps between an observation and its action that may be made up for: a loop without deadline has one, actuators and
+    sensors may have more."""
     batch: str | None = None
     """Observations side by side: a number, or a name, b, for any number; one at a time unless told."""
     platforms: tuple[str, ...] = ("cpu", "cuda")
@@ -69,35 +79,55 @@ def checkpoint_of(folder: Path) -> Path:
 
 def export(options: Export) -> dict[str, Any]:
     """Write the artefact."""
-    path = checkpoint_of(options.checkpoint)
-    if goals.is_goal_run(path):
-        raise ValueError(
-            f"{options.checkpoint} was learnt offline, to go to goals; only agents learnt for rewards are exported"
-        )
-    begun, agent = time.perf_counter(), Agent.load(path)
-    seen = agent.observation_space
-    example = np.zeros(gym_spaces.observation_size(seen), np.float32)
-    bounds = {"low": seen.low.ravel(), "high": seen.high.ravel()} if isinstance(seen, gymnasium.spaces.Box) else {}
+    begun = time.perf_counter()
+    policy, params, example, described = _learnt(options) if options.mjx is None else _physical(options)
     batch = int(options.batch) if options.batch is not None and options.batch.isdigit() else options.batch
+    described["observed"] |= mapping(options.observed, "--observed")
     data = mpc.export(
-        agent.policy,
-        agent.params,
+        policy,
+        params,
         example,
         options.out,
-        observed=bounds | mapping(options.observed, "--observed"),
         acted=mapping(options.acted, "--acted"),
-        period=options.period,
         delay=options.delay,
         batch=batch,
         platforms=options.platforms,
-        about={"env": agent.env_id, "repeat": agent.settings.repeat, "timesteps": agent.num_timesteps, "seed": agent.seed},
+        **described,
     )
     files = runtime.unpack(data)[0]["files"]
     seconds = round(time.perf_counter() - begun, 1)
     tell = say(options)
     tell(f"wrote {options.out}: {len(data) / 1024:.0f} KiB, {files['weights.npz']['size'] / 1024:.0f} of them weights")
-    tell("load it with: mpc.runtime.load, or serve it with: craik serve")
+    tell("load it with: mpc.runtime.load, serve it with: craik serve, try it with: craik robot")
     return {"out": str(options.out), "bytes": len(data), "seconds": seconds, "files": files}
+
+
+def _learnt(options: Export) -> tuple[mpc.Policy, Any, np.ndarray, dict[str, Any]]:
+    """An agent's policy, its parameters, an example of an observation, and what else is known of it."""
+    path = checkpoint_of(options.checkpoint)
+    if goals.is_goal_run(path):
+        raise ValueError(
+            f"{options.checkpoint} was learnt offline, to go to goals; only agents learnt for rewards are exported"
+        )
+    agent = Agent.load(path)
+    seen = agent.observation_space
+    example = np.zeros(gym_spaces.observation_size(seen), np.float32)
+    bounds = {"low": seen.low.ravel(), "high": seen.high.ravel()} if isinstance(seen, gymnasium.spaces.Box) else {}
+    about = {"env": agent.env_id, "repeat": agent.settings.repeat, "timesteps": agent.num_timesteps, "seed": agent.seed}
+    return agent.policy, agent.params, example, {"observed": bounds, "period": options.period, "about": about}
+
+
+def _physical(options: Export) -> tuple[mpc.Policy, Any, np.ndarray, dict[str, Any]]:
+    """The same of a robot's policy through MJX."""
+    policy, robot = mjx_policy(options.mjx or "", options.planner)
+    observed = {"names": list(robot.names), "units": list(robot.units)}
+    period = options.period or robot.period
+    if period != robot.period:
+        raise ValueError(
+            f"{options.mjx} acts every {robot.period} s, and its planner's steps are as long; got --period {period}"
+        )
+    about = {"env": options.mjx, "planner": options.planner}
+    return policy, None, np.zeros(len(robot.names)), {"observed": observed, "period": robot.period, "about": about}
 
 
 def serve(options: Serve) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from world_models.checkpoint import versions
 
-PACKAGES = ("craik", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy", "orbax-checkpoint", "mujoco")
+PACKAGES = ("craik", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy", "orbax-checkpoint", "mujoco", "mujoco-mjx")
 OURS = ("mpc", "world_models", "envs")
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds all of our packages."""

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from mpc.agent import gym_spaces
 from mpc.agent.probe import Probe
 from mpc.agent.repeating import Repeated
+from mpc.health import SOURCES
 
 REAL, IMAGINED, BASELINE = "#1b1b1b", "#d1495b", "#8d99ae"
 SHOWN = 4  # observation coordinates that a picture has room for
@@ -124,6 +125,29 @@ def movie(path: Path, fps: int) -> Iterator[Callable[[np.ndarray], None]]:
         # ffmpeg is a program of its own: what JAX fears of a forked interpreter ends when it is started
         warnings.filterwarnings("ignore", message=".*fork.*", category=RuntimeWarning)
         yield writer.append_data
+
+
+def timing(rows: np.ndarray, period: float, path: Path) -> None:
+    """Draw how punctual a control loop was: when its ticks came, how long plans took, and where actions came from.
+
+    Args:
+        rows: Of `mpc.health.Health.rows`.
+        period: Seconds between two ticks, as they should be.
+        path: Of the PNG file.
+    """
+    times = rows["time"] - rows["time"][0]
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    ticks, plans, sources = (figure.add_subplot(3, 1, i + 1) for i in range(3))
+    for axis, names in ((ticks, ("period", "tick_seconds")), (plans, ("plan_seconds", "age"))):
+        for name, colour in zip(names, (REAL, IMAGINED), strict=True):
+            axis.plot(times, 1e3 * rows[name], ".", markersize=2, color=colour, label=name.replace("_", " "))
+        axis.axhline(1e3 * period, color=BASELINE, linewidth=1, label="period wanted")
+        axis.set_ylabel("milliseconds")
+        axis.legend(loc="upper right", fontsize=8)
+    ticks.set_title("ticks, and what they took; plans, and the age of observations; where actions came from", fontsize=10)
+    sources.plot(times, rows["source"], ".", markersize=2, color=REAL)
+    sources.set(yticks=range(len(SOURCES)), yticklabels=SOURCES, xlabel="seconds")
+    figure.savefig(path, dpi=110)
 
 
 def film(episode: Episode, path: Path, fps: int = 20) -> None:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import mpc
 from mpc import runtime
 from mpc.agent import Agent, Settings
 from mpc.agent.cli import main
@@ -68,3 +69,22 @@ def test_an_artefact_drives_a_simulated_robot_by_the_wall_clock(folder, capsys):
     assert len((folder / "health.csv").read_text().splitlines()) == 21
     assert main([*arguments, "--env", "CartPole-v1"]) == 2
     assert "another robot" in capsys.readouterr().err
+    assert main([*arguments, "--push", "1.0"]) == 2
+    assert "--push and --video are for robots of MuJoCo's, craik/CartPoleRobot-v0" in capsys.readouterr().err
+
+
+def test_a_robot_of_mujocos_lives_in_a_process_of_its_own_and_is_judged(tmp_path, capsys):
+    """A cart-pole told to push left, and never upright."""
+    pytest.importorskip("mujoco", reason="robots need the extra [mujoco]")
+    space = mpc.Box([-10.0], [10.0])
+    left = mpc.Problem(lambda p, s, a: s, lambda p, s, a, t: (a[0] + 5.0) ** 2, horizon=5, action_space=space)
+    decisions, out = mpc.policy(mpc.gradient(left, starts=1), iterations=5), tmp_path / "left.craik"
+    about = {"env": "craik/CartPoleRobot-v0"}
+    mpc.export(decisions, None, np.zeros(5), out, period=0.02, delay=3, platforms=("cpu",), about=about)
+    arguments = ["robot", str(out), "--seconds", "0.6", "--delay", "0.02", "--timing", str(tmp_path / "t.png"), "--json"]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["good_for"] == 0.0 and report["good_share"] == 0.0 and report["health"]["ticks"] == 30
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*arguments, "--env", "craik/ReacherRobot-v0"]) == 2
+    assert "observes 5 numbers, and craik/ReacherRobot-v0 shows 10" in capsys.readouterr().err

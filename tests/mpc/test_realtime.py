@@ -200,6 +200,31 @@ def test_what_the_planner_raises_is_a_reason_and_its_memory_begins_anew(artefact
     assert planning.plan(job._replace(observation=np.zeros(2)))[1:3] == (None, "plan not finite")
 
 
+@pytest.mark.parametrize(("seconds", "begins", "elapsed"), [(0.01, 3, [1, 1, 1]), (5.0, 1, [1, 10, 3])])
+def test_a_search_that_takes_longer_than_a_plan_lasts_is_not_begun_again(artefact, seconds, begins, elapsed):
+    """Jobs 50 and 3 steps apart, where a plan has 10: the second finds nothing left of the first one's."""
+    made: list = []
+
+    class Slow:
+        horizon, now = artefact.horizon, 0.0
+
+        def begin(self, observation):
+            made.append("begun")
+            self.now += seconds
+            return [0]
+
+        def decide(self, observation, memory, recent, flying, elapsed):
+            made.append(elapsed)
+            return Decision(np.zeros(1), np.zeros((10, 1)), np.zeros(()), "ITERATIONS", memory)
+
+    slow = Slow()
+    planning = Planning(slow, PERIOD, timer=lambda: slow.now)  # type: ignore[arg-type]
+    starts = [1.0, 1.0 + 50 * PERIOD, 1.0 + 53 * PERIOD] if begins == 1 else [1.0, 1.0 + 50 * PERIOD, 1.0 + 100 * PERIOD]
+    for start in starts:
+        assert planning.plan(Job(start, np.zeros(2), artefact.nothing_sent(), 0)).actions is not None
+    assert made.count("begun") == begins and [x for x in made if x != "begun"] == elapsed
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_limits_hold_all_three_at_every_tick(seed):
     drawn = np.random.default_rng(seed)

@@ -1,0 +1,201 @@
+"""Robots that MuJoCo simulates: what each is made of, what it shows of itself, and what it should do.
+
+A robot's state is (q, q̇), MuJoCo's positions and velocities; its observation shows angles as cosine and sine. The MJCF lies
+beside this file. MuJoCo is imported when a robot is first built, for nothing else here needs it.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+State = Float[Array, " S"]
+Action = Float[Array, " A"]
+
+
+class Robot(NamedTuple):
+    """A robot and its task; S = 2Q for the Q joints.
+
+    `name`: of its MJCF file, without the ending. `names`, `units`: of what is observed.
+    `observe(q, q̇, xp=numpy) -> [O]`, and its inverse `state_of(observation) -> [S]`, in JAX, with angles in ±π.
+    `cost(state, action) -> scalar`: of a second in that state; `end(state) -> scalar`: of what comes after a plan.
+    `good(state) -> bool`: what it should do is being done. `start`: q to begin with, at rest; `spread`: how far starts lie
+    from it at most. `period`: seconds between two actions. `horizon`: steps that a plan should look ahead. `pushed`: the
+    body that disturbances take hold of.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    observe: Callable[..., Any]
+    state_of: Callable[[Array], State]
+    cost: Callable[[State, Action], Float[Array, ""]]
+    end: Callable[[State], Float[Array, ""]]
+    good: Callable[[State], Bool[Array, ""]]
+    start: tuple[float, ...]
+    spread: tuple[float, ...]
+    period: float
+    horizon: int
+    pushed: str
+
+    @property
+    def path(self) -> Path:
+        """Of its MJCF file."""
+        return Path(__file__).parent / f"{self.name}.xml"
+
+
+def _angles(kinds: str) -> tuple[Callable[..., Any], Callable[[Array], State]]:
+    """`observe` and `state_of` for joints that slide, `s`, or turn, `t`: what slides, cosines, sines, all velocities."""
+    turns = np.array([kind == "t" for kind in kinds])
+
+    def observe(q: Any, speed: Any, xp: Any = np) -> Any:
+        return xp.concatenate([q[~turns], xp.cos(q[turns]), xp.sin(q[turns]), speed]).astype(np.float32)
+
+    def state_of(observation: Array) -> State:
+        slides, angles = int((~turns).sum()), int(turns.sum())
+        cosine, sine = observation[slides : slides + angles], observation[slides + angles : slides + 2 * angles]
+        q = jnp.zeros(len(kinds)).at[np.flatnonzero(~turns)].set(observation[:slides])
+        q = q.at[np.flatnonzero(turns)].set(jnp.arctan2(sine, cosine))
+        return jnp.concatenate([q, observation[slides + 2 * angles :]])
+
+    return observe, state_of
+
+
+def _cartpole() -> Robot:
+    def bad(x: State) -> Float[Array, ""]:
+        return 1.0 - jnp.cos(x[1]) + 0.1 * x[0] ** 2 + 0.01 * x[2] ** 2 + 0.01 * x[3] ** 2
+
+    observe, state_of = _angles("st")
+    return Robot(
+        "cartpole",
+        ("position", "cos angle", "sin angle", "speed", "angular speed"),
+        ("m", "", "", "m/s", "rad/s"),
+        observe,
+        state_of,
+        cost=lambda x, u: bad(x) + 0.001 * u[0] ** 2,
+        end=bad,
+        good=lambda x: (jnp.cos(x[1]) > np.cos(0.4)) & (jnp.abs(x[0]) < 2.0),
+        start=(0.0, np.pi),
+        spread=(0.1, 0.1),
+        period=0.02,
+        horizon=50,
+        pushed="pole",
+    )
+
+
+def _double_pendulum() -> Robot:
+    def bad(x: State) -> Float[Array, ""]:
+        upright = 2.0 - jnp.cos(x[1]) - jnp.cos(x[1] + x[2])
+        return 3.0 * upright + 0.1 * x[0] ** 2 + 0.01 * (x[3:] ** 2).sum()
+
+    observe, state_of = _angles("stt")
+    return Robot(
+        "double_pendulum",
+        ("position", "cos lower", "cos upper", "sin lower", "sin upper", "speed", "lower's speed", "upper's speed"),
+        ("m", "", "", "", "", "m/s", "rad/s", "rad/s"),
+        observe,
+        state_of,
+        cost=lambda x, u: bad(x) + 0.0005 * u[0] ** 2,
+        end=bad,
+        good=lambda x: (jnp.cos(x[1]) > np.cos(0.4)) & (jnp.cos(x[1] + x[2]) > np.cos(0.4)) & (jnp.abs(x[0]) < 2.0),
+        start=(0.0, 0.0, 0.0),
+        spread=(0.1, 0.05, 0.05),
+        period=0.02,
+        horizon=40,
+        pushed="upper",
+    )
+
+
+def _reacher() -> Robot:
+    def apart(x: State) -> Float[Array, ""]:
+        hand = 0.25 * jnp.stack([jnp.cos(x[0]) + jnp.cos(x[0] + x[1]), jnp.sin(x[0]) + jnp.sin(x[0] + x[1])])
+        return ((hand - x[2:4]) ** 2).sum()
+
+    observe, state_of = _angles("ttss")
+    joints = ("shoulder", "elbow", "target x", "target y")
+    return Robot(
+        "reacher",
+        (
+            "target x",
+            "target y",
+            "cos shoulder",
+            "cos elbow",
+            "sin shoulder",
+            "sin elbow",
+            *(f"{j}'s speed" for j in joints),
+        ),
+        ("m", "m", "", "", "", "", "rad/s", "rad/s", "m/s", "m/s"),
+        observe,
+        state_of,
+        cost=lambda x, u: 10.0 * apart(x) + 0.002 * (x[4:6] ** 2).sum() + 0.001 * (u**2).sum(),
+        end=lambda x: 10.0 * apart(x) + 0.02 * (x[4:6] ** 2).sum(),
+        good=lambda x: apart(x) < 0.05**2,
+        start=(0.0, 1.0, 0.2, 0.1),
+        spread=(np.pi, 1.0, 0.15, 0.15),
+        period=0.02,
+        horizon=25,
+        pushed="forearm",
+    )
+
+
+def _quadrotor() -> Robot:
+    def bad(x: State) -> Float[Array, ""]:
+        return x[0] ** 2 + x[1] ** 2 + 0.5 * (1.0 - jnp.cos(x[2])) + 0.1 * (x[3] ** 2 + x[4] ** 2) + 0.02 * x[5] ** 2
+
+    observe, state_of = _angles("sst")
+    weight = 0.54 * 9.81
+    return Robot(
+        "quadrotor",
+        ("x", "z", "cos pitch", "sin pitch", "x's speed", "z's speed", "pitch's speed"),
+        ("m", "m", "", "", "m/s", "m/s", "rad/s"),
+        observe,
+        state_of,
+        cost=lambda x, u: bad(x) + 0.005 * ((u - weight / 2) ** 2).sum(),
+        end=bad,
+        good=lambda x: x[0] ** 2 + x[1] ** 2 < 0.3**2,
+        start=(0.0, 0.0, 0.0),
+        spread=(1.2, 1.0, 0.5),
+        period=0.02,
+        horizon=40,
+        pushed="frame",
+    )
+
+
+ROBOTS: dict[str, Robot] = {robot.name: robot for robot in (_cartpole(), _double_pendulum(), _reacher(), _quadrotor())}
+"""By name."""
+
+
+def named(name: str) -> Robot:
+    """A robot of `ROBOTS`.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in ROBOTS:
+        raise ValueError(f"there is no robot {name!r}; there are {', '.join(ROBOTS)}")
+    return ROBOTS[name]
+
+
+def mujoco() -> Any:
+    """MuJoCo, imported when it is first needed.
+
+    Raises:
+        ImportError: If it is missing, with how to get it.
+    """
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # there is no screen to draw on
+    try:
+        import mujoco
+    except ImportError as error:
+        raise ImportError(f"robots are simulated by MuJoCo ({error}): pip install 'craik[mujoco]'") from error
+    return mujoco
+
+
+def built(robot: Robot) -> Any:
+    """The robot as MuJoCo's `MjModel`."""
+    return mujoco().MjModel.from_xml_path(str(robot.path))

@@ -1,0 +1,84 @@
+"""The Gymnasium face of a robot that MuJoCo simulates: to learn from, an action at a time, outside of time."""
+
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.robots import built, mujoco, named
+
+
+class RobotEnv(gymnasium.Env):
+    """One robot; an action is held for the robot's period, and the reward is minus the cost of that time.
+
+    Args:
+        robot: Name of one of `envs.robots.ROBOTS`.
+        render_mode: None or `"rgb_array"`.
+
+    Raises:
+        ImportError: If MuJoCo is missing.
+        ValueError: If there is no such robot.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 as Gymnasium declares it
+
+    def __init__(self, robot: str, render_mode: str | None = None):
+        self.robot, self.render_mode = named(robot), render_mode
+        self.model = built(self.robot)
+        self.data = mujoco().MjData(self.model)
+        self._bounds = tuple(self.model.actuator_ctrlrange[:, side].astype(np.float32) for side in (0, 1))
+        self.action_space = gymnasium.spaces.Box(*self._bounds)
+        size = len(self.robot.names)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,))
+        self.dt = self.robot.period
+        self._steps = round(self.robot.period / self.model.opt.timestep)
+        self._cost = jax.jit(lambda x, u: self.robot.period * self.robot.cost(x, u))
+        self._renderer: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode, at rest near the robot's start."""
+        super().reset(seed=seed)
+        mujoco().mj_resetData(self.model, self.data)
+        self.data.qpos[:] = self.robot.start + self.np_random.uniform(-1.0, 1.0, self.model.nq) * self.robot.spread
+        mujoco().mj_forward(self.model, self.data)
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Hold an action for one period."""
+        self.data.ctrl[:] = np.clip(action, *self._bounds)
+        cost = float(self._cost(self._state(), jnp.asarray(self.data.ctrl, jnp.float32)))
+        mujoco().mj_step(self.model, self.data, self._steps)
+        return self._observation(), -cost, False, False, {"success": bool(self.robot.good(self._state()))}
+
+    def render(self) -> Any:
+        """The scene as `[h, w, 3]` bytes, or None without a render mode."""
+        if self.render_mode != "rgb_array":
+            return None
+        if self._renderer is None:
+            self._renderer = mujoco().Renderer(self.model, 480, 640)
+        self._renderer.update_scene(self.data, camera="side")
+        return self._renderer.render()
+
+    def pose(self, positions: np.ndarray) -> Any:
+        """Put the robot somewhere, and return the scene as `render` does.
+
+        Args:
+            positions: q of every joint.
+        """
+        self.data.qpos[:] = positions
+        mujoco().mj_forward(self.model, self.data)
+        return self.render()
+
+    def close(self) -> None:
+        """Let the renderer go."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _observation(self) -> np.ndarray:
+        return self.robot.observe(self.data.qpos, self.data.qvel)
+
+    def _state(self) -> jax.Array:
+        return jnp.asarray(np.concatenate([self.data.qpos, self.data.qvel]), jnp.float32)

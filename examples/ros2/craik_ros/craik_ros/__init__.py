@@ -1,0 +1,1 @@
+"""A planner of craik's as a node of ROS 2."""

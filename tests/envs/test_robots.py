@@ -1,0 +1,88 @@
+"""Robots in MuJoCo: that their observations can be undone, and delays, pushes and equilibria against what is known."""
+
+import multiprocessing
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs.robots import ROBOTS, named
+from envs.robots.env import RobotEnv
+from envs.robots.plant import PUSH, Body, Plant
+
+pytest.importorskip("mujoco", reason="robots need the extra [mujoco]")
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_states_come_back_from_observations_and_episodes_repeat(name):
+    env, drawn = RobotEnv(name), np.random.default_rng(0)
+    first, _ = env.reset(seed=3)
+    actions = [env.action_space.sample() for _ in range(3)]
+    trajectory = [env.step(action)[0] for action in actions]
+    assert env.observation_space.contains(first) and len(first) == len(env.robot.names) == len(env.robot.units)
+    again, _ = env.reset(seed=3)
+    np.testing.assert_array_equal([again, *(env.step(action)[0] for action in actions)], [first, *trajectory])
+    joints = env.model.nq
+    q, speed = drawn.uniform(-3.0, 3.0, joints), drawn.normal(size=joints)
+    state = env.robot.state_of(jnp.asarray(env.robot.observe(q, speed)))
+    np.testing.assert_allclose(state, np.concatenate([q, speed]), atol=1e-6)
+
+
+def test_rewards_are_costs_and_upright_is_where_there_are_none():
+    cartpole, quadrotor = RobotEnv("cartpole"), RobotEnv("quadrotor")
+    cartpole.reset(seed=0)
+    cartpole.pose(np.zeros(2))
+    cartpole.data.qvel[:] = 0.0
+    _, reward, terminated, truncated, info = cartpole.step([5.0])
+    assert np.isclose(reward, -0.02 * 0.001 * 25.0) and not terminated and not truncated and info["success"]
+    quadrotor.reset(seed=0)
+    quadrotor.pose(np.zeros(3))
+    for _ in range(50):  # its weight, carried by both rotors
+        quadrotor.step([0.54 * 9.81 / 2] * 2)
+    np.testing.assert_allclose(quadrotor.data.qpos, 0.0, atol=1e-6)
+
+
+def test_actions_act_after_the_delay_and_not_before():
+    body = Body(named("cartpole"), delay=0.05, push=0.0, seed=0)
+    body.advance(0.1)
+    body.receive(0.1, np.array([7.0]))
+    body.advance(0.3)
+    trace = body.trace()
+    np.testing.assert_allclose(trace.times, 0.02 * np.arange(15), atol=1e-9)
+    expected = np.where(trace.times > 0.15 - 1e-9, 7.0, 0.0)
+    np.testing.assert_array_equal(trace.actions[:, 0], expected)
+    assert body.observation().dtype == np.float32
+
+
+def test_a_push_gives_the_momentum_of_its_force():
+    """The quadrotor with its rotors off, which nothing else moves sideways but a little drag."""
+    body = Body(named("quadrotor"), delay=0.0, push=2.0, seed=1)
+    body.advance(5.0)
+    trace = body.trace()
+    pushes = np.flatnonzero(np.diff(np.abs(trace.pushes)) > 0)
+    assert len(pushes) >= 1 and set(np.abs(trace.pushes)) == {0.0, 2.0}
+    begin = pushes[0]
+    gained = trace.states[begin + 7, 3] - trace.states[begin, 3]
+    assert np.isclose(abs(gained), 2.0 * PUSH / 0.54, rtol=0.05)
+
+
+def test_a_plant_lives_by_the_wall_clock_and_says_what_happened():
+    threads = len(multiprocessing.active_children())
+    with Plant(named("cartpole"), delay=0.02, seed=2) as plant:
+        first, begun = plant.newest()
+        plant.send(np.array([10.0]))
+        time.sleep(0.4)
+        later, stamp = plant.newest()
+        passed = time.monotonic() - begun
+    trace = plant.trace
+    assert trace is not None and 0.0 <= passed - (stamp - begun) < 0.3
+    assert trace.times[-1] >= stamp - begun - 0.02
+    sent = trace.times[np.argmax(trace.actions[:, 0] == 10.0)]
+    assert trace.actions[-1, 0] == 10.0 and 0.02 <= sent < 0.3
+    assert later[0] > first[0]  # pushed to the right
+    assert len(multiprocessing.active_children()) == threads
+    with pytest.raises(ValueError, match="must not be negative"):
+        Plant(named("cartpole"), delay=-1.0)
+    with pytest.raises(ValueError, match=r"no robot 'toaster'; there are cartpole"):
+        named("toaster")
