@@ -1,23 +1,21 @@
 """A world model whose predictor takes a latent variable: for worlds whose future is not determined by what is done.
 
-    ŝ[t+1] = f(s[t], a[t], z[t]),        E(s, a, z, s') = Σ_d ( (s'_d - f_d(s, a, z))² / 2σ_d² + log σ_d )
+    ŝ[t+1] = f(s[t], a[t], z[t]),        E(s, a, z, s') = Σ_d (s'_d - f_d(s, a, z))² / 2σ_d²
 
 z stands for whatever decides the next state and cannot be seen beforehand. While learning it is inferred from what came, by
 minimising the energy E plus the price R of what it tells (`information`): a network proposes it, which learns to do so by
-the same energy, and `explain` goes on from the proposal by gradient. The error scales σ_d are learnt too, one for every
-dimension and every number of chained steps: energy and price are both in nats, and nothing has to be weighed against
-anything. While planning z is drawn (`mpc.risk.over_latents`, for the mean, CVaR or the worst of the draws), or inferred with
-the actions (`mpc.risk.jointly`, optimism) or against them (`mpc.risk.against`, in turns with the planner).
+the same energy, and `explain` goes on from the proposal by gradient. σ is the error that needs no explanation: with it,
+energy and price are both in nats, and what is much larger than σ is worth telling. While planning z is drawn
+(`mpc.risk.over_latents`, for the mean, CVaR or the worst of the draws), or inferred with the actions (`mpc.risk.jointly`,
+optimism) or against them (`mpc.risk.against`, in turns with the planner).
 
 States are the normalised observations: for vectors that say all there is to know, such as the latents of another model.
 
 Sources: LeCun (2022), A path towards autonomous machine intelligence, section 4.2; Kingma, Welling (2014), arXiv:1312.6114;
-going on from a proposal by gradient: Kim et al. (2018), Semi-amortized variational autoencoders, arXiv:1802.02550; learnt
-error scales: Rybkin, Daniilidis, Levine (2021), Simple and effective VAE training with calibrated decoders,
-arXiv:2006.13202.
+going on from a proposal by gradient: Kim et al. (2018), Semi-amortized variational autoencoders, arXiv:1802.02550.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,25 +29,21 @@ from world_models.anticollapse import mean
 from world_models.base import Moments, WorldModel
 from world_models.information import Limit
 from world_models.networks import Identity, MLPExplainer, MLPPredictor
-from world_models.pixels import Batch, Latent, Metrics, chained, latent_world
+from world_models.pixels import Batch, Latent, Metrics, chained, discounted, latent_world
 
 PyTree = Any
-_RATE = 10.0  # how much faster than weights error scales learn
-_BEGUN = -3.0  # log of the error scales at first: as if sure of everything, so that latent variables have to explain errors
 
 
 class Networks(nnx.Module):
-    """Predictor, what proposes latent variables, and error scales.
+    """Predictor, and what proposes latent variables.
 
     Args:
         size: Of a state.
         action: Size of an action, all of a block together.
         latents: Size of the latent variable.
         numbers: Inferred per coordinate of it.
-        steps: Predictions chained, each with error scales of its own.
         predictor: `(latent, action, *, rngs) -> predictor`, the latent variable at the end of its action.
         explainer: `(latent, action, size, numbers, *, rngs) -> explainer`.
-        finest: Least error scale.
         rngs: Source of the initial weights.
     """
 
@@ -59,32 +53,24 @@ class Networks(nnx.Module):
         action: int,
         latents: int,
         numbers: int,
-        steps: int,
         predictor: Callable[..., Any],
         explainer: Callable[..., Any],
-        finest: float,
         *,
         rngs: nnx.Rngs,
     ):
-        self.finest = float(np.log(finest))
         self.encoder = Identity((size,), size, rngs=rngs)
         self.predictor = predictor(size, action + latents, rngs=rngs)
         self.explainer = explainer(size, action, latents, numbers, rngs=rngs)
-        self.scales = nnx.Param(jnp.full((steps, size), _BEGUN / _RATE))
-
-    def deviations(self) -> Float[Array, "steps size"]:
-        """`log σ`, for predictions over one, two, … steps."""
-        return jnp.maximum(_RATE * self.scales[...], self.finest)
 
 
-def energy(error: Float[Array, "*batch size"], deviation: Float[Array, " size"]) -> Float[Array, "*batch"]:
-    """`Σ_d (error_d² / 2σ_d² + log σ_d)`: how surprising an error is, in nats, but for a constant.
+def energy(error: Float[Array, "*batch size"], sigma: float | Sequence[float]) -> Float[Array, "*batch"]:
+    """`Σ_d error_d² / 2σ_d²`, in nats: how surprising an error is, but for a constant.
 
     Args:
         error: Of a prediction.
-        deviation: `log σ`.
+        sigma: Deviation of errors that need no explanation; one for all numbers, or one for each.
     """
-    return jnp.sum(0.5 * (error * jnp.exp(-deviation)) ** 2 + deviation, axis=-1)
+    return 0.5 * jnp.sum((error / jnp.asarray(sigma)) ** 2, axis=-1)
 
 
 def latent_variable_model(
@@ -101,7 +87,7 @@ def latent_variable_model(
     explainer: Callable[..., Any] = MLPExplainer,
     steps: int = 1,
     decay: float = 0.9,
-    finest: float = 1e-3,
+    sigma: float | Sequence[float] = 0.1,
     refinements: int = 20,
     refining_rate: float = 0.1,
     learning_rate: float = 1e-3,
@@ -131,7 +117,9 @@ def latent_variable_model(
         explainer: `(latent, action, size, numbers, *, rngs) -> explainer`, see `world_models.networks`.
         steps: Predictions chained in the loss.
         decay: How much less each further chained step counts.
-        finest: Least error scale, in units of the state: no latent variable has to explain an error that is smaller.
+        sigma: Deviation of errors that need no explanation, σ, in units of the state; one for all numbers, or one for each.
+            Lower values have more told; what is less than that is left to chance. What is told first is what is largest
+            against its σ: let that be what matters.
         refinements: Gradient steps of `explain` from the proposal.
         refining_rate: Their length at first, in standard deviations of the latent variable.
         learning_rate: Of AdamW.
@@ -144,15 +132,17 @@ def latent_variable_model(
             "a latent-variable model needs size >= 1, latents >= 1, refinements >= 0; "
             f"got size={size}, latents={latents}, refinements={refinements}"
         )
-    if not price >= 0 or not allowance >= 0 or not min(finest, refining_rate) > 0:
+    if np.ndim(sigma) > 0 and np.shape(sigma) != (size,):
+        raise ValueError(f"sigma must be one number, or one for each of {size}; got shape {np.shape(sigma)}")
+    if not price >= 0 or not allowance >= 0 or not min(*np.atleast_1d(sigma), refining_rate) > 0:
         raise ValueError(
-            "price and allowance must be at least 0, finest and refining_rate positive; "
-            f"got price={price}, allowance={allowance}, finest={finest}, refining_rate={refining_rate}"
+            "price and allowance must be at least 0, sigma and refining_rate positive; "
+            f"got price={price}, allowance={allowance}, sigma={sigma}, refining_rate={refining_rate}"
         )
     kind = information.noise() if limit is None else limit
 
     def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(size, action * block, latents, kind.numbers, steps, predictor, explainer, finest, rngs=rngs)
+        return Networks(size, action * block, latents, kind.numbers, predictor, explainer, rngs=rngs)
 
     def loss(batch: Batch) -> tuple[jax.Array, Metrics]:
         net, true = batch.net, batch.latents
@@ -160,15 +150,11 @@ def latent_variable_model(
         key = jax.random.key(0) if batch.key is None else batch.key
         actions = jnp.concatenate([batch.actions, kind.draw(raw, key)], axis=-1)
         every = chained(batch._replace(actions=actions), min(steps, actions.shape[1]))
-        weights, scales = [decay**k for k in range(len(every))], net.deviations()
-        energies = [
-            mean(energy(true[:, k + 1 :] - guess, scales[k]), batch.reached[:, k + 1 :]) for k, guess in enumerate(every)
-        ]
+        energies = [energy(true[:, k:] - guess, sigma) for k, guess in enumerate(every, 1)]
         told = mean(kind.price(raw), batch.reached[:, 1:])
-        weighed = sum((w * e for w, e in zip(weights, energies, strict=True)), start=jnp.zeros(())) / sum(weights)
         squared = mean(jnp.mean((true[:, 1:] - every[0]) ** 2, axis=-1), batch.reached[:, 1:])
-        total = weighed + price * jnp.maximum(told, allowance)
-        return total, {"energy": energies[0], "nats": told, "latent": squared, "loss": total}
+        total = discounted(energies, batch.reached, decay) + price * jnp.maximum(told, allowance)
+        return total, {"energy": mean(energies[0], batch.reached[:, 1:]), "nats": told, "latent": squared, "loss": total}
 
     model = latent_world(
         build,
@@ -193,11 +179,10 @@ def latent_variable_model(
         scales = params["scales"]
         action_ = ((taken.reshape(block, action) - scales["action_mean"]) / scales["action_std"]).reshape(-1)
         proposal = kind.likeliest(net.explainer(state.latent, action_, following.latent))
-        deviation = net.deviations()[0]
 
         def cost(latent: jax.Array) -> jax.Array:
             guess = model.predict(params, state, taken, latent).latent
-            return energy(following.latent - guess, deviation) + price * kind.penalty(latent)
+            return energy(following.latent - guess, sigma) + price * kind.penalty(latent)
 
         def descend(carry: tuple[jax.Array, ...], rate: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
             here, best, least = carry

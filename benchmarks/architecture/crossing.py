@@ -37,12 +37,12 @@ MARGIN = 0.7
 """m that are kept from everybody; nearer costs."""
 PENALTY = 30.0
 """Per m nearer than that, in steps spent standing still."""
-FINEST = 0.02
-"""Errors that need no explanation: 20 cm, 0.2 m/s."""
 LENGTH = 24
 """Steps of a recording: short, for it is soon after they begin that minds are made up."""
 SIZE = len(crossing.task().observations.low)
 _SHARE = {"own": SIZE - 5 * crossing.OTHERS, "objects": crossing.OTHERS}
+SIGMA = (0.02,) * _SHARE["own"] + (0.02, 0.02, 0.02, 0.02, 0.2) * crossing.OTHERS
+"""Errors that need no explanation: 20 cm and 0.2 m/s; whether somebody has decided matters less than where they go."""
 
 
 class Kind(NamedTuple):
@@ -56,7 +56,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "noise": Kind(information.noise(), crossing.OTHERS),
-    "discrete": Kind(information.discrete(6), crossing.OTHERS),
+    "discrete": Kind(information.discrete(4), crossing.OTHERS),
     "sparse": Kind(information.sparse(), crossing.OTHERS),
     "low dimension": Kind(information.free(), crossing.OTHERS),
     "unrestricted": Kind(information.free(), 5 * crossing.OTHERS),
@@ -79,7 +79,7 @@ def model(kind: Kind) -> WorldModel:
         predictor=partial(ObjectPredictor, free=kind.latents // crossing.OTHERS, **_SHARE),
         explainer=partial(ObjectExplainer, **_SHARE),
         steps=3,
-        finest=FINEST,
+        sigma=SIGMA,
     )
 
 

@@ -1,5 +1,6 @@
 """The table of latent variables: what is inferred, what is drawn, and who arrives."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from world_models import checkpoint
 PyTree = Any
 CAUTION = 0.5
 """Share of the worst futures that count, of those drivers who are neither indifferent nor look at the worst alone."""
+MEASURES = {"mean": mpc.risk.mean, "cvar": mpc.risk.cvar(CAUTION), "worst": mpc.risk.worst_case, "zero": None}
+"""What drivers make of the futures that they draw; `zero` draws none, and takes the latent variable to be zero."""
 
 
 @dataclass
@@ -38,13 +41,22 @@ class Latents:
     episodes: int = 300
     """That everybody drives, the same for all."""
     kinds: tuple[str, ...] = ("discrete", "unrestricted", "none")
-    """Limits to learn with, the first of which drives with every measure of risk; all: those of `crossing.KINDS`."""
+    """Limits to learn with, of `crossing.KINDS`; `none` is the deterministic twin."""
+    drivers: tuple[str, ...] = (
+        "discrete:mean",
+        "discrete:cvar",
+        "discrete:worst",
+        "discrete:zero",
+        "unrestricted:cvar",
+        "none:zero",
+    )
+    """Who drives: what was learnt with a limit, and a measure of risk."""
     reference: int = 300
-    """Episodes of those who plan with the true dynamics; 0 for none."""
+    """Episodes of those who know the true dynamics; 0 for none."""
     out: Path = Path(__file__).parents[1] / "results"
     """Where the figures go."""
     runs: Path = Path("runs/architecture")
-    """Where what was learnt is kept, and found again."""
+    """Where what was learnt and how everybody drove is kept, and found again."""
 
 
 def parameters(options: Latents, name: str, seed: int, tell: Callable[[str], None]) -> PyTree:
@@ -63,15 +75,52 @@ def parameters(options: Latents, name: str, seed: int, tell: Callable[[str], Non
 
 def drivers(options: Latents, learnt: dict[str, PyTree]) -> list[Driver]:
     """Who is to be compared, by what was learnt."""
-    first, measures = options.kinds[0], {"mean": mpc.risk.mean, f"CVaR {CAUTION}": mpc.risk.cvar(CAUTION)}
-    measures |= {"worst case": mpc.risk.worst_case}
-    found = [crossing.by_model(f"{first}, {m}", KINDS[first], learnt[first], f) for m, f in measures.items()]
-    found += [crossing.by_model(f"{first}, latent zero", KINDS[first], learnt[first], None)]
-    for name in options.kinds[1:]:
-        measure = None if name == "none" else mpc.risk.cvar(CAUTION)
-        label = "deterministic twin" if name == "none" else f"{name}, CVaR {CAUTION}"
-        found.append(crossing.by_model(label, KINDS[name], learnt[name], measure))
+    found = []
+    for name in options.drivers:
+        limit, _, measure = name.partition(":")
+        found.append(crossing.by_model(name, KINDS[limit], learnt[limit], MEASURES[measure]))
     return found
+
+
+def driven(options: Latents, driver: Driver, seed: int, episodes: int) -> dict[str, Any]:
+    """How somebody drove, now or in an earlier run."""
+    name = f"{driver.name}-{options.updates}-{seed}-{episodes}".replace(" ", "-").replace(":", "-")
+    file = options.runs / "driven" / f"{name}.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    begun = time.process_time()
+    outcome = crossing.drive(driver, episodes, seed)
+    arrived = outcome.seconds[outcome.arrived]
+    row = {
+        "driver": driver.name,
+        "seed": seed,
+        "episodes": episodes,
+        "crashed": round(float(outcome.crashed.mean()), 4),
+        "arrived": round(float(outcome.arrived.mean()), 4),
+        "seconds": round(float(arrived.mean()), 2) if len(arrived) else None,
+        "cpu_seconds": round(time.process_time() - begun, 1),
+        "each": outcome.crashed.astype(int).tolist(),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(row) + "\n")
+    return row
+
+
+def refuse(options: Latents) -> None:
+    """Refuse names that are not there before anything is learnt.
+
+    Raises:
+        ValueError: With what there is.
+    """
+    for name in options.kinds:
+        if name not in KINDS:
+            raise ValueError(f"no limit is called {name!r}; there are {', '.join(KINDS)}")
+    for name in options.drivers:
+        limit, _, measure = name.partition(":")
+        if limit not in options.kinds or measure not in MEASURES:
+            raise ValueError(
+                f"{name!r} is no driver: give LIMIT:MEASURE, of {', '.join(options.kinds)} and {', '.join(MEASURES)}"
+            )
 
 
 def run(options: Latents, tell: Callable[[str], None] = print) -> list[dict[str, Any]]:
@@ -80,32 +129,18 @@ def run(options: Latents, tell: Callable[[str], None] = print) -> list[dict[str,
     Returns:
         A row for each driver and seed.
     """
-    for name in options.kinds:
-        if name not in KINDS:
-            raise ValueError(f"no limit is called {name!r}; there are {', '.join(KINDS)}")
+    refuse(options)
     rows: list[dict[str, Any]] = []
     told: list[dict[str, Any]] = []
 
     def judge(driver: Driver, seed: int, episodes: int) -> None:
-        begun = time.process_time()
-        outcome = crossing.drive(driver, episodes, seed)
-        arrived = outcome.seconds[outcome.arrived]
-        row = {
-            "driver": driver.name,
-            "seed": seed,
-            "episodes": episodes,
-            "crashed": round(float(outcome.crashed.mean()), 4),
-            "arrived": round(float(outcome.arrived.mean()), 4),
-            "seconds": round(float(arrived.mean()), 2) if len(arrived) else None,
-            "cpu_seconds": round(time.process_time() - begun, 1),
-            "each": outcome.crashed.astype(int).tolist(),
-        }
+        row = driven(options, driver, seed, episodes)
         rows.append(row)
         tell(f"  {driver.name}: {100 * row['crashed']:.1f}% crashed, {row['seconds']} s")
         write(options.out / "architecture-latents", tables(rows, told), {"rows": rows, "told": told}, picture(rows, told))
 
     if options.reference:
-        judge(crossing.by_truth(f"true dynamics, CVaR {CAUTION}", mpc.risk.cvar(CAUTION)), 0, options.reference)
+        judge(crossing.by_truth("true dynamics:cvar", MEASURES["cvar"]), 0, options.reference)
         judge(crossing.careful(), 0, options.reference)
     for seed in range(options.seeds):
         learnt = {name: parameters(options, name, seed, tell) for name in options.kinds}
@@ -123,7 +158,8 @@ def tables(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> list[str]:
     text = ["# Crossing: futures that are not determined", ""]
     text += [
         "Who drives, judged by the environment. Brackets are 95% bootstrap intervals over episodes of all seeds; seconds "
-        "are those of the episodes that arrived.",
+        f"are those of the episodes that arrived. cvar: the mean of the worst {CAUTION:g} of {crossing.DRAWS} futures "
+        "counts; zero: the latent variable is taken to be zero.",
         "",
         "| driver | seeds | episodes | crashed | seconds |",
         "|---|---|---|---|---|",
