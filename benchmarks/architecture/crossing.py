@@ -106,7 +106,7 @@ def learnt(kind: Kind, data: datasets.Dataset, updates: int, seed: int, tell: Ca
 # What the latent variable tells
 
 
-def energies(kind: Kind, params: PyTree, data: datasets.Dataset, count: int = 2000) -> dict[str, float]:
+def energies(kind: Kind, params: PyTree, data: datasets.Dataset, count: int = 1000) -> dict[str, float]:
     """Mean squared errors of predictions, in m² and (m/s)² over ten, of transitions in which somebody decides.
 
     `inferred`: with the latent variable that `explain` finds; `zero`: with its mean; `drawn`: with one drawn at random;

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +83,22 @@ def drivers(options: Latents, learnt: dict[str, PyTree]) -> list[Driver]:
     return found
 
 
-def driven(options: Latents, driver: Driver, seed: int, episodes: int) -> dict[str, Any]:
-    """How somebody drove, now or in an earlier run."""
-    name = f"{driver.name}-{options.updates}-{seed}-{episodes}".replace(" ", "-").replace(":", "-")
-    file = options.runs / "driven" / f"{name}.json"
-    if file.exists():
-        return json.loads(file.read_text())
+def kept(options: Latents, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row that was made in an earlier run, or is made now and kept."""
+    file = options.runs / "rows" / f"{name.replace(' ', '-').replace(':', '-')}.json"
+    if not file.exists():
+        row = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(row) + "\n")
+    return json.loads(file.read_text())
+
+
+def driven(driver: Driver, seed: int, episodes: int) -> dict[str, Any]:
+    """How somebody drove."""
     begun = time.process_time()
     outcome = crossing.drive(driver, episodes, seed)
     arrived = outcome.seconds[outcome.arrived]
-    row = {
+    return {
         "driver": driver.name,
         "seed": seed,
         "episodes": episodes,
@@ -101,9 +108,12 @@ def driven(options: Latents, driver: Driver, seed: int, episodes: int) -> dict[s
         "cpu_seconds": round(time.process_time() - begun, 1),
         "each": outcome.crashed.astype(int).tolist(),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(row) + "\n")
-    return row
+
+
+def inferred(options: Latents, name: str, seed: int, params: PyTree) -> dict[str, Any]:
+    """What the latent variable tells of drivers that were not learnt from."""
+    fresh = crossing.recordings(1000, 1000 + seed)
+    return {"limit": name, "seed": seed} | crossing.energies(KINDS[name], params, fresh)
 
 
 def refuse(options: Latents) -> None:
@@ -134,7 +144,8 @@ def run(options: Latents, tell: Callable[[str], None] = print) -> list[dict[str,
     told: list[dict[str, Any]] = []
 
     def judge(driver: Driver, seed: int, episodes: int) -> None:
-        row = driven(options, driver, seed, episodes)
+        name = f"{driver.name}-{options.updates}-{seed}-{episodes}"
+        row = kept(options, name, lambda: driven(driver, seed, episodes))
         rows.append(row)
         tell(f"  {driver.name}: {100 * row['crashed']:.1f}% crashed, {row['seconds']} s")
         write(options.out / "architecture-latents", tables(rows, told), {"rows": rows, "told": told}, picture(rows, told))
@@ -144,9 +155,9 @@ def run(options: Latents, tell: Callable[[str], None] = print) -> list[dict[str,
         judge(crossing.careful(), 0, options.reference)
     for seed in range(options.seeds):
         learnt = {name: parameters(options, name, seed, tell) for name in options.kinds}
-        fresh = crossing.recordings(1000, 1000 + seed)
         for name, params in learnt.items():
-            told.append({"limit": name, "seed": seed} | crossing.energies(KINDS[name], params, fresh))
+            given = partial(inferred, options, name, seed, params)
+            told.append(kept(options, f"{name}-{options.updates}-{seed}", given))
             tell(f"  {told[-1]}")
         for driver in drivers(options, learnt):
             judge(driver, seed, options.episodes)
