@@ -115,9 +115,12 @@ def run(options: Configuring, tell: Callable[[str], None] = print) -> list[dict[
         A row for each task.
     """
     compiled: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, *_, **__: compiled.append(name) if "compile" in name else None
-    )
+
+    def hear(event: str, duration_secs: float, **_: str | int) -> None:
+        if "compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
     planner = Configurator(puck(), {}, SPACE, START, terms=TERMS, limits=LIMITS, futures=8)
     given = {file.stem: planner.read(file) for file in sorted(TASKS.glob("*.toml"))}
     winds = np.random.default_rng(options.seed).standard_normal((options.episodes, options.steps, 2)).astype(np.float32)

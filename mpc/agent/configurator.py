@@ -188,9 +188,8 @@ class Configurator:
     def _refuse(self, task: Task) -> None:
         given: dict[str, Any] = {"weights": dict(task.weights), "limits": dict(task.limits)}
         given |= {"horizon": task.horizon, "risk": task.risk}
-        given["budget"] = {"iterations": task.iterations, "starts": task.starts}
-        if task.milliseconds is not None:
-            given["budget"]["milliseconds"] = task.milliseconds
+        budget = {"iterations": task.iterations, "starts": task.starts, "milliseconds": task.milliseconds}
+        given["budget"] = {name: value for name, value in budget.items() if value is not None}
         if task.goal is not None:
             given["goal"] = task.goal
         _, problems = tasks.understood(given, self.vocabulary)

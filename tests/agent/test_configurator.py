@@ -112,7 +112,11 @@ def test_ten_tasks_compile_nothing_after_the_first_of_each_shape(certain):
         certain.configure(task(horizon))
         certain.act(HERE)
     known, later = list(certain.shapes), [task(horizon) for horizon in (1, 2, 3, 3, 2, 1, 1, 3, 2, 2)]
-    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+
+    def hear(event: str, duration_secs: float, **_: str | int) -> None:
+        compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
     try:
         jax.jit(lambda x: x + 1.5)(jnp.ones(3))
         assert any("compile" in name for name in compiled)  # the listener does hear of compilations

@@ -65,9 +65,9 @@ def stacks():
     return {n: (jax.jit((c := cascade(LEVELS[:n])).first), jax.jit(c.next)) for n in (1, 2, 3)}
 
 
-def walked(first, next_, count, steps=70):
+def walked(stack, count, steps=70):
     """Where the point goes, and what every level had planned on the way."""
-    place, paths, plans, standings = START, [START], [], None
+    (first, next_), place, paths, plans, standings = stack, START, [START], [], None
     for _ in range(steps):
         if standings is None:
             standings, action = first(told(count), place, jax.random.key(0))
@@ -81,7 +81,7 @@ def walked(first, next_, count, steps=70):
 
 @pytest.mark.parametrize(("count", "arrives"), [(1, False), (2, True), (3, True)])
 def test_the_level_above_leads_through_the_door(stacks, count, arrives):
-    path, plans = walked(*stacks[count], count)
+    path, plans = walked(stacks[count], count)
     assert (np.linalg.norm(path[-1] - GOAL) < 0.5) == arrives
     for index in range(1, count):  # plans of upper levels stand for as long as they should
         changes = [not np.array_equal(a[index], b[index]) for a, b in pairwise(plans)]

@@ -95,7 +95,8 @@ def drawn(model, params):
 
 def test_drawn_latents_blow_as_often_as_the_wind(learnt):
     """A quarter, a half and a quarter: two of four levels stand for the calm."""
-    after = drawn(*learnt("discrete"))
+    model, params = learnt("discrete")
+    after = drawn(model, params)
     moved = np.asarray(after[:, 0]) - 0.55
     shares = [(moved < -0.4).mean(), (np.abs(moved) < 0.4).mean(), (moved > 0.4).mean()]
     np.testing.assert_allclose(shares, [0.25, 0.5, 0.25], atol=0.05)
@@ -104,7 +105,8 @@ def test_drawn_latents_blow_as_often_as_the_wind(learnt):
 
 def test_a_latent_without_a_limit_tells_the_future_and_cannot_be_drawn(learnt):
     """It is right about what came, once it is told; but what is drawn is mostly weather that never was."""
-    assert blown(*learnt("unrestricted"), 1.0)[0] < 1e-3
+    model, params = learnt("unrestricted")
+    assert blown(model, params, 1.0)[0] < 1e-3
     between = {}
     for name in ("discrete", "unrestricted"):
         moved = np.abs(np.asarray(drawn(*learnt(name))[:, 0]) - 0.55)
@@ -129,7 +131,8 @@ def test_objects_are_treated_alike_and_apart():
         predictor=partial(ObjectPredictor, **share),
         explainer=partial(ObjectExplainer, **share),
     )
-    params = model.init(jax.random.key(0))
+    params, explain = model.init(jax.random.key(0)), model.explain
+    assert explain is not None
     seen, z, action = jax.random.normal(jax.random.key(1), (8,)), jnp.array([0.5, -1.0, 2.0]), jnp.array([0.3])
     swap = jnp.array([0, 1, 4, 5, 2, 3, 6, 7])
 
@@ -137,7 +140,7 @@ def test_objects_are_treated_alike_and_apart():
     def after(seen, z):
         start = model.encode(params, seen)
         following = model.predict(params, start, action, z)
-        return following.latent, model.explain(params, start, action, following)
+        return following.latent, explain(params, start, action, following)
 
     (plain, told), (swapped, told_swapped) = after(seen, z), after(seen[swap], z[jnp.array([1, 0, 2])])
     np.testing.assert_allclose(swapped, plain[swap], atol=1e-6)
