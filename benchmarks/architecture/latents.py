@@ -148,6 +148,9 @@ def run(options: Latents, tell: Callable[[str], None] = print) -> list[dict[str,
         row = kept(options, name, lambda: driven(driver, seed, episodes))
         rows.append(row)
         tell(f"  {driver.name}: {100 * row['crashed']:.1f}% crashed, {row['seconds']} s")
+        save()
+
+    def save() -> None:
         write(options.out / "architecture-latents", tables(rows, told), {"rows": rows, "told": told}, picture(rows, told))
 
     if options.reference:
@@ -159,6 +162,7 @@ def run(options: Latents, tell: Callable[[str], None] = print) -> list[dict[str,
             given = partial(inferred, options, name, seed, params)
             told.append(kept(options, f"{name}-{options.updates}-{seed}", given))
             tell(f"  {told[-1]}")
+            save()
         for driver in drivers(options, learnt):
             judge(driver, seed, options.episodes)
     return rows
@@ -167,14 +171,15 @@ def run(options: Latents, tell: Callable[[str], None] = print) -> list[dict[str,
 def tables(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> list[str]:
     """The figures for people, line by line."""
     text = ["# Crossing: futures that are not determined", ""]
-    text += [
-        "Who drives, judged by the environment. Brackets are 95% bootstrap intervals over episodes of all seeds; seconds "
-        f"are those of the episodes that arrived. cvar: the mean of the worst {CAUTION:g} of {crossing.DRAWS} futures "
-        "counts; zero: the latent variable is taken to be zero.",
-        "",
-        "| driver | seeds | episodes | crashed | seconds |",
-        "|---|---|---|---|---|",
-    ]
+    if rows:
+        text += [
+            "Who drives, judged by the environment. Brackets are 95% bootstrap intervals over episodes of all seeds; "
+            "seconds are those of the episodes that arrived. cvar: the mean of the worst "
+            f"{CAUTION:g} of {crossing.DRAWS} futures counts; zero: the latent variable is taken to be zero.",
+            "",
+            "| driver | seeds | episodes | crashed | seconds |",
+            "|---|---|---|---|---|",
+        ]
     for name in dict.fromkeys(row["driver"] for row in rows):
         some = [row for row in rows if row["driver"] == name]
         each = np.concatenate([row["each"] for row in some])
@@ -209,7 +214,8 @@ def picture(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> Figure:
         left.plot([r["seconds"] for r in some], [100 * r["crashed"] for r in some], "o", label=name)
     left.axhline(1.0, color="black", lw=0.8, ls="--")
     left.set(xlabel="seconds until arrival", ylabel="crashed, %", yscale="symlog", ylim=(-0.2, 110))
-    left.legend(fontsize=7)
+    if rows:
+        left.legend(fontsize=7)
     names = list(dict.fromkeys(row["limit"] for row in told))
     for index, part in enumerate(("inferred", "zero", "drawn", "false")):
         heights = [np.mean([row[part] for row in told if row["limit"] == name]) for name in names]

@@ -18,13 +18,13 @@ def write(stem: Path, text: list[str], figures: dict[str, list[dict[str, Any]]],
     Args:
         stem: Of the files.
         text: The table in words, line by line, its heading first.
-        figures: Lists of rows; the first of them becomes the `.csv`, without what is a list itself.
+        figures: Lists of rows; the first that is not empty becomes the `.csv`, without what is a list itself.
         picture: To be saved.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     head = provenance(invoked("benchmarks.architecture"), PACKAGES)
     stem.with_suffix(".json").write_text(json.dumps(head | figures, indent=1) + "\n")
-    rows = next(iter(figures.values()))
+    rows = next(rows for rows in figures.values() if rows)
     columns = [name for name in rows[0] if not isinstance(rows[0][name], list)]
     with open(stem.with_suffix(".csv"), "w", newline="") as file:
         writer: csv.DictWriter[str] = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
