@@ -13,6 +13,7 @@ IDS = {
     "craik/Car-v0": ("car", 100),
     "craik/CartPoleSwingUp-v0": ("cartpole_swingup", 200),
     "craik/Crossing-v0": ("crossing", 300),
+    "craik/Maze-v0": ("maze", 300),
     "craik/Pendulum-v0": ("pendulum", 200),
     "craik/Quadrotor-v0": ("quadrotor", 120),
     "craik/Rendezvous-v0": ("rendezvous", 60),

@@ -33,6 +33,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from envs import car
 from envs import drawing as d
+from envs.exploring import Trajectories, walk
 from envs.task import Bounds, Task, bounds
 
 PARAMS = {"wheelbase": 2.5, "dt": 0.1, "walk": 2.2, "turn": 1.5, "cruise": 4.0}
@@ -150,6 +151,17 @@ def observe(state: State) -> Float[Array, "35"]:
     return jnp.concatenate([ours, others.ravel()])
 
 
+def read(observation: Float[Array, "35"]) -> State:
+    """The state behind an observation, but for where the others wait, which is taken to be where they are, and which way
+    they decided, which is taken to be into our way."""
+    x, y, cos, sin, speed = observation[:5]
+    x = x * LENGTH
+    others = observation[5:].reshape(OTHERS, 5)
+    place = 10.0 * others[:, :2] + jnp.stack([x, y])
+    ours = jnp.stack([x, y, jnp.arctan2(sin, cos), MAX_SPEED * speed])
+    return State(ours, place[:, 1], place, 10.0 * others[:, 2:4], others[:, 4])
+
+
 def report(state: State) -> dict[str, Array]:
     """How far it has come, the room there is around it, and whether it crashed."""
     return {"progress": state.car[0] / LENGTH, "clearance": clearance(state), "crashed": crashed(state)}
@@ -177,6 +189,50 @@ def render(state: State) -> UInt8[Array, "180 400 3"]:
             angle = jnp.arctan2(state.velocity[i, 1], jnp.maximum(state.velocity[i, 0], 1.0))
             canvas = car.draw_car(seen, canvas, state.place[i], angle, HALF, colour)
     return d.picture(car.draw_car(seen, canvas, state.car[:2], state.car[2], HALF, d.CORAL))
+
+
+def steer(state: State, lane: Float[Array, ""] | float, speed: Float[Array, ""] | float) -> Float[Array, "2"]:
+    """What takes our car to a lane (y in m) and to a speed in m/s."""
+    turn = -0.15 * (state.car[1] - lane) - 0.8 * state.car[2]
+    return jnp.stack([4.0 * (speed - state.car[3]), turn])
+
+
+def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
+    """Trajectories of drivers who change their minds every second or so: about lane and speed, standing still among them.
+
+    They begin anywhere along the street, heed nobody, and go on after a crash, of which nobody takes notice.
+
+    Args:
+        key: Consumed.
+        batch: Trajectories B.
+        length: Steps L.
+
+    Returns:
+        States `[B, L+1]` and actions `[B, L, 2]`.
+    """
+    starting, placing, minding, shaking, deciding = jax.random.split(key, 5)
+    low, high = OPTIONS["state"]
+    cars = low + (high - low) * jax.random.uniform(placing, (batch, 4)) * np.array([0.8, 1.0, 1.0, 1.0], np.float32)
+    states = jax.vmap(lambda key, car: reset(key, car * jnp.array([1.0, 1.0, 0.2, 1.0])))(
+        jax.random.split(starting, batch), cars
+    )
+    minds = jax.random.uniform(minding, (batch, length, 3))
+    shakes = jax.random.normal(shaking, (batch, length, 2)) * np.array([1.5, 0.06], np.float32)
+
+    def one(state: State, minds: Array, shakes: Array, keys: Array) -> Trajectories:
+        def advance(carry: tuple[State, Array, Array], drawn: tuple[Array, Array, Array]):
+            (state, lane, speed), (mind, shake, key) = carry, drawn
+            anew = mind[0] < 0.1
+            lane = jnp.where(anew, -2.4 + 3.6 * mind[1], lane)
+            speed = jnp.where(anew, MAX_SPEED * jnp.clip(1.5 * mind[2] - 0.25, 0.0, 1.0), speed)
+            limit = np.array([MAX_ACCELERATION, MAX_STEERING], np.float32)
+            action = jnp.clip(steer(state, lane, speed) + shake, -limit, limit)
+            following = step(PARAMS, state, action, key)
+            return (following, lane, speed), (following, action)
+
+        return walk(advance, (state, jnp.float32(-LANE), state.car[3]), state, (minds, shakes, keys))
+
+    return jax.vmap(one)(states, minds, shakes, jax.random.split(deciding, (batch, length)))
 
 
 @cache

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from mpc import constraints, costs, hoisting, risk, spaces, trigonometry
+from mpc import cascade, constraints, costs, hoisting, risk, spaces, trigonometry
 from mpc.controller import Controller
 from mpc.export import export
 from mpc.planners.anneal import anneal
@@ -50,6 +50,7 @@ __all__ = [
     "Rollout",
     "Status",
     "anneal",
+    "cascade",
     "categorical_cem",
     "cem",
     "chain",

@@ -5,7 +5,10 @@
 `over_models` and `over_latents` turn a problem into an ordinary one whose state holds all N worlds side by side, with what
 each has cost so far, so that every planner works with it unchanged and constraints hold in every world. `solve` and
 `Controller` take the plain state as before. Measures are functions of the N energies: `mean`, `worst_case`, `optimistic`,
-`cvar(alpha)`, `entropic(aversion)`, or one's own.
+`cvar(alpha)`, `adjustable()`, `entropic(aversion)`, or one's own.
+
+Latents need not be drawn. `jointly` infers them with the actions, the future that is hoped for and how far it is from the
+likeliest; `against` moves draws to where they hurt a plan most, so that the next plan is held against those.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,9 +21,19 @@ import numpy as np
 
 from mpc.costs import Total, itemise
 from mpc.problem import Problem
+from mpc.rollout import energy
+from mpc.spaces import Box
 
 PyTree = Any
-Measure = Callable[[jax.Array], jax.Array]
+Measure = Callable[..., jax.Array]
+
+
+class Share:
+    """CVaR whose share is a parameter, `params["risk"]`, so that other risk asks for no other program; see `adjustable`."""
+
+    def __call__(self, energies: jax.Array, params: PyTree) -> jax.Array:
+        """The mean of the worst share of the energies."""
+        return _worst(energies, jnp.asarray(params["risk"], energies.dtype))
 
 
 class Worlds(NamedTuple):
@@ -59,12 +72,18 @@ def cvar(alpha: float) -> Measure:
     if not 0 < alpha <= 1:
         raise ValueError(f"cvar's alpha is a share in (0, 1]; got {alpha}")
 
-    def measure(energies: jax.Array) -> jax.Array:
-        share = max(alpha * energies.shape[0], 1.0)
-        beyond = jnp.maximum(energies[:, None] - energies, 0.0).sum(axis=0)  # no sort: XLA would leave the planner's loop
-        return jnp.min(energies + beyond / share)
+    return lambda energies: _worst(energies, alpha)
 
-    return measure
+
+def adjustable() -> Share:
+    """`cvar` of a share that is given when solving, as `params["risk"]`: 1 is the mean, 0 the worst case."""
+    return Share()
+
+
+def _worst(energies: jax.Array, alpha: Any) -> jax.Array:
+    share = jnp.maximum(alpha * energies.shape[0], 1.0)
+    beyond = jnp.maximum(energies[:, None] - energies, 0.0).sum(axis=0)  # no sort: XLA would leave the planner's loop
+    return jnp.min(energies + beyond / share)
 
 
 def entropic(aversion: float) -> Measure:
@@ -162,6 +181,137 @@ def over_latents(problem: Problem, measure: Measure, count: int, seed: int = 0) 
     return _transformed(problem, measure, count, each, advance, spread)
 
 
+REACH = 3.0
+"""Deviations within which latents are inferred."""
+
+
+def jointly(problem: Problem, weight: float = 1.0) -> Problem:
+    """Infer the latents with the actions, as one more part of them: the plan of an optimist.
+
+        minimise over u, z   E(u, z) + weight Σ_t ½ |z[t]|²
+
+    Args:
+        problem: With latents, and a `Box` of actions.
+        weight: Of how unlikely the latents are, in cost per nat; higher values hope for less.
+
+    Returns:
+        A problem without latents whose actions are `[A + latents]`: the actions, flat, and then the latents, each within
+        `REACH` of 0; the term `hope` is what these cost.
+
+    Raises:
+        ValueError: If the problem has no latents, its action space is no `Box`, the weight is not positive, or a cost term
+            is called hope.
+    """
+    if problem.latents is None:
+        raise ValueError("jointly needs a problem with latents: Problem(..., latents=size)")
+    space = problem.action_space
+    if not isinstance(space, Box):
+        raise ValueError(f"latents are inferred beside continuous actions, in an mpc.Box; got {type(space).__name__}")
+    if not weight > 0:
+        raise ValueError(f"jointly needs a positive weight, or every future can be hoped for; got {weight}")
+    if isinstance(problem.cost, Total) and "hope" in problem.cost.weighted:
+        raise ValueError("a cost term is called hope, which is the name of what latents cost; rename it")
+    size, reach = space.size, np.full(problem.latents, REACH)
+
+    def parted(both: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return both[:size].reshape(space.shape), both[size:]
+
+    def stage(params: PyTree, state: PyTree, both: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
+        action, latent = parted(both)
+        terms = itemise(problem.cost, "stage")(params, state, action, t)
+        return terms | {"hope": 0.5 * weight * jnp.sum(latent**2)}
+
+    constraints = [
+        replace(c, function=lambda params, state, both, t, f=c.function: f(params, state, parted(both)[0], t))
+        for c in problem.constraints
+    ]
+    return replace(
+        problem,
+        dynamics=lambda params, state, both: problem.dynamics(params, state, *parted(both)),
+        cost=_Terms(stage),
+        action_space=Box(np.concatenate([space.low.ravel(), -reach]), np.concatenate([space.high.ravel(), reach])),
+        constraints=constraints,
+        latents=None,
+    )
+
+
+def against(
+    problem: Problem,
+    params: PyTree,
+    state: PyTree,
+    actions: jax.Array,
+    draws: jax.Array,
+    *,
+    weight: float = 1.0,
+    steps: int = 10,
+    rate: float = 0.2,
+) -> jax.Array:
+    """Move draws of the latents uphill, to what hurts a plan most for how likely it is.
+
+        maximise over z   E(u, z) - weight Σ_t ½ |z[t]|²
+
+    What comes out takes the place of the draws of `over_latents`, as `params["latents"]`, for the next plan: in turns, that
+    minimises the cost of the worst that can be found.
+
+    Args:
+        problem: With latents.
+        params: Its parameters.
+        state: Where to start.
+        actions: Of the plan, `[H, ...]`, as the model sees them.
+        draws: To begin from, `[N, H, latents]`; several, for there are many ways to be hurt.
+        weight: Of how unlikely latents are, in cost per nat; higher values look for likelier harm.
+        steps: Of gradient ascent.
+        rate: Length of a step at first, in deviations, falling to nothing.
+
+    Returns:
+        Latents `[N, H, latents]` that cost no less than the draws, each within `REACH` of 0 or as it was drawn.
+
+    Raises:
+        ValueError: If the problem has no latents.
+    """
+    if problem.latents is None:
+        raise ValueError("against needs a problem with latents: Problem(..., latents=size)")
+    told = _told(problem)
+    lifted = problem.lifted(params, state)
+
+    def harm(latents: jax.Array) -> jax.Array:
+        cost = energy(told, (params, latents), (lifted, jnp.zeros(())), actions)
+        return cost - 0.5 * weight * jnp.sum(latents**2)
+
+    def ascend(carry: tuple[jax.Array, jax.Array, jax.Array], rate: jax.Array):
+        here, best, most = carry
+        value, slope = jax.value_and_grad(harm)(here)
+        better = value > most
+        length = jnp.sqrt(jnp.sum(slope**2, axis=-1, keepdims=True)) + 1e-9
+        moved = jnp.clip(here + rate * slope / length, -REACH, REACH)
+        moved = jnp.where(jnp.isfinite(slope), moved, here)
+        return (moved, jnp.where(better, here, best), jnp.where(better, value, most)), None
+
+    def one(draw: jax.Array) -> jax.Array:
+        start = (draw, draw, jnp.asarray(-jnp.inf, draw.dtype))
+        return jax.lax.scan(ascend, start, rate * jnp.linspace(1.0, 0.0, steps + 1))[0][1]
+
+    return jax.vmap(one)(jnp.asarray(draws, jnp.result_type(float)))
+
+
+def _told(problem: Problem) -> Problem:
+    """A problem whose latents are told in advance: parameters `(params, latents [H, size])`, states `(state, step)`."""
+
+    def dynamics(given: tuple[PyTree, jax.Array], now: tuple[PyTree, jax.Array], action: jax.Array):
+        (params, latents), (state, time) = given, now
+        latent = jax.lax.dynamic_index_in_dim(latents, time.astype(jnp.int32), keepdims=False)
+        return problem.dynamics(params, state, action, latent), time + 1
+
+    end = problem.terminal_cost
+    return Problem(
+        dynamics,
+        lambda given, now, action, t: problem.cost(given[0], now[0], action, t),
+        None if end is None else lambda given, now: end(given[0], now[0]),
+        horizon=problem.horizon,
+        action_space=problem.action_space,
+    )
+
+
 def _transformed(
     problem: Problem,
     measure: Measure,
@@ -190,7 +340,8 @@ def _transformed(
             energies = energies + each(problem.terminal_cost, params, worlds.states)
             terms = _means(each(itemise(problem.terminal_cost, "terminal"), params, worlds.states))
         # the worlds of a world may have a risk of their own, already part of its energy
-        return terms | {"risk": terms.get("risk", 0.0) + measure(energies) - jnp.mean(energies)}
+        risk = measure(energies, params) if isinstance(measure, Share) else measure(energies)
+        return terms | {"risk": terms.get("risk", 0.0) + risk - jnp.mean(energies)}
 
     def begin(params: PyTree, state: PyTree) -> Worlds:
         dtype = jnp.result_type(float)

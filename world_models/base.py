@@ -46,17 +46,23 @@ class WorldModel(NamedTuple):
     `params["key"]` another key at every step. `infer(params, state, following) -> action`, for models that can tell what
     was done from what came of it, else None.
 
+    Where the future is not determined, `latents` is the size of a latent variable, standard normal before anything is known
+    of it: `predict(params, state, action, latent) -> state`; and `explain(params, state, action, following) -> latent`
+    infers which one led to what came.
+
     A state is an `Imagined` for the agent, or any tree of floating-point arrays with a `latent` among them.
     """
 
     init: Callable[[jax.Array], PyTree]
     encode: Callable[[PyTree, jax.Array], Any]
-    predict: Callable[[PyTree, Any, jax.Array], Any]
+    predict: Callable[..., Any]
     normalise: Callable[[PyTree, "Moments"], PyTree]
     loss: Callable[[PyTree, Window], tuple[jax.Array, dict[str, jax.Array]]]
     optimizer: optax.GradientTransformation
     members: int
     infer: Callable[[PyTree, Any, Any], jax.Array] | None = None
+    latents: int | None = None
+    explain: Callable[[PyTree, Any, jax.Array, Any], jax.Array] | None = None
 
 
 class Moments(NamedTuple):

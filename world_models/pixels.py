@@ -237,6 +237,8 @@ def latent_world(
     readable: bool,
     learning_rate: float,
     encoder_rate: float,
+    latents: int = 0,
+    shape_latent: Callable[[jax.Array], jax.Array] = lambda latent: latent,
 ) -> WorldModel:
     """The verbs that every world model with an encoder and a predictor for frames shares, whatever it learns from.
 
@@ -252,6 +254,8 @@ def latent_world(
         readable: Whether the networks learn to read actions off latents, in which case the model can `infer` them.
         learning_rate: Of AdamW.
         encoder_rate: Factor on it for the encoder.
+        latents: Size of the latent variable that the predictor takes beside an action, 0 for none.
+        shape_latent: A standard normal latent variable as the predictor is shown it.
 
     Raises:
         ValueError: If a number is out of range.
@@ -304,15 +308,20 @@ def latent_world(
         latent = net.encoder(normal(params, jnp.asarray(observation)))
         return Latent(latent, net.predictor.begin(latent))
 
-    def predict(params: PyTree, state: Latent, action_block: jax.Array) -> Latent:
+    def predict(params: PyTree, state: Latent, action_block: jax.Array, latent: jax.Array | None = None) -> Latent:
+        if (0 if latent is None else latent.size) != latents:
+            given = "none" if latent is None else f"shape {list(latent.shape)}"
+            raise ValueError(f"this model's predictor takes a latent variable of size {latents}; got {given}")
         if action_block.size != size:
             raise ValueError(
                 f"an action of this model is a block of {block} of size {action}; got shape {list(action_block.shape)}"
             )
         net = nnx.merge(graph, params["network"])
         given = scaled(params, action_block.reshape(block, action))
-        memory, latent = net.predictor.step(state.memory, state.latent, given)
-        return Latent(latent, memory)
+        if latent is not None:
+            given = jnp.concatenate([given, shape_latent(latent)])
+        memory, following = net.predictor.step(state.memory, state.latent, given)
+        return Latent(following, memory)
 
     def infer(params: PyTree, state: Latent, following: Latent) -> jax.Array:
         net, scales = nnx.merge(graph, params["network"]), params["scales"]
@@ -355,4 +364,5 @@ def latent_world(
         return jax.tree.map_with_path(lambda path, _: path[0].key == "encoder", network)
 
     optimizer = optax.chain(optax.adamw(learning_rate), optax.masked(optax.scale(encoder_rate), slow))
-    return WorldModel(init, encode, predict, normalise, loss, optimizer, 1, infer if readable else None)
+    told = infer if readable else None
+    return WorldModel(init, encode, predict, normalise, loss, optimizer, 1, told, latents or None)

@@ -196,3 +196,61 @@ def test_what_does_not_fit_is_refused():
     )
     with pytest.raises(ValueError, match="called risk"):
         risk.over_models(named, risk.mean, 2)
+
+
+def hopeful() -> mpc.Problem:
+    """One step `s' = a + z` at a cost of `½ (s' - 3)²`, with a in [-1, 1]."""
+    return mpc.Problem(
+        lambda p, s, a, z: a + z,
+        mpc.costs.total(effort=(1.0, lambda p, s, a, t: 0.5 * a[0] ** 2)),
+        mpc.costs.total(miss=(1.0, lambda p, s: 0.5 * (s[0] - p["goal"]) ** 2)),
+        horizon=1,
+        action_space=mpc.Box([-1.0], [1.0]),
+        latents=1,
+    )
+
+
+def test_an_optimist_infers_the_future_with_the_action():
+    """Minimise `½ a² + ½ (a + z - g)² + w/2 z²`: with the miss m = g - a - z, a = m and z = m / w, so m = g / (2 + 1/w)."""
+    weight, params = 4.0, {"goal": jnp.float32(1.5)}
+    planner = mpc.gradient(risk.jointly(hopeful(), weight), starts=1)
+    plan = mpc.solve(planner, params, jnp.zeros(1), jax.random.key(0), iterations=200)
+    missed = 1.5 / (2 + 1 / weight)
+    np.testing.assert_allclose(plan.actions[0], [missed, missed / weight], rtol=1e-2)
+    assert float(plan.costs["hope"].sum()) == pytest.approx(0.5 * missed**2 / weight, rel=2e-2)
+
+
+def test_an_adversary_finds_the_likeliest_harm():
+    """Of `½ (a + z - g)² - w/2 z²`, concave in z for w > 1, the largest: z = (a - g) / (w - 1)."""
+    problem, params = hopeful(), {"goal": jnp.float32(0.4)}
+    draws = jnp.array([-0.5, 0.1, 1.0]).reshape(3, 1, 1)
+    found = risk.against(problem, params, jnp.zeros(1), jnp.array([[1.0]]), draws, weight=3.0, steps=60)
+    np.testing.assert_allclose(found, 0.3, atol=0.02)
+    # and without a price on what is unlikely, nothing is too far
+    far = risk.against(problem, params, jnp.zeros(1), jnp.array([[1.0]]), draws, weight=0.0, steps=60, rate=0.5)
+    np.testing.assert_allclose(np.abs(far), risk.REACH, atol=0.01)
+
+
+def test_an_adjustable_share_is_cvar_of_that_share():
+    actions, draws = jnp.array([[0.9], [0.2], [-0.3], [0.5]]), jax.random.normal(jax.random.key(1), (8, 4, 2))
+    loose = risk.over_latents(gusty(), risk.adjustable(), 8)
+    params = {"latents": draws, "risk": jnp.float32(0.25)}
+    given = jax.jit(lambda p: mpc.energy(loose, p, loose.lifted(p, jnp.zeros(1)), actions))
+    for share, measure in ((0.25, risk.cvar(0.25)), (1.0, risk.mean), (0.0, risk.worst_case)):
+        fixed = risk.over_latents(gusty(), measure, 8)
+        wanted = mpc.energy(fixed, params, fixed.lifted(params, jnp.zeros(1)), actions)
+        assert float(given(params | {"risk": jnp.float32(share)})) == pytest.approx(float(wanted), rel=1e-5)
+    assert given._cache_size() == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: risk.jointly(two_opinions(risk.mean)), "needs a problem with latents"),
+        (lambda: risk.jointly(hopeful(), 0.0), "positive weight"),
+        (lambda: risk.against(two_opinions(risk.mean), None, None, None, None), "needs a problem with latents"),  # type: ignore[arg-type]
+    ],
+)
+def test_inferring_what_is_not_there_is_refused(build, said):
+    with pytest.raises(ValueError, match=said):
+        build()

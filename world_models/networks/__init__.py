@@ -4,16 +4,23 @@
 |---|---|
 | encoders | `Encoder(shape, latent, *, rngs, ...)`, called on observations `[*batch, *shape]`, gives `[*batch, latent]` |
 | predictors | `Predictor(latent, action, *, rngs, ...)`, with `begin`, `step` and `follow`; see `predictors.py` |
+| explainers | `Explainer(latent, action, size, numbers, *, rngs, ...)`: what led there; see `explainers.py` |
 """
 
-from world_models.networks.encoders import PatchDecoder, PatchEncoder, VectorEncoder, ViTEncoder
+from world_models.networks.encoders import Identity, PatchDecoder, PatchEncoder, VectorEncoder, ViTEncoder
+from world_models.networks.explainers import MLPExplainer
 from world_models.networks.mlp import MLP
+from world_models.networks.objects import ObjectExplainer, ObjectPredictor
 from world_models.networks.predictors import CausalPredictor, MLPPredictor, RecurrentPredictor
 
 __all__ = [
     "MLP",
     "CausalPredictor",
+    "Identity",
+    "MLPExplainer",
     "MLPPredictor",
+    "ObjectExplainer",
+    "ObjectPredictor",
     "PatchDecoder",
     "PatchEncoder",
     "RecurrentPredictor",

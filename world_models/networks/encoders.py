@@ -47,6 +47,27 @@ class VectorEncoder(nnx.Module):
         return self.network(observation)
 
 
+class Identity(nnx.Module):
+    """Nothing to learn: a latent is the normalised observation, for vectors that say all there is to know.
+
+    Args:
+        shape: `(O,)`.
+        latent: Size of a latent, O.
+        rngs: Not looked at.
+
+    Raises:
+        ValueError: If observations are no vectors of that size.
+    """
+
+    def __init__(self, shape: tuple[int, ...], latent: int, *, rngs: nnx.Rngs):
+        if shape != (latent,):
+            raise ValueError(f"observations of shape {list(shape)} are no latents of size {latent} as they are")
+
+    def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch observation"]:
+        """The observation."""
+        return observation
+
+
 class PatchEncoder(nnx.Module):
     """Patches, then patches of patches, each level one matrix product, then a multi-layer perceptron on all that is left.
 

@@ -1,0 +1,7 @@
+"""The parts of the architecture at work, each measured against what it has to beat; one command per table.
+
+    python -m benchmarks.architecture latents          Crossing: futures that are not determined
+    python -m benchmarks.architecture configurator     ten tasks in one process
+
+Figures go to benchmarks/results/architecture-*: .json, .csv, .md and .png.
+"""

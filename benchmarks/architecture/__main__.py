@@ -1,0 +1,25 @@
+"""The commands; see the package."""
+
+from typing import Annotated
+
+import tyro
+
+import benchmarks.architecture
+from benchmarks.architecture import configuring, latents
+
+Command = (
+    Annotated[latents.Latents, tyro.conf.subcommand("latents")]
+    | Annotated[configuring.Configuring, tyro.conf.subcommand("configurator")]
+)
+
+
+def main(command: Command) -> None:
+    """Run one."""
+    if isinstance(command, latents.Latents):
+        latents.run(command)
+    else:
+        configuring.run(command)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Command, description=benchmarks.architecture.__doc__))  # type: ignore[arg-type]

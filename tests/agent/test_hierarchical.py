@@ -1,0 +1,102 @@
+"""A dot whose walks are all that the upper level knows of: what macro-actions stand for, and plans on two levels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mpc.agent.goals.hierarchical import HierarchicalAgent, HierarchySettings
+from tests.agent.test_goals import QUICK, knowing
+from tests.world_models import dots
+from world_models import datasets
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+SETTINGS = HierarchySettings(
+    strides=(3,),
+    sigma=0.5,
+    horizon=4,
+    starts=2,
+    first_iterations=20,
+    iterations=10,
+    updates=600,
+    hidden=(32,),
+    hope_weight=0.05,
+)
+ROWS = 3 * QUICK.block
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    agent = HierarchicalAgent(knowing(QUICK), settings=SETTINGS)
+    agent.learn(dots.dataset())
+    return agent
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """Where walks never learnt from are, and are a step of the upper level later, away from the border all the time."""
+    source = datasets.resident(dots.dataset(200, 9), ROWS)
+    seen = np.asarray(datasets.draw(source, jax.random.key(0), 1000, ROWS).observations)
+    return seen[((seen > 2.0) & (seen < 13.0)).all(axis=(1, 2))][:, (0, -1)]
+
+
+def test_macro_actions_say_where_a_walk_led(learnt, steps):
+    model, params = learnt.models[0], learnt.params[0]
+
+    @jax.jit
+    @jax.vmap
+    def missed(before, after):
+        start, came, none = model.encode(params, before), model.encode(params, after), jnp.zeros(0)
+        found = model.explain(params, start, none, came)
+        return [jnp.sum((model.predict(params, start, none, z).latent - after) ** 2) for z in (found, 0 * found)]
+
+    inferred, zero = (float(x.mean()) for x in missed(steps[:, 0], steps[:, 1]))
+    assert inferred < 0.2 * zero
+    moved = float(np.square(steps[:, 1] - steps[:, 0]).sum(axis=1).mean())
+    assert zero < 1.5 * moved  # knowing nothing, staying about there is the best guess
+
+
+def test_drawn_macro_actions_lead_as_far_as_walks_do(learnt):
+    """Six moves, uniform within 1.5 an axis: a standard deviation of 1.5 sqrt(6 / 3)."""
+    model, params = learnt.models[0], learnt.params[0]
+    start, draws = model.encode(params, jnp.array([7.5, 7.5])), jax.random.normal(jax.random.key(1), (1000, 2))
+    ends = jax.jit(jax.vmap(lambda m: model.predict(params, start, jnp.zeros(0), m).latent))(draws)
+    np.testing.assert_allclose(ends.std(axis=0), 1.5 * np.sqrt(2.0), rtol=0.35)
+    np.testing.assert_allclose(ends.mean(axis=0), 7.5, atol=0.7)
+
+
+def reach(agent, steps=40):
+    place, goal, state = np.array([3.0, 4.0], np.float32), np.array([12.0, 11.0], np.float32), None
+    for _ in range(steps):
+        action, state = agent.predict(place, goal, state)
+        place = np.clip(place + action, 1.0, 14.0).astype(np.float32)
+    return np.linalg.norm(place - goal), state
+
+
+def test_plans_on_two_levels_get_there(learnt):
+    missed, state = reach(learnt)
+    assert missed < 0.7 and state is not None
+    # the lower level goes where the upper one expects to be next
+    expected = np.asarray(state.standings[1].states.latent)
+    assert np.linalg.norm(expected[1] - [12.0, 11.0]) < 3.0
+
+
+def test_an_action_is_in_bounds_and_another_goal_is_planned_for_from_scratch(learnt):
+    place = np.array([7.0, 7.0], np.float32)
+    _, state = learnt.predict(place, np.array([12.0, 11.0], np.float32))
+    away, turned = learnt.predict(place, np.array([2.0, 3.0], np.float32), state)
+    assert learnt.agent.action_space.contains(away) and turned.age == 1
+    np.testing.assert_array_equal(away, learnt.predict(place, np.array([2.0, 3.0], np.float32))[0])
+    with pytest.raises(ValueError, match="must be finite"):
+        learnt.predict(place, np.array([np.nan, 3.0], np.float32))
+
+
+@pytest.mark.parametrize("strides", [(), (1,), (3, 4), (4, 4)])
+def test_strides_that_fit_no_hierarchy_are_refused(strides):
+    with pytest.raises(ValueError, match=r"multiple of the one below|a level above"):
+        HierarchySettings(strides=strides)
+
+
+def test_a_step_that_the_agent_cannot_imagine_is_refused():
+    with pytest.raises(ValueError, match="longer than the 8 blocks"):
+        HierarchicalAgent(knowing(QUICK), settings=HierarchySettings(strides=(12,)))

@@ -1,0 +1,40 @@
+"""What the architecture's tables are made of: tasks that are understood, and objectives worked out by hand."""
+
+import numpy as np
+import pytest
+
+from benchmarks.architecture import configuring, latents
+from mpc.agent import tasks
+from mpc.agent.tasks import Task, Vocabulary
+
+WORDS = Vocabulary(
+    {name: weight for name, (weight, _) in configuring.TERMS.items()}, ("speed", "east"), (4,), ("goal",), True
+)
+
+
+def test_ten_tasks_are_understood_and_no_two_are_alike():
+    read = [tasks.read(file, WORDS) for file in sorted(configuring.TASKS.glob("*.toml"))]
+    told = {(str(t.goal), str(t.weights), str(t.limits), t.risk, t.horizon) for t in read}
+    assert len(read) == len(told) == 10
+    assert {t.horizon for t in read} == {10, 20} and {t.risk for t in read} == {0.0, 1.0} and any(t.limits for t in read)
+
+
+def test_an_objective_is_that_of_the_worst_share_of_episodes():
+    """Two episodes of one step, one metre and two metres from the goal, the second 0.5 over the limit."""
+    states = np.zeros((2, 2, 4), np.float32)
+    states[0, 1, 0], states[1, 1, 0] = 1.0, 2.0
+    actions = np.full((2, 1, 2), 0.5, np.float32)
+    goal = np.array([0.0, np.nan, np.nan, np.nan], np.float32)
+    plain = Task(goal, {"goal": 2.0, "effort": 4.0})
+    each = np.array([2.0 * 0.5 * 1.0 + 4.0 * 0.25, 2.0 * 0.5 * 4.0 + 4.0 * 0.25])
+    assert configuring.objective(plain, states, actions) == pytest.approx(each.mean(), rel=1e-5)
+    wary = Task(goal, plain.weights, {"east": 1.5}, risk=0.0)
+    wanted = each[1] + configuring.FOUL * 0.5
+    assert configuring.objective(wary, states, actions) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_drivers_that_are_not_there_are_refused_before_anything_is_learnt():
+    with pytest.raises(ValueError, match="no limit is called 'nothing'"):
+        latents.run(latents.Latents(kinds=("nothing",)))
+    with pytest.raises(ValueError, match="'discrete:brave' is no driver"):
+        latents.run(latents.Latents(kinds=("discrete",), drivers=("discrete:brave",)))

@@ -1,0 +1,133 @@
+"""H-JEPA: slower levels above a world model, each predicting its representations many steps ahead under macro-actions.
+
+    level 1:   z[t+1] = f(z[t], a[t])          level n:   z[t+k] = f^n(z[t], m[t]),     m[t] inferred from z[t+k]
+
+What happens in k steps is told to a level by a macro-action m of few numbers, whose information is limited: it cannot spell
+out the steps, only say what they come to. It is the latent variable of `latent_variables`, all of whose change it tells, and
+is inferred as such; to planners it is an action, standard normal where nothing else is known. The levels of a hierarchy
+differ in their stride k alone, and any number of them is the same code.
+
+Sources: LeCun (2022), A path towards autonomous machine intelligence, section 4.6; latent actions from what is only watched:
+Schmidt, Jiang (2024), Learning to act without actions, arXiv:2312.10812.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from world_models import datasets
+from world_models.base import WorldModel
+from world_models.datasets import About, Dataset
+from world_models.information import Limit
+from world_models.latent_variables import latent_variable_model
+from world_models.networks import MLPExplainer, MLPPredictor
+from world_models.training import trainer
+
+PyTree = Any
+_ROWS = 512  # embedded at a time
+_CHUNK = 200  # updates in one call
+
+
+def slower(
+    size: int,
+    *,
+    stride: int,
+    macro: int = 2,
+    limit: Limit | None = None,
+    hidden: tuple[int, ...] = (256, 256),
+    steps: int = 2,
+    sigma: float = 0.1,
+    **settings: Any,
+) -> WorldModel:
+    """A level that predicts the representations of the lowest so many of its rows ahead.
+
+    Its `predict(params, state, nothing, macro-action)` takes an action of size 0.
+
+    Args:
+        size: Of a representation.
+        stride: Rows of the dataset in one of its steps, k.
+        macro: Size of a macro-action.
+        limit: On what it tells, of `world_models.information`; `noise()` unless told.
+        hidden: Units of the hidden layers of predictor and explainer.
+        steps: Predictions chained in the loss.
+        sigma: Deviation of errors that need no explanation, in units of a representation.
+        **settings: Others of `latent_variable_model`.
+    """
+    return latent_variable_model(
+        size,
+        0,
+        latents=macro,
+        limit=limit,
+        block=stride,
+        normalised=False,
+        predictor=partial(MLPPredictor, hidden=hidden),
+        explainer=partial(MLPExplainer, hidden=hidden),
+        steps=steps,
+        sigma=sigma,
+        **settings,
+    )
+
+
+def represented(dataset: Dataset, encode: Callable[[np.ndarray], jax.Array]) -> Dataset:
+    """The same trajectories as representations, without actions.
+
+    Args:
+        dataset: What is represented.
+        encode: `rows [N, ...] -> representations [N, D]`.
+    """
+    rows = np.arange(len(dataset.rewards))
+    padded = np.pad(rows, (0, -len(rows) % _ROWS), mode="edge")  # one program serves all
+    parts = [np.asarray(encode(dataset.observations[part])) for part in padded.reshape(-1, _ROWS)]
+    about = About(dataset.about.environment, notes={"rows": "representations"})
+    return replace(dataset, observations=np.concatenate(parts)[: len(rows)], actions=None, about=about)
+
+
+def learn(
+    model: WorldModel,
+    data: Dataset,
+    key: jax.Array,
+    *,
+    stride: int,
+    updates: int,
+    window: int = 3,
+    batch: int = 128,
+    learning_rate: float = 3e-3,
+) -> tuple[PyTree, dict[str, float]]:
+    """Fit a level to represented trajectories.
+
+    Args:
+        model: Of `slower`.
+        data: Of `represented`.
+        key: Consumed.
+        stride: The level's.
+        updates: Gradient steps.
+        window: Steps of the level in a window.
+        batch: Windows in each.
+        learning_rate: Of Adam, falling to a hundredth along a cosine.
+
+    Returns:
+        The parameters, and the metrics of the last updates.
+
+    Raises:
+        DatasetError: If no trajectory is `window * stride` rows long.
+    """
+    fall = optax.cosine_decay_schedule(learning_rate, updates, 0.01)
+    school = trainer(
+        model,
+        optimizer=optax.chain(optax.clip_by_global_norm(5.0), optax.adam(fall)),
+        batch=batch,
+        length=window,
+        updates=min(_CHUNK, updates),
+        averaging=0.99,
+        block=stride,
+    )
+    source = datasets.resident(data, window * stride)
+    training, metrics = school.init(key), {}
+    for _ in range(0, updates, _CHUNK):
+        training, metrics = school.fit(training, source)
+    return training.params, {name: float(value) for name, value in metrics.items()}
