@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from mpc.agent.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BRIEF = {
+BRIEF: dict[str, Any] = {
     "updates": 2,
     "first_trainings": 1,
     "restart_practices": 1,
