@@ -107,7 +107,8 @@ def learnt(kind: Kind, data: datasets.Dataset, updates: int, seed: int, tell: Ca
 
 
 def energies(kind: Kind, params: PyTree, data: datasets.Dataset, count: int = 1000) -> dict[str, float]:
-    """Mean squared errors of predictions, in m² and (m/s)² over ten, of transitions in which somebody decides.
+    """Mean squared errors of predictions, of transitions in which somebody decides, summed over an observation's numbers
+    as they are: ten m and ten m/s are 1, and so is whether somebody has decided.
 
     `inferred`: with the latent variable that `explain` finds; `zero`: with its mean; `drawn`: with one drawn at random;
     `false`: with one inferred from what came after another transition, to which it should not be possible to lead.

@@ -207,15 +207,15 @@ def tables(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> list[str]:
 
 def picture(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> Figure:
     """Crashes against seconds for every driver, and errors for every limit."""
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name in dict.fromkeys(row["driver"] for row in rows):
-        some = [row for row in rows if row["driver"] == name and row["seconds"] is not None]
-        left.plot([r["seconds"] for r in some], [100 * r["crashed"] for r in some], "o", label=name)
-    left.axhline(1.0, color="black", lw=0.8, ls="--")
-    left.set(xlabel="seconds until arrival", ylabel="crashed, %", yscale="symlog", ylim=(-0.2, 110))
-    if rows:
-        left.legend(fontsize=7)
+    figure = Figure(figsize=(11 if rows else 5.5, 4.4), layout="constrained")
+    *left, right = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
+    for axis in left:
+        for name in dict.fromkeys(row["driver"] for row in rows):
+            some = [row for row in rows if row["driver"] == name and row["seconds"] is not None]
+            axis.plot([r["seconds"] for r in some], [100 * r["crashed"] for r in some], "o", label=name)
+        axis.axhline(1.0, color="black", lw=0.8, ls="--")
+        axis.set(xlabel="seconds until arrival", ylabel="crashed, %", yscale="symlog", ylim=(-0.2, 110))
+        axis.legend(fontsize=7)
     names = list(dict.fromkeys(row["limit"] for row in told))
     for index, part in enumerate(("inferred", "zero", "drawn", "false")):
         heights = [np.mean([row[part] for row in told if row["limit"] == name]) for name in names]
