@@ -6,7 +6,6 @@ reply, a good request is answered otherwise than before, or the server died.
 """
 
 import json
-import multiprocessing
 import os
 import random
 import socket
@@ -19,7 +18,7 @@ from typing import Any
 import tyro
 
 from benchmarks.provenance import invoked, provenance
-from benchmarks.serving import served
+from benchmarks.serving import serving
 
 GOOD: dict[str, Any] = {"craik": 1, "do": "act", "observation": [0.5, 0.0], "loop": "a"}
 KINDS = ("noise", "damaged", "cut off", "foreign", "wrong", "nested", "parts", "oversized")
@@ -147,37 +146,36 @@ def campaign(address: str, messages: int, seed: int, window: int) -> dict[str, A
     return {"sent": dict(sent), "replies": replies, "refused": refused, "reasons": dict(reasons.most_common(30))}
 
 
-def main() -> None:
-    """Serve, send, look whether it still works, write down."""
+def judged(options: Options) -> dict[str, Any]:
+    """What came of a campaign, and whether the server plans afterwards as it did before."""
     from mpc.serving import Client
 
+    with serving() as (address, process):
+
+        def plan() -> tuple[list[float], int]:
+            with Client(address, loop="judge", timeout=60.0) as client:
+                client.reset()
+                actions = client.act([0.5, 0.0]).plan.ravel().tolist()
+            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+            return actions, pages * os.sysconf("SC_PAGE_SIZE")
+
+        campaign(address, min(options.messages, 1000), options.seed + 1, options.window)  # to warm up
+        (before, memory), begun = plan(), time.perf_counter()
+        report = campaign(address, options.messages, options.seed, options.window)
+        seconds, alive = round(time.perf_counter() - begun, 1), process.is_alive()
+        after, later = plan() if alive else ([], memory)
+    same = {"alive": alive, "same_plan": after == before, "memory_growth": later - memory}
+    return {"seconds": seconds} | report | same
+
+
+def main() -> None:
+    """Serve, send, look whether it still works, write down."""
     options = tyro.cli(Options, description=__doc__)
-    spawn = multiprocessing.get_context("spawn")
-    addresses = spawn.Queue()
-    process = spawn.Process(target=served, args=(addresses,), daemon=True)
-    process.start()
-    address, begun = addresses.get(timeout=300), time.perf_counter()
-
-    def plan() -> tuple[list[float], int]:
-        with Client(address, loop="judge", timeout=60.0) as client:
-            client.reset()
-            actions = client.act([0.5, 0.0]).plan.ravel().tolist()
-        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-        return actions, pages * os.sysconf("SC_PAGE_SIZE")
-
-    campaign(address, min(options.messages, 1000), options.seed + 1, options.window)  # to warm up
-    before, memory = plan()
-    report = campaign(address, options.messages, options.seed, options.window)
-    alive = process.is_alive()
-    after, later = plan() if alive else ([], memory)
-    report |= {"alive": alive, "same_plan": after == before, "memory_growth": later - memory}
-    process.terminate()
-    process.join()
+    report = judged(options)
     header = provenance(invoked("benchmarks.fuzzing"), ("craik", "jax", "numpy", "pyzmq", "msgpack"))
-    header |= {"seconds": round(time.perf_counter() - begun, 1), "seed": options.seed}
-    options.out.write_text(json.dumps(header | report, indent=1) + "\n")
+    options.out.write_text(json.dumps(header | {"seed": options.seed} | report, indent=1) + "\n")
     print(json.dumps(report))
-    raise SystemExit(0 if report["replies"] == options.messages and alive and report["same_plan"] else 1)
+    raise SystemExit(0 if report["replies"] == options.messages and report["alive"] and report["same_plan"] else 1)
 
 
 if __name__ == "__main__":

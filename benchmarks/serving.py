@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,21 @@ class Options:
     """Where the figures go."""
 
 
-def served(addresses: Any) -> None:
+@contextmanager
+def serving() -> Iterator[tuple[str, Any]]:
+    """The address of a server in a process of its own, and the process, which ends with it."""
+    spawn = multiprocessing.get_context("spawn")
+    addresses = spawn.Queue()
+    process = spawn.Process(target=_serve, args=(addresses,), daemon=True)
+    process.start()
+    try:
+        yield addresses.get(timeout=300), process
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(addresses: Any) -> None:
     """Serve the cart of `benchmarks.faults`, and tell where."""
     from benchmarks.faults import cart
     from mpc.serving import Server
@@ -45,12 +61,8 @@ def main() -> None:
     from mpc.serving import Client
 
     options = tyro.cli(Options, description=__doc__)
-    spawn = multiprocessing.get_context("spawn")
-    addresses = spawn.Queue()
-    process = spawn.Process(target=served, args=(addresses,), daemon=True)
-    process.start()
     trips, plans = np.zeros(options.requests), np.zeros(options.requests)
-    with Client(addresses.get(timeout=120), timeout=10.0) as client:
+    with serving() as (address, _), Client(address, timeout=10.0) as client:
         for _ in range(100):
             client.act([0.5, 0.0])
         for index in range(options.requests):
@@ -58,8 +70,6 @@ def main() -> None:
             answer = client.act([0.5, 0.0])
             trips[index], plans[index] = time.perf_counter() - begun, answer.seconds
             time.sleep(max(0.0, 1 / options.hertz - trips[index]))
-    process.terminate()
-    process.join()
     report = provenance(invoked("benchmarks.serving"), ("craik", "jax", "numpy", "pyzmq", "msgpack")) | {
         "load_average": os.getloadavg()[0],
         "requests": options.requests,
