@@ -155,7 +155,8 @@ class Server:
             return np.frombuffer(given, "<f4").reshape(wanted).astype(self.artefact.observation.dtype)
         if not isinstance(given, list):
             raise ServingError(f"an observation is a list of numbers or bytes; got {type(given).__name__}")
-        return np.asarray(given, self.artefact.observation.dtype)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is nothing to plan from
+            return np.asarray(given, self.artefact.observation.dtype)
 
 
 class Client:
