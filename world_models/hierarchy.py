@@ -29,7 +29,6 @@ from world_models.networks import MLPExplainer, MLPPredictor
 from world_models.training import trainer
 
 PyTree = Any
-_ROWS = 512  # embedded at a time
 _CHUNK = 200  # updates in one call
 
 
@@ -80,11 +79,9 @@ def represented(dataset: Dataset, encode: Callable[[np.ndarray], jax.Array]) -> 
         dataset: What is represented.
         encode: `rows [N, ...] -> representations [N, D]`.
     """
-    rows = np.arange(len(dataset.rewards))
-    padded = np.pad(rows, (0, -len(rows) % _ROWS), mode="edge")  # one program serves all
-    parts = [np.asarray(encode(dataset.observations[part])) for part in padded.reshape(-1, _ROWS)]
+    seen = datasets.encoded(dataset, np.arange(len(dataset.rewards)), encode)
     about = About(dataset.about.environment, notes={"rows": "representations"})
-    return replace(dataset, observations=np.concatenate(parts)[: len(rows)], actions=None, about=about)
+    return replace(dataset, observations=seen, actions=None, about=about)
 
 
 def learn(

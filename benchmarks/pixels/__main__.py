@@ -94,6 +94,9 @@ def variants(options: Options) -> list[Variant]:
         planners = (*planners, "gradient | latent")
 
     def changed(changes: dict[str, Any]) -> Recipe:
+        if "objective" not in changes and "objective_settings" in changes:
+            whole = {**recipe.settings.objective_settings, **changes["objective_settings"]}
+            changes = changes | {"objective_settings": whole}
         return replace(recipe, settings=replace(recipe.settings, **changes))
 
     found = [Variant(OURS, recipe, {}, planners)]

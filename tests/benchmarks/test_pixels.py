@@ -157,6 +157,9 @@ def test_variants_are_named_and_unknown_ones_refused():
     assert len(found) == 1 + len(recipes.ABLATIONS) + 3 + 1
     assert all(variant.recipe.settings.settling == 7 for variant in found.values())
     assert found["byol"].recipe.settings.targets == "average" and found["windy leaves"].settings == {"leaves": True}
+    ours, less = command.variants(command.Options(task="wall", ablate=("without covariance",)))
+    kept = {**ours.recipe.settings.objective_settings, "covariance_weight": 0.0}
+    assert less.recipe.settings == replace(ours.recipe.settings, objective_settings=kept)  # and nothing else is changed
     with pytest.raises(ValueError, match="no ablation is called 'hope'; there are without variance"):
         command.variants(command.Options(ablate=("hope",)))
     with pytest.raises(ValueError, match="no planner is called 'luck'"):

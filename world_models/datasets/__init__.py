@@ -20,7 +20,17 @@ from world_models.datasets.dataset import About, Dataset, DatasetError
 from world_models.datasets.episodes import gather, mixed
 from world_models.datasets.files import FORMAT, FORMAT_VERSION, load, save
 from world_models.datasets.minari import read_minari, write_minari
-from world_models.datasets.windows import Resident, batches, channel_moments, draw, moments, resident, starts, stratum
+from world_models.datasets.windows import (
+    Resident,
+    batches,
+    channel_moments,
+    draw,
+    encoded,
+    moments,
+    resident,
+    starts,
+    stratum,
+)
 
 __all__ = [
     "FORMAT",
@@ -32,6 +42,7 @@ __all__ = [
     "batches",
     "channel_moments",
     "draw",
+    "encoded",
     "gather",
     "load",
     "mixed",

@@ -17,6 +17,7 @@ from world_models.data import Window, blocks
 from world_models.datasets.dataset import Dataset, DatasetError
 from world_models.networks.patches import unit
 
+_TOGETHER = 512  # observations encoded at a time
 _FRAMES = 1024  # of how many observations moments are taken, at most
 
 
@@ -71,6 +72,19 @@ def moments(dataset: Dataset, render: Callable[[Array], Array] | None = None) ->
     actions = actions[np.isfinite(actions).reshape(len(actions), -1).all(axis=1)]
     mean, std = (jnp.asarray(x) for x in (actions.mean(axis=0), actions.std(axis=0)))
     return found._replace(action_mean=mean, action_std=std).floored()
+
+
+def encoded(dataset: Dataset, rows: np.ndarray, encode: Callable[[np.ndarray], Array]) -> np.ndarray:
+    """What an encoder makes of rows of a dataset, `[N, D]`, some hundreds at a time.
+
+    Args:
+        dataset: Whose observations are encoded.
+        rows: `[N]`, in any order.
+        encode: `observations [M, ...] -> [M, D]`.
+    """
+    padded = np.pad(rows, (0, -len(rows) % _TOGETHER), mode="edge")  # one program serves all
+    parts = [np.asarray(encode(dataset.observations[part])) for part in padded.reshape(-1, _TOGETHER)]
+    return np.concatenate(parts)[: len(rows)]
 
 
 class Resident(NamedTuple):

@@ -6,11 +6,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from world_models.datasets import Dataset
+from world_models.datasets import Dataset, encoded
 
 PICTURES, BYTES = 512, 2**24
 """What an album holds at most."""
-_ROWS = 512  # embedded at a time
 
 
 class Sequences(NamedTuple):
@@ -70,9 +69,7 @@ def embed(dataset: Dataset, block: int, sequences: int, encode: Callable[[np.nda
     chosen = np.linspace(0, len(first) - 1, min(sequences, len(first))).astype(int)
     steps = lengths[chosen]
     every = np.concatenate([start + block * np.arange(n + 1) for start, n in zip(first[chosen], steps, strict=True)])
-    padded = np.pad(every, (0, -len(every) % _ROWS), mode="edge")  # one program serves all
-    chunks = (np.asarray(encode(dataset.observations[rows])) for rows in padded.reshape(-1, _ROWS))
-    return Sequences(np.concatenate(list(chunks))[: len(every)], every, np.cumsum(steps + 1) - (steps + 1), steps)
+    return Sequences(encoded(dataset, every, encode), every, np.cumsum(steps + 1) - (steps + 1), steps)
 
 
 def blocks(dataset: Dataset, seen: Sequences, block: int) -> np.ndarray:
