@@ -151,9 +151,10 @@ class Body:
         self._waiting.append((sent + self._delay, action))
 
     def advance(self, until: float) -> None:
-        """Go on until a time, in seconds from the beginning."""
+        """Go on until a time, in seconds from the beginning, and never past it: nothing is seen before it happened."""
         data, force = self.data, self.data.xfrc_applied[self._pushed]
-        while data.time < until:
+        last = until - self.model.opt.timestep + 1e-9  # the latest that a step may begin
+        while data.time <= last:
             while self._waiting and self._waiting[0][0] <= data.time:
                 data.ctrl[:] = self._waiting.popleft()[1]
             force[0] = self._force if 0 <= data.time - self._pushing < PUSH else 0.0

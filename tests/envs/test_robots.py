@@ -53,6 +53,8 @@ def test_actions_act_after_the_delay_and_not_before():
     expected = np.where(trace.times > 0.15 - 1e-9, 7.0, 0.0)
     np.testing.assert_array_equal(trace.actions[:, 0], expected)
     assert body.observation().dtype == np.float32
+    body.advance(0.3009)  # half a step on
+    assert 0.3 - 1e-9 <= body.data.time <= 0.3009  # and shows nothing that is still to come
 
 
 def test_a_push_gives_the_momentum_of_its_force():
