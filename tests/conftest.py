@@ -1,8 +1,9 @@
-"""Tests compile the same programs again and again, in several processes; here they share what they compiled."""
+"""Tests spend most of their time compiling: here they share what they compiled, and ask XLA to optimise less of it."""
 
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -11,16 +12,19 @@ import mpc  # noqa: F401  (before any test module has JAX run something, whichev
 
 SHARED = "JAX_COMPILATION_CACHE_DIR"
 LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # what compiles faster than this is not worth a file
+PLAIN = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # programs that are small take longer to optimise than to run
 _owned: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Share one folder of compiled programs for this run, made by the process that starts the workers."""
+    """Set what this process and those it starts compile with; the folder is made by the one that starts the workers."""
     if SHARED not in os.environ:
         _owned.append(tempfile.mkdtemp(prefix="craik-tests-"))
         os.environ |= {SHARED: _owned[0], LEAST: "0.2"}
     jax.config.update(SHARED.lower(), os.environ[SHARED])
     jax.config.update(LEAST.lower(), float(os.environ.get(LEAST, "0.2")))
+    os.environ[PLAIN] = "1"
+    jax.config.update(PLAIN.lower(), True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -29,10 +33,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def compiled_quickly():
-    """Compile without optimising, for programs that are small, and take longer to optimise than to run."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.fixture
+def optimised(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compile as users do, for what runs long enough to be worth it."""
+    monkeypatch.setenv(PLAIN, "0")
+    jax.config.update(PLAIN.lower(), False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update(PLAIN.lower(), True)

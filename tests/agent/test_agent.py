@@ -159,6 +159,7 @@ def test_an_interruption_is_not_lost_in_a_finaliser(tmp_path, how, raised):
     assert signal.getsignal(how) is before
 
 
+@pytest.mark.usefixtures("optimised")
 def test_pendulum_is_swung_up_after_400_steps():
     """The first learning bar in small: one seed instead of five, ten episodes instead of twenty."""
     begun = time.perf_counter()

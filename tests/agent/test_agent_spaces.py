@@ -8,8 +8,6 @@ import pytest
 from mpc.agent import Agent
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 PAIRS = list(zip(OBSERVATIONS, ACTIONS, strict=True))  # they are flattened, each on its own
 
 

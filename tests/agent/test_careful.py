@@ -39,7 +39,7 @@ class Fragile(gymnasium.Env):
 
 
 @pytest.fixture(scope="module")
-def trained(compiled_quickly) -> tuple[Agent, Fragile]:
+def trained() -> tuple[Agent, Fragile]:
     """An agent that has learnt for a moment, compiled once for all tests, and its environment."""
     env = Fragile()
     return Agent(env, settings=replace(SMALL, memory=2)).learn(25, progress_bar=False), env

@@ -12,11 +12,15 @@ import pytest
 from mpc.agent.cli import main
 
 
+BRIEF = {"random_steps": 20, "updates": 10, "first_trainings": 1, "practice": 5, "restart_practices": 1, "iterations": 2}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of 30 steps, too few to learn anything from, and its report as printed."""
+    """A run of 30 steps, too few to learn much from, and its report as printed."""
     folder = tmp_path_factory.mktemp("runs") / "short"
     command = [sys.executable, "-m", "mpc", "learn", "Pendulum-v1", "--steps", "30", "--episodes", "1", "--json"]
+    command += ["--settings", json.dumps(BRIEF)]
     done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr
@@ -39,18 +43,18 @@ def test_a_run_leaves_numbers_pictures_and_a_checkpoint(run):
 
 def test_a_run_is_resumed_and_planned_with(run, capsys):
     folder, *_ = run
-    assert main(["learn", "Pendulum-v1", "--steps", "180", "--episodes", "0", "--out", str(folder), "--quiet"]) == 2
+    assert main(["learn", "Pendulum-v1", "--steps", "10", "--episodes", "0", "--out", str(folder), "--quiet"]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main(["learn", "Pendulum-v1", "--resume", "--effort", "2", "--out", str(folder)]) == 2
     assert "settings it began with" in capsys.readouterr().err
-    arguments = ["--steps", "180", "--episodes", "0", "--resume", "--out", str(folder), "--quiet"]
+    arguments = ["--steps", "10", "--episodes", "0", "--resume", "--out", str(folder), "--quiet"]
     assert main(["learn", "Pendulum-v1", *arguments]) == 0
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert [int(r["timesteps"]) for r in rows] == sorted(int(r["timesteps"]) for r in rows)
-    assert {int(r["timesteps"]) for r in rows if r["latent"]} == {200, 210}
+    assert {int(r["timesteps"]) for r in rows if r["latent"]} == {20, 30, 40}
     capsys.readouterr()
     assert main(["plan", str(folder), "--episodes", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["steps"] == 210
+    assert json.loads(capsys.readouterr().out)["steps"] == 40
 
 
 @pytest.mark.parametrize(

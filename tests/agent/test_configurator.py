@@ -16,7 +16,6 @@ from mpc.agent.tasks import Task, TaskError
 from tests.agent.test_goals import QUICK, knowing
 from world_models.base import WorldModel, perceived
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SPACE = mpc.Box([-1.0, -1.0], [1.0, 1.0])
 HERE = np.array([0.1, -0.2], np.float32)
 

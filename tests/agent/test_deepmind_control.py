@@ -40,7 +40,6 @@ def test_the_task_is_deepminds_own():
 
 @needed
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("compiled_quickly")
 def test_an_agent_learns_in_it_and_its_episodes_are_cut_off_not_ended():
     settings = replace(SMALL, random_steps=990, repeat=2)
     returns: list[float] = []

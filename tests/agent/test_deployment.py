@@ -15,9 +15,6 @@ from mpc.agent.cli import main
 SMALL = Settings(horizon=4, starts=2, first_starts=2, iterations=1, first_iterations=1, hidden=8, members=2, capacity=100)
 
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-
 @pytest.fixture(scope="module")
 def agent():
     return Agent("Pendulum-v1", settings=SMALL)

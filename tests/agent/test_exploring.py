@@ -12,8 +12,6 @@ from mpc.agent.repeating import Repeated
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
 from world_models import analytic, data
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SETTINGS = replace(SMALL, practice=0, noise=0.0, iterations=10, first_iterations=20)
 
 

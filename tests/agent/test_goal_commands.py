@@ -15,8 +15,6 @@ from mpc.agent.cli import main
 from mpc.agent.goals import collecting
 from world_models import datasets
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 BRIEF = "tests/BriefRooms-v0"
 SETTINGS = {
     "latent": 8,

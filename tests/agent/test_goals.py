@@ -22,8 +22,6 @@ from world_models.checkpoint import CheckpointError
 from world_models.datasets import DatasetError
 from world_models.distance import Distance, latent_distance
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 PLACES = spaces.Box(1.0, 14.0, (2,))
 FRAMES = spaces.Box(0, 255, (dots.SIZE, dots.SIZE, 1), np.uint8)
 MOVES = spaces.Box(-dots.STEP, dots.STEP, (2,))

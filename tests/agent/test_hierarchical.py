@@ -10,7 +10,6 @@ from tests.agent.test_goals import QUICK, knowing
 from tests.world_models import dots
 from world_models import datasets
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SETTINGS = HierarchySettings(
     strides=(3,),
     sigma=0.5,

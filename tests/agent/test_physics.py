@@ -10,7 +10,6 @@ from mpc.agent.cli import main
 from mpc.agent.physics import mjx_policy
 
 mujoco = pytest.importorskip("mujoco", reason="MJX needs the extra [mujoco]")
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def test_what_is_planned_through_goes_on_where_angles_jump():

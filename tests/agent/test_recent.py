@@ -9,8 +9,6 @@ import pytest
 from mpc.agent.goals import recent
 from tests.agent.test_goals import QUICK, knowing
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 BEGAN, DONE, EXPECTED, SEEN = (jnp.array(x) for x in ([1.0, 2.0], [0.5], [2.0, 2.0], [1.0, 2.5]))
 
 

@@ -37,7 +37,6 @@ TINY = GoalSettings(
 RECIPE = recipes.Recipe(TINY, trajectories=8, length=12, budget=10, episodes=3, seeds=1)
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_the_smallest_run_trains_judges_draws_and_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "two_rooms", RECIPE)
     monkeypatch.setattr(probes, "TRAJECTORIES", 4)
@@ -62,7 +61,6 @@ def test_the_smallest_run_trains_judges_draws_and_can_be_repeated(tmp_path, monk
     assert not said and again.updates == 2 and again.agent.settings.starts == 3
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_an_interrupted_training_is_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(learning, "CHUNK", 10)
     world, recipe = worlds.world("two_rooms"), replace(RECIPE, settings=replace(TINY, updates=110))

@@ -11,7 +11,6 @@ import pytest
 import mpc
 from mpc.cascade import Level, cascade
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 WALL, DOOR = 5.0, jnp.array([5.0, 9.0])  # a wall at x = 5 below y = 8
 STEP, STRIDE = 0.5, 4
 START, GOAL = jnp.array([2.0, 2.0]), jnp.array([8.0, 2.0])

@@ -21,8 +21,6 @@ from mpc.policy import foresee
 from mpc.runtime import ArtefactError
 from mpc.signals import Signal
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def cart(params, state, action):
     """A point on a line: position in m, velocity in m/s."""

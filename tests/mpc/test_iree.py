@@ -14,7 +14,6 @@ from mpc import runtime
 from mpc.runtime import ArtefactError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "iree" / "planner.c"
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

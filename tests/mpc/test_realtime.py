@@ -15,8 +15,6 @@ from mpc.runtime import Decision
 from mpc.signals import Signal
 from mpc.workers import Inline, Job, Planning, Result, Worker
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.fixture(scope="module")
 def artefact():

@@ -34,7 +34,6 @@ while len(heard) < 25 and time.monotonic() < end:
     time.sleep(0.005)
 print(json.dumps([heard, position]))
 """
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(scope="module")

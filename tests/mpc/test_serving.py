@@ -18,7 +18,6 @@ from mpc.serving import Client, Server, ServingError
 
 zmq = pytest.importorskip("zmq", reason="serving needs the extra [serve]")
 msgpack = pytest.importorskip("msgpack", reason="serving needs the extra [serve]")
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @pytest.fixture(scope="module")

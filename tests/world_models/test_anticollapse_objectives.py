@@ -9,8 +9,6 @@ import pytest
 
 from world_models import anticollapse
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 OBJECTIVES = [
     partial(anticollapse.vicreg, slowness_weight=1.0, episode_weight=1.0, floor=2.0, episode_floor=2.0),
     anticollapse.barlow_twins,
@@ -58,7 +56,7 @@ def test_what_comes_after_the_end_counts_for_nothing(objective):
 def test_collapsed_and_empty_batches_have_finite_slopes(objective, weights):
     z = jnp.full((6, 5, 4), 0.3)
     loss = jax.jit(jax.value_and_grad(lambda z, guess: objective(z, guess, weights)[0], argnums=(0, 1)))
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(loss(z, z[:, 1:])))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(loss(z, z[:, 1:]))))
 
 
 def test_vicreg_adds_slowness_and_variance_between_episodes():

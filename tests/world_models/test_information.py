@@ -7,7 +7,6 @@ import pytest
 
 from world_models import information
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 KEY = jax.random.key(0)
 
 

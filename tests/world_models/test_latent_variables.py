@@ -13,7 +13,6 @@ from world_models.datasets import About, Dataset
 from world_models.latent_variables import energy, latent_variable_model
 from world_models.networks import MLPExplainer, MLPPredictor, ObjectExplainer, ObjectPredictor
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SMALL = {
     "predictor": partial(MLPPredictor, hidden=(32, 32)),
     "explainer": partial(MLPExplainer, hidden=(32, 32)),

@@ -10,7 +10,6 @@ from world_models.mjx import mjx_dynamics
 
 mujoco = pytest.importorskip("mujoco", reason="MJX needs the extra [mujoco]")
 pytest.importorskip("mujoco.mjx", reason="MJX needs the extra [mujoco]")
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 STATE, ACTION, PERIOD = np.array([0.2, 2.5, 0.4, -1.5]), np.array([3.0]), 0.02
 
 

@@ -19,8 +19,6 @@ from world_models.networks import (
     patches,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 PREDICTORS = [
     partial(MLPPredictor, hidden=(16,)),
     partial(RecurrentPredictor, units=12, hidden=(16,)),
