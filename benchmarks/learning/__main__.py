@@ -25,7 +25,7 @@ class Options:
     against: tuple[str, ...] = ()
     """Methods to compare with, with spaces or commas between; random actions and the true model are always there."""
     seeds: int = 5
-    """Seeds 0 … n-1."""
+    """Seeds 0 … n-1; others that are there already are reported as well."""
     at: tuple[int, ...] = ()
     """Environment steps at which to score; the task's own unless told."""
     goal: float | None = None
@@ -53,10 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = [tasks.task(name, options.at, options.goal) for name in names]
         methods = dict.fromkeys([OURS, *rivals, "random", "truth"])
         runs = sweep.planned(chosen, methods, options.seeds, options.episodes, options.out / "raw", _tell)
-        raw = sweep.sweep(runs, cores=options.cores, limit=options.limit, retry=options.retry, tell=_tell)
+        sweep.sweep(runs, cores=options.cores, limit=options.limit, retry=options.retry, tell=_tell)
     except (ValueError, ImportError) as error:
         print(f"benchmarks.learning: {error}", file=sys.stderr)
         return 2
+    raw = sweep.found(runs)
     written = report.write(options.out, raw, chosen, shlex.join(["python", "-m", "benchmarks.learning", *given]))
     _tell(f"look at {written[0]}")
     return 1 if any(run["failed"] for run in raw) else 0

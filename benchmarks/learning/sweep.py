@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ def read(run: Run) -> dict[str, Any] | None:
         return None
     same = {name: found.get(name) for name in run.header()} == run.header()
     return found if same and not found.get("unfinished") else None
+
+
+def found(runs: list[Run]) -> list[dict[str, Any]]:
+    """Raw figures of all runs there are of the same tasks and methods, seeds that were not asked for this time included."""
+    places = {run.file.parent: run for run in runs}
+    there = [
+        replace(run, seed=int(file.stem), file=file)
+        for place, run in places.items()
+        for file in sorted(place.glob("*.json"))
+        if file.stem.isdigit()
+    ]
+    return [figures for run in there if (figures := read(run)) is not None]
 
 
 def sweep(runs: list[Run], *, cores: int, limit: float, retry: bool, tell: Tell) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import pytest
 
 from mpc.agent.cli import main
 
-
 BRIEF = {"random_steps": 20, "updates": 10, "first_trainings": 1, "practice": 5, "restart_practices": 1, "iterations": 2}
 
 

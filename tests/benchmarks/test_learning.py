@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -95,6 +96,8 @@ def test_a_sweep_records_failures_and_does_again_only_what_is_missing(tmp_path):
     assert [r["rows"] and r["rows"][0]["returns"] for r in again] == [r["rows"] and r["rows"][0]["returns"] for r in first]
     assert told[0] == "truth cannot play CartPole-v1: left out" and told[-2].startswith("2 runs, 1 of them to do")
     assert missing.file.stat().st_mtime_ns == before
+    run.write(replace(runs[0], seed=7, file=runs[0].file.with_name("7.json")), {"rows": [], "failed": "of another sweep"})
+    assert [figures["seed"] for figures in sweep.found(runs)] == [0, 7]
 
 
 def test_a_run_that_hangs_is_given_up(tmp_path):
