@@ -91,10 +91,15 @@ class Standing:
         self._body.advance(self.clock())
 
 
+def paced(artefact: Artefact, body: robots.Robot) -> float:
+    """Seconds between two actions."""
+    return artefact.period or artefact.manifest["about"].get("repeat", 1) * body.period
+
+
 def trial(artefact: Artefact, body: robots.Robot, options: Options, seed: int) -> tuple[Health, Trace]:
     """One trial: the loop's health, and what happened to the robot."""
     seconds, given = options.until + options.seconds, {"delay": options.delay, "push": options.push, "seed": seed}
-    period = artefact.period or body.period
+    period = paced(artefact, body)
     if options.pace == "wall":
         health, plant = drive(artefact, partial(Plant, body, **given), seconds, period=period, latency=options.delay)
         return health, plant.trace
@@ -168,7 +173,7 @@ def main() -> None:
         traces.append(trace)
         print(json.dumps(results[-1]), flush=True)
         if seed == 0:
-            pictures.timing(health.rows(), artefact.period or body.period, Path(f"{stem}-timing.png"))
+            pictures.timing(health.rows(), paced(artefact, body), Path(f"{stem}-timing.png"))
             if options.film:
                 film(env, trace, Path(f"{stem}.mp4"))
         write(stem, options, artefact, results)
