@@ -11,6 +11,7 @@ import random
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def anything(drawn: random.Random, depth: int) -> Any:
     return {drawn.choice(["craik", "do", "observation", "loop", "x"]): anything(drawn, depth - 1) for _ in range(size)}
 
 
-def campaign(address: str, messages: int, seed: int, window: int) -> dict[str, Any]:
+def campaign(address: str, messages: int, seed: int, window: int, memory: Callable[[], int] | None = None) -> dict[str, Any]:
     """Send, and count what comes back.
 
     Args:
@@ -110,9 +111,10 @@ def campaign(address: str, messages: int, seed: int, window: int) -> dict[str, A
         messages: How many.
         seed: Of the messages.
         window: Under way at a time.
+        memory: Bytes that the server holds, looked at after every tenth of the messages.
 
     Returns:
-        Messages sent by kind, replies, refusals, and reasons by how they begin.
+        Messages sent by kind, replies, refusals, reasons by how they begin, and the memory.
     """
     from mpc.serving import libraries
 
@@ -124,6 +126,7 @@ def campaign(address: str, messages: int, seed: int, window: int) -> dict[str, A
     line.setsockopt(zmq.LINGER, 0)
     line.connect(address)
     host, port = address.removeprefix("tcp://").split(":")
+    held = []
     try:
         for index in range(messages + window):
             if index < messages:
@@ -136,6 +139,8 @@ def campaign(address: str, messages: int, seed: int, window: int) -> dict[str, A
                 if not reply["ok"]:
                     refused += 1
                     reasons[reply["error"][:40]] += 1
+            if memory is not None and index % -(-messages // 10) == 0:
+                held.append(memory())
             if index % 10_000 == 0:
                 with socket.create_connection((host, int(port)), 10) as stranger:
                     stranger.sendall(drawn.choice(GREETINGS))
@@ -143,7 +148,8 @@ def campaign(address: str, messages: int, seed: int, window: int) -> dict[str, A
         pass  # no reply: the count says so
     finally:
         context.destroy(linger=0)
-    return {"sent": dict(sent), "replies": replies, "refused": refused, "reasons": dict(reasons.most_common(30))}
+    counted = {"sent": dict(sent), "replies": replies, "refused": refused, "reasons": dict(reasons.most_common(30))}
+    return counted | {"memory": held}
 
 
 def judged(options: Options) -> dict[str, Any]:
@@ -152,19 +158,21 @@ def judged(options: Options) -> dict[str, Any]:
 
     with serving() as (address, process):
 
-        def plan() -> tuple[list[float], int]:
+        def plan() -> list[float]:
             with Client(address, loop="judge", timeout=60.0) as client:
                 client.reset()
-                actions = client.act([0.5, 0.0]).plan.ravel().tolist()
+                return client.act([0.5, 0.0]).plan.ravel().tolist()
+
+        def memory() -> int:
             pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-            return actions, pages * os.sysconf("SC_PAGE_SIZE")
+            return pages * os.sysconf("SC_PAGE_SIZE")
 
         campaign(address, min(options.messages, 1000), options.seed + 1, options.window)  # to warm up
-        (before, memory), begun = plan(), time.perf_counter()
-        report = campaign(address, options.messages, options.seed, options.window)
+        before, held, begun = plan(), memory(), time.perf_counter()
+        report = campaign(address, options.messages, options.seed, options.window, memory)
         seconds, alive = round(time.perf_counter() - begun, 1), process.is_alive()
-        after, later = plan() if alive else ([], memory)
-    same = {"alive": alive, "same_plan": after == before, "memory_growth": later - memory}
+        after, later = (plan(), memory()) if alive else ([], held)
+    same = {"alive": alive, "same_plan": after == before, "memory_growth": later - held}
     return {"seconds": seconds} | report | same
 
 

@@ -7,7 +7,8 @@ worth on a machine that is quick enough. Writes `benchmarks/results/trials-<name
 the first trial's timing; exits with 1 if a trial failed.
 
 Artefacts come from `craik export --mjx craik/CartPoleRobot-v0 --planner gradient --delay 3 --out cartpole.craik`, from the
-same with `--planner sampling`, or from `craik export` of an agent that `craik learn craik/CartPoleRobot-v0` made.
+same with `--planner sampling`, or from `craik export --period 0.02` of an agent that `craik learn craik/CartPoleRobot-v0`
+made.
 """
 
 import csv
@@ -69,10 +70,11 @@ class Standing:
 
     Args:
         body: The robot.
+        period: Seconds between two actions; the robot's own unless told.
     """
 
-    def __init__(self, body: Body):
-        self._body, self._period, self._tick = body, body.robot.period, 0
+    def __init__(self, body: Body, period: float | None = None):
+        self._body, self._period, self._tick = body, period or body.robot.period, 0
 
     def clock(self) -> float:
         """Seconds since the beginning."""
@@ -89,17 +91,24 @@ class Standing:
         self._body.advance(self.clock())
 
 
+def paced(artefact: Artefact, body: robots.Robot) -> float:
+    """Seconds between two actions."""
+    return artefact.period or artefact.manifest["about"].get("repeat", 1) * body.period
+
+
 def trial(artefact: Artefact, body: robots.Robot, options: Options, seed: int) -> tuple[Health, Trace]:
     """One trial: the loop's health, and what happened to the robot."""
     seconds, given = options.until + options.seconds, {"delay": options.delay, "push": options.push, "seed": seed}
+    period = paced(artefact, body)
     if options.pace == "wall":
-        health, plant = drive(artefact, partial(Plant, body, **given), seconds, period=body.period, latency=options.delay)
+        health, plant = drive(artefact, partial(Plant, body, **given), seconds, period=period, latency=options.delay)
         return health, plant.trace
     real = Body(body, **given)
-    standing = Standing(real)
+    standing = Standing(real, period)
     safe = np.clip(np.zeros(artefact.action.shape), artefact.action.low, artefact.action.high)
-    with RealTime(artefact, safe=safe, latency=options.delay, clock=standing.clock, worker=Inline) as loop:
-        for _ in range(round(seconds / body.period)):
+    timing: dict[str, Any] = {"period": period, "latency": options.delay, "clock": standing.clock}
+    with RealTime(artefact, safe=safe, worker=Inline, **timing) as loop:
+        for _ in range(round(seconds / period)):
             standing.send(loop.tick(*standing.newest()))
     return loop.health, real.trace()
 
@@ -164,7 +173,7 @@ def main() -> None:
         traces.append(trace)
         print(json.dumps(results[-1]), flush=True)
         if seed == 0:
-            pictures.timing(health.rows(), body.period, Path(f"{stem}-timing.png"))
+            pictures.timing(health.rows(), paced(artefact, body), Path(f"{stem}-timing.png"))
             if options.film:
                 film(env, trace, Path(f"{stem}.mp4"))
         write(stem, options, artefact, results)

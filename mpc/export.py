@@ -13,7 +13,6 @@ Memory is a flat list of arrays, the control loop's warm start. `mpc.runtime` lo
 
 import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import numpy as np
 from mpc.planners.base import Status
 from mpc.policy import Policy, foresee, skip
 from mpc.portable import portable
-from mpc.runtime import ENTRIES, FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, sealed
+from mpc.runtime import ENTRIES, FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, sealed, write
 from mpc.signals import Signal
 
 PyTree = Any
@@ -111,7 +110,7 @@ def export(
     }
     data = _packed(manifest, members)
     if path is not None:
-        _write(Path(path), data)
+        write(Path(path), data)
     return data
 
 
@@ -212,20 +211,6 @@ def _packed(manifest: dict[str, Any], members: Mapping[str, bytes]) -> bytes:
         for name, content in {"manifest.json": sealed(manifest), **members}.items():
             archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _version(package: str) -> str:

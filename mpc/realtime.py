@@ -231,7 +231,8 @@ class RealTime:
         return "safe", self._safe
 
     def _submit(self, seen: Seen, start: float) -> None:
-        flying = round((start + self.latency - seen.stamp) / self.period)
+        # an action that half acts counts as acting: to be early is to damp, to be late is to stir
+        flying = int((start + self.latency - seen.stamp) / self.period + 0.5 + 1e-6)
         if flying > self.artefact.delay:
             self.health.count("longer delay than planned for")
         flying = min(max(flying, 0), self.artefact.delay, self._sent)

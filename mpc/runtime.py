@@ -11,9 +11,10 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,12 +57,19 @@ class Artefact:
         manifest: As `mpc.export` wrote it.
         programs: The two entry points for this platform, serialised.
         weights: Parameters by number, as the manifest lists them.
+        compiled: A folder to keep machine code in, or None.
 
     Raises:
         ArtefactError: If the programs cannot run here, with the reason.
     """
 
-    def __init__(self, manifest: dict[str, Any], programs: dict[str, bytes], weights: list[np.ndarray]):
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        programs: dict[str, bytes],
+        weights: list[np.ndarray],
+        compiled: Path | None = None,
+    ):
         from jax import export as jax_export
 
         self.manifest = manifest
@@ -76,7 +84,7 @@ class Artefact:
             raise ArtefactError(
                 f"the programs, written by JAX {written}, cannot be read by JAX {jax.__version__}: {error}"
             ) from error
-        self._begin, self._decide = (jax.jit(exported[name].call) for name in ENTRIES)
+        self._begin, self._decide = (_runnable(exported[name], programs[name], compiled) for name in ENTRIES)
         self.exported = exported
 
     def prepare(self, batch: int | None = None) -> "Artefact":
@@ -147,8 +155,12 @@ class Artefact:
         """
         seen = self._fitting(observation)
         under_way = self.delay if flying is None else flying
+        nothing = self.nothing_sent(len(seen) if self.batch is not None else None)
         if recent is None:
-            recent, under_way = self.nothing_sent(len(seen) if self.batch is not None else None), 0
+            recent, under_way = nothing, 0
+        recent = np.asarray(recent, nothing.dtype)
+        if recent.shape != nothing.shape:
+            raise ArtefactError(f"recent actions must be of shape {list(nothing.shape)}; got {list(recent.shape)}")
         if not 0 <= under_way <= self.delay or elapsed < 1:
             raise ArtefactError(f"flying must be 0 to {self.delay} and elapsed at least 1; got {under_way} and {elapsed}")
         numbers = np.int32(under_way), np.int32(elapsed)
@@ -197,13 +209,14 @@ def load(
 
     Raises:
         ArtefactError: If the file is missing, foreign, damaged, of another format, platform, or not the one expected.
+        OSError: If machine code cannot be kept in the folder.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
-    with _keeping(compiled):
-        return loads(data, name=str(path), sha256=sha256, prepare=prepare)
+    folder = None if compiled is None else Path(compiled)
+    return loads(data, name=str(path), sha256=sha256, prepare=prepare, compiled=folder)
 
 
 def here(manifest: dict[str, Any]) -> str:
@@ -218,7 +231,14 @@ def here(manifest: dict[str, Any]) -> str:
     return name
 
 
-def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None, prepare: bool = True) -> Artefact:
+def loads(
+    data: bytes,
+    *,
+    name: str = "the artefact",
+    sha256: str | None = None,
+    prepare: bool = True,
+    compiled: Path | None = None,
+) -> Artefact:
     """`load`, of bytes at hand."""
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
         raise ArtefactError(f"{name} has SHA-256 {hashlib.sha256(data).hexdigest()}, and {sha256} was expected")
@@ -226,29 +246,75 @@ def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None,
     with np.load(io.BytesIO(members["weights.npz"]), allow_pickle=False) as stored:
         weights = [stored[str(index)] for index in range(len(manifest["parameters"]))]
     platform = here(manifest)
-    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in ENTRIES}, weights)
+    folder = None if isinstance(manifest["batch"], str) else compiled  # of sizes not known yet there is no machine code
+    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in ENTRIES}, weights, folder)
     return made.prepare() if prepare and not isinstance(made.batch, str) else made
 
 
-@contextmanager
-def _keeping(folder: str | os.PathLike | None) -> Iterator[None]:
-    """Have JAX look for compiled code in a folder, and leave it there, for as long as this lasts."""
+def _runnable(program: Any, code: bytes, folder: Path | None) -> Callable[..., Any]:
+    """A program to be called; where a folder is given, compiled now, by what lies there from last time if it can be.
+
+    Args:
+        program: Deserialised.
+        code: What it was deserialised from.
+        folder: Of machine code; what is not of this version of JAX, or damaged, is made anew.
+    """
+    call = jax.jit(program.call)
     if folder is None:
-        yield
-        return
+        return call
+    from jax.experimental import serialize_executable
+
+    backend = jax.devices()[0].client
+    made_by = f"{jax.__version__} {jax.lib.__version__} {backend.platform} {backend.platform_version}"
+    path = folder / f"{hashlib.sha256(made_by.encode() + code).hexdigest()}.code"
+    try:
+        digest, kept = (content := path.read_bytes())[:32], content[32:]
+        if hashlib.sha256(kept).digest() == digest:
+            return serialize_executable.deserialize_and_load(kept, program.in_tree, program.out_tree)
+    except Exception:  # XLA, pickle and the file system each have errors of their own
+        pass
+    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.in_avals]
+    with _without_cache():
+        compiled = call.lower(*jax.tree.unflatten(program.in_tree, shapes)[0]).compile()
+    kept = serialize_executable.serialize(compiled)[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    write(path, hashlib.sha256(kept).digest() + kept)
+    return compiled
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    """Have JAX compile: machine code that came out of a cache of its own cannot be written down again."""
     from jax.experimental.compilation_cache import compilation_cache
 
-    options = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in options}
+    option = "jax_enable_compilation_cache"
+    before = getattr(jax.config, option)
     try:
-        for name, value in options.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()  # JAX looks at the options once
+        jax.config.update(option, False)
+        compilation_cache.reset_cache()  # JAX looks at the option once
         yield
     finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+        jax.config.update(option, before)
         compilation_cache.reset_cache()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file atomically: it is whole, or as it was before.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def unpack(data: bytes, name: str = "the artefact") -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -23,6 +23,7 @@ LARGEST = 1 << 16  # bytes of a request that is read
 UNREADABLE = 1 << 24  # bytes at which ZeroMQ hangs up, before they fill the memory
 LOOPS = 64  # kept at most; the one unused for longest is forgotten first
 NAME = 128  # characters of a loop's name
+WAKE = 0.1  # seconds between two looks whether to close
 
 
 class ServingError(RuntimeError):
@@ -75,6 +76,7 @@ class Server:
         self._socket = self._context.socket(self._zmq.REP)
         self._socket.setsockopt(self._zmq.MAXMSGSIZE, UNREADABLE)
         self._socket.setsockopt(self._zmq.LINGER, 0)
+        self._socket.setsockopt(self._zmq.RCVTIMEO, round(1e3 * WAKE))
         try:
             self._socket.bind(bind)
         except self._zmq.ZMQError as error:
@@ -84,12 +86,13 @@ class Server:
 
     def run(self) -> None:
         """Answer requests until `close` is called."""
-        poller = self._zmq.Poller()
-        poller.register(self._socket, self._zmq.POLLIN)
         try:
             while not self._closing.is_set():
-                if poller.poll(100):
-                    self._socket.send(self._msgpack.packb(self.reply(self._socket.recv_multipart())))
+                try:
+                    parts = self._socket.recv_multipart()
+                except self._zmq.Again:  # nobody asked
+                    continue
+                self._socket.send(self._msgpack.packb(self.reply(parts)))
         finally:
             self._context.destroy()
 

@@ -25,8 +25,9 @@ class Robot(NamedTuple):
     `observe(q, q̇, xp=numpy) -> [O]`, and its inverse `state_of(observation) -> [S]`, in JAX, with angles in ±π.
     `cost(state, action) -> scalar`: of a second in that state; `end(state) -> scalar`: of what comes after a plan.
     `good(state) -> bool`: what it should do is being done. `start`: q to begin with, at rest; `spread`: how far starts lie
-    from it at most. `period`: seconds between two actions. `horizon`: steps that a plan should look ahead. `pushed`: the
-    body that disturbances take hold of.
+    from it at most. `anywhere`: how far states may lie from it at most, `[S]`, to begin with what is to be learnt from.
+    `arena`: how far every joint may be from 0, infinite where anywhere. `period`: seconds between two actions. `horizon`:
+    steps that a plan should look ahead. `pushed`: the body that disturbances take hold of.
     """
 
     name: str
@@ -39,6 +40,8 @@ class Robot(NamedTuple):
     good: Callable[[State], Bool[Array, ""]]
     start: tuple[float, ...]
     spread: tuple[float, ...]
+    anywhere: tuple[float, ...]
+    arena: tuple[float, ...]
     period: float
     horizon: int
     pushed: str
@@ -82,6 +85,8 @@ def _cartpole() -> Robot:
         good=lambda x: (jnp.cos(x[1]) > np.cos(0.4)) & (jnp.abs(x[0]) < 2.0),
         start=(0.0, np.pi),
         spread=(0.1, 0.1),
+        anywhere=(1.0, np.pi, 1.0, 5.0),
+        arena=(3.0, np.inf),
         period=0.02,
         horizon=50,
         pushed="pole",
@@ -105,6 +110,8 @@ def _double_pendulum() -> Robot:
         good=lambda x: (jnp.cos(x[1]) > np.cos(0.4)) & (jnp.cos(x[1] + x[2]) > np.cos(0.4)) & (jnp.abs(x[0]) < 2.0),
         start=(0.0, 0.0, 0.0),
         spread=(0.1, 0.05, 0.05),
+        anywhere=(1.0, 0.3, 0.3, 1.0, 1.0, 1.0),
+        arena=(3.0, np.inf, np.inf),
         period=0.02,
         horizon=40,
         pushed="upper",
@@ -137,6 +144,8 @@ def _reacher() -> Robot:
         good=lambda x: apart(x) < 0.05**2,
         start=(0.0, 1.0, 0.2, 0.1),
         spread=(np.pi, 1.0, 0.15, 0.15),
+        anywhere=(np.pi, 1.0, 0.15, 0.15, 2.0, 2.0, 0.0, 0.0),
+        arena=(np.inf, np.inf, np.inf, np.inf),
         period=0.02,
         horizon=25,
         pushed="forearm",
@@ -160,6 +169,8 @@ def _quadrotor() -> Robot:
         good=lambda x: x[0] ** 2 + x[1] ** 2 < 0.3**2,
         start=(0.0, 0.0, 0.0),
         spread=(1.2, 1.0, 0.5),
+        anywhere=(1.2, 1.0, 1.0, 1.0, 1.0, 2.0),
+        arena=(3.0, 3.0, np.inf),
         period=0.02,
         horizon=40,
         pushed="frame",

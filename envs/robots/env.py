@@ -13,19 +13,25 @@ from envs.robots import built, mujoco, named
 class RobotEnv(gymnasium.Env):
     """One robot; an action is held for the robot's period, and the reward is minus the cost of that time.
 
+    Episodes are truncated where the robot leaves its arena: a cart that is far away teaches nothing about its pole.
+
     Args:
         robot: Name of one of `envs.robots.ROBOTS`.
+        anywhere: Share of the episodes that begin in any state rather than at rest near the robot's start, so that a pole is
+            seen standing long before anybody can swing it up.
         render_mode: None or `"rgb_array"`.
 
     Raises:
         ImportError: If MuJoCo is missing.
-        ValueError: If there is no such robot.
+        ValueError: If there is no such robot, or the share is none.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 as Gymnasium declares it
 
-    def __init__(self, robot: str, render_mode: str | None = None):
-        self.robot, self.render_mode = named(robot), render_mode
+    def __init__(self, robot: str, anywhere: float = 0.5, render_mode: str | None = None):
+        if not 0.0 <= anywhere <= 1.0:
+            raise ValueError(f"anywhere is a share of episodes, from 0 to 1; got {anywhere}")
+        self.robot, self.render_mode, self._anywhere = named(robot), render_mode, anywhere
         self.model = built(self.robot)
         self.data = mujoco().MjData(self.model)
         self._bounds = tuple(self.model.actuator_ctrlrange[:, side].astype(np.float32) for side in (0, 1))
@@ -38,10 +44,13 @@ class RobotEnv(gymnasium.Env):
         self._renderer: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode, at rest near the robot's start."""
+        """Begin an episode, at rest near the robot's start or, with `anywhere`, in another state."""
         super().reset(seed=seed)
         mujoco().mj_resetData(self.model, self.data)
-        self.data.qpos[:] = self.robot.start + self.np_random.uniform(-1.0, 1.0, self.model.nq) * self.robot.spread
+        rest = (*self.robot.spread, *np.zeros(self.model.nv))
+        spread = self.robot.anywhere if self.np_random.random() < self._anywhere else rest
+        offset = spread * self.np_random.uniform(-1.0, 1.0, len(spread))
+        self.data.qpos[:], self.data.qvel[:] = self.robot.start + offset[: self.model.nq], offset[self.model.nq :]
         mujoco().mj_forward(self.model, self.data)
         return self._observation(), {}
 
@@ -50,7 +59,8 @@ class RobotEnv(gymnasium.Env):
         self.data.ctrl[:] = np.clip(action, *self._bounds)
         cost = float(self._cost(self._state(), jnp.asarray(self.data.ctrl, jnp.float32)))
         mujoco().mj_step(self.model, self.data, self._steps)
-        return self._observation(), -cost, False, False, {"success": bool(self.robot.good(self._state()))}
+        away = bool((np.abs(self.data.qpos) > self.robot.arena).any())
+        return self._observation(), -cost, False, away, {"success": bool(self.robot.good(self._state()))}
 
     def render(self) -> Any:
         """The scene as `[h, w, 3]` bytes, or None without a render mode."""

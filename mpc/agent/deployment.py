@@ -44,7 +44,7 @@ class Export(Common):
     acted: str = "{}"
     """Names and units of an action's numbers, as JSON."""
     period: float | None = None
-    """Seconds of one step of the environment; the robot's own with --mjx."""
+    """Seconds of one step of the environment, of which an action may be held for several; the robot's own with --mjx."""
     delay: int = 1
     """Steps between an observation and its action that may be made up for: a loop without deadline has one, actuators and
     sensors may have more."""
@@ -114,7 +114,8 @@ def _learnt(options: Export) -> tuple[mpc.Policy, Any, np.ndarray, dict[str, Any
     example = np.zeros(gym_spaces.observation_size(seen), np.float32)
     bounds = {"low": seen.low.ravel(), "high": seen.high.ravel()} if isinstance(seen, gymnasium.spaces.Box) else {}
     about = {"env": agent.env_id, "repeat": agent.settings.repeat, "timesteps": agent.num_timesteps, "seed": agent.seed}
-    return agent.policy, agent.params, example, {"observed": bounds, "period": options.period, "about": about}
+    period = None if options.period is None else agent.settings.repeat * options.period  # that of a decision
+    return agent.policy, agent.params, example, {"observed": bounds, "period": period, "about": about}
 
 
 def _physical(options: Export) -> tuple[mpc.Policy, Any, np.ndarray, dict[str, Any]]:

@@ -25,7 +25,7 @@ class Recipe(NamedTuple):
 PLANNERS = {
     # second derivatives of MJX are too dear
     "gradient": Recipe(lambda problem: mpc.ilqr(problem, second_order=0.0), 1.0, 0.4),
-    "sampling": Recipe(lambda problem: mpc.mppi(problem, samples=48, spread=0.3), 0.72, 0.6),
+    "sampling": Recipe(lambda problem: mpc.mppi(problem, samples=160, spread=0.3), 0.72, 0.6),
 }
 
 

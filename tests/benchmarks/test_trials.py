@@ -45,3 +45,6 @@ def test_time_stands_still_until_an_action_is_sent():
     later, now = standing.newest()
     assert (stamp, now) == (0.0, 0.04) and later[3] > 0.1  # 10 N on 1.1 kg, for the second period alone
     assert later[3] < 10.0 * 0.022
+    slow = Standing(Body(named("cartpole"), delay=0.0, push=0.0, seed=0), period=0.04)
+    slow.send(np.array([10.0]))
+    assert slow.clock() == 0.04 and np.isclose(slow.newest()[0][3], 0.4 / 1.1, rtol=0.2)

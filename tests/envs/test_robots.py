@@ -43,6 +43,22 @@ def test_rewards_are_costs_and_upright_is_where_there_are_none():
     np.testing.assert_allclose(quadrotor.data.qpos, 0.0, atol=1e-6)
 
 
+def test_episodes_begin_at_rest_or_anywhere_and_end_where_the_arena_does():
+    robot = named("cartpole")
+    for share, spread in ((0.0, np.array([*robot.spread, 0.0, 0.0])), (1.0, np.array(robot.anywhere))):
+        env = RobotEnv("cartpole", anywhere=share)
+        offsets = [env._state() - np.array([*robot.start, 0.0, 0.0]) for seed in range(200) if env.reset(seed=seed)]
+        assert (np.abs(offsets) <= spread + 1e-6).all()
+        np.testing.assert_allclose(np.abs(offsets).max(axis=0), spread, rtol=0.1)
+    env = RobotEnv("cartpole", anywhere=0.0)
+    env.reset(seed=0)
+    for position, away in ((-2.99, False), (3.01, True)):
+        env.pose(np.array([position, 0.0]))
+        assert env.step([0.0])[2:4] == (False, away)
+    with pytest.raises(ValueError, match=r"share of episodes, from 0 to 1; got 1\.5"):
+        RobotEnv("cartpole", anywhere=1.5)
+
+
 def test_actions_act_after_the_delay_and_not_before():
     body = Body(named("cartpole"), delay=0.05, push=0.0, seed=0)
     body.advance(0.1)

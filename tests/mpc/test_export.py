@@ -35,7 +35,6 @@ def problem(dynamics=cart, stage=cost, space=None):
     return mpc.Problem(dynamics, stage, horizon=8, action_space=space or mpc.Box([-1.0], [1.0]))
 
 
-CACHE = "jax_compilation_cache_dir"
 PARAMS = {"gain": jnp.asarray(1.5), "goal": jnp.asarray(0.5)}
 PLANNER = mpc.gradient(problem(), starts=2)
 POLICY = mpc.policy(PLANNER, iterations=4)
@@ -240,14 +239,37 @@ def test_writing_that_fails_leaves_what_was_there(file, tmp_path, monkeypatch):
     assert path.read_bytes() == b"before" and [p.name for p in tmp_path.iterdir()] == ["cart.craik"]
 
 
-def test_the_same_policy_gives_the_same_bytes_and_compiled_code_is_kept_on_request(file, tmp_path):
+def test_the_same_policy_gives_the_same_bytes(file, tmp_path):
     again = tmp_path / "again.craik"
     mpc.export(POLICY, PARAMS, np.zeros(2), again, observed=SEEN, period=0.1, delay=2, platforms=("cpu",))
     assert again.read_bytes() == file.read_bytes()
-    before = getattr(jax.config, CACHE)
-    runtime.load(again, compiled=tmp_path / "compiled")
-    assert len(list((tmp_path / "compiled").iterdir())) >= 2
-    assert getattr(jax.config, CACHE) == before
+
+
+def test_compiled_code_is_kept_on_request_and_made_anew_where_it_is_damaged(file, tmp_path, monkeypatch):
+    """The actions of kept code, that none is compiled for them, and that a flipped bit is noticed before it is run."""
+    folder, compile_, compiled = tmp_path / "compiled", jax.stages.Lowered.compile, []
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: compiled.append(1) or compile_(lowered))
+
+    def plan(artefact):
+        memory = artefact.begin([0.5, -0.1])
+        return artefact.decide([0.5, -0.1], memory, np.full((3, 1), 0.1), 2).actions
+
+    expected = plan(runtime.load(file))
+    np.testing.assert_array_equal(plan(runtime.load(file, compiled=folder)), expected)
+    assert len(compiled) == 2 and len(list(folder.iterdir())) == 2
+    np.testing.assert_array_equal(plan(runtime.load(file, compiled=folder)), expected)
+    assert len(compiled) == 2
+    first, *_ = folder.iterdir()
+    damaged = bytearray(first.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    first.write_bytes(damaged)
+    np.testing.assert_array_equal(plan(runtime.load(file, compiled=folder)), expected)
+    assert len(compiled) == 3 and first.read_bytes() != damaged
+    with pytest.raises(ArtefactError, match=r"recent actions must be of shape \[3, 1\]; got \[2, 1\]"):
+        runtime.load(file, compiled=folder).decide([0.5, -0.1], [], np.zeros((2, 1)))
+    with pytest.raises(OSError, match="compiled"):
+        (tmp_path / "file").write_bytes(b"")
+        runtime.load(file, compiled=tmp_path / "file" / "compiled")
 
 
 def test_signals_say_what_is_wrong():

@@ -85,6 +85,10 @@ def test_the_plan_is_for_the_tick_at_which_it_acts_and_knows_what_acts_until_the
     assert jobs[0].start == pytest.approx(100.0 + PERIOD) and jobs[0].flying == 1 and jobs[1].flying == 2
     np.testing.assert_array_equal(jobs[1].recent[1:], sent)
     assert dict(loop.health.sources) == {"fresh": 1, "shifted": 0, "actor": 0, "safe": 1}
+    for _ in range(20):  # half a period, give or take what rounding leaves
+        clock.now += PERIOD
+        loop.tick([1.0, 0.0], clock.now - PERIOD / 2)
+    assert {job.flying for job in jobs[1:]} == {2}
 
 
 def test_with_a_deadline_the_plan_is_of_the_same_tick(artefact):
