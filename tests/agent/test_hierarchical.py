@@ -10,6 +10,7 @@ from tests.agent.test_goals import QUICK, knowing, truth
 from tests.world_models import dots
 from world_models import datasets
 from world_models.checkpoint import CheckpointError
+from world_models.pixels import Latent
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SETTINGS = HierarchySettings(
@@ -80,6 +81,13 @@ def test_plans_on_two_levels_get_there(learnt):
     # the lower level goes where the upper one expects to be next
     expected = np.asarray(state.course.standings[1].states.latent)
     assert np.linalg.norm(expected[1] - [12.0, 11.0]) < 3.0
+
+
+@pytest.mark.parametrize(("goal", "handed"), [((12.0, 11.0), (6.0, 6.0)), ((4.0, 4.5), (4.0, 4.5))])
+def test_the_goal_itself_is_handed_down_where_it_is_nearer_than_a_step(learnt, goal, handed):
+    params = {"distance": {}, "goal": jnp.array(goal)}
+    states = Latent(jnp.array([[3.0, 4.0], [6.0, 6.0], [9.0, 9.0]]), ())
+    np.testing.assert_array_equal(learnt.cascade.levels[1].target(params, states, jnp.int32(0)), handed)
 
 
 def test_an_action_is_in_bounds_and_another_goal_is_planned_for_from_scratch(learnt):

@@ -1,7 +1,8 @@
 """A goal-reaching agent that plans on several levels: far ahead in macro-actions, and what comes next in actions.
 
     level n > 1:   minimise over macro-actions m    Σ_t d(z[t], g) / H + d(z[H], g) + hope_weight Σ_t ½ |m[t]|² / H
-    level 1:       minimise over blocks u           what the agent minimises, to where level 2 expects to be in one step
+    level 1:       minimise over blocks u           what the agent minimises, to where level 2 expects to be in one step,
+                                                    or to the goal where that is nearer
 
 All levels plan by gradient, in the agent's own latent space and distance, each at its own rate: a level anew when one of its
 steps is over. Together they are one compiled program (`mpc.cascade`).
@@ -297,6 +298,13 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: i
         horizon=horizon,
         action_space=mpc.Box([-r for r in reach], reach),
     )
+
+    def target(params: PyTree, states: Latent, age: jax.Array) -> jax.Array:
+        """Where this level expects to be after its next step; its own goal where that is nearer."""
+        here, there = states.latent[0], states.latent[1]
+        close = measure(params["distance"], here, params["goal"]) <= measure(params["distance"], here, there)
+        return jnp.where(close, params["goal"], there)
+
     steps = optax.cosine_decay_schedule(0.1, settings.iterations, alpha=0.1)
     planner = mpc.gradient(problem, optimizer=optax.adam(steps), starts=settings.starts, spread=0.5)
     return Level(planner, settings.iterations, settings.first_iterations, every, lift, target)
@@ -305,8 +313,3 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: i
 def lift(params: PyTree, state: Any) -> Latent:
     """A level's state from that of the lowest: the same representation."""
     return Latent(state.latent, ())
-
-
-def target(params: PyTree, states: Any, age: jax.Array) -> jax.Array:
-    """Where a level expects to be after its next step, as a goal of the level below."""
-    return states.latent[1]
