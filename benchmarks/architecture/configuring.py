@@ -164,6 +164,7 @@ def run(options: Configuring, tell: Callable[[str], None] = print) -> list[dict[
     table = np.array([[objective(task, *driven[other]) for other in given] for task in given.values()])
     for index, row in enumerate(rows):
         row["own"], row["best"] = float(table[index, index]), list(given)[int(table[index].argmin())]
+        row["other"] = float(np.delete(table[index], index).min())
         row["objectives"] = table[index].tolist()
     write(options.out / "architecture-configurator", told(rows), {"rows": rows}, picture(rows, driven, table))
     return rows
@@ -180,14 +181,14 @@ def told(rows: list[dict[str, Any]]) -> list[str]:
         f"traced. Best at its own objective: {best} of {len(rows)}. Decisions are medians; the first switch to a shape "
         "compiles it.",
         "",
-        "| task | horizon | risk | limits | new shape | compilations | switch | decision | own objective | best at it |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| task | horizon | risk | limits | new shape | compilations | switch | decision | own objective | the next | best |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         new = "yes" if row["new_shape"] else ""
         text.append(
             f"| {row['task']} | {row['horizon']} | {row['risk']:g} | {row['limits']} | {new} | {row['compilations']} | "
-            f"{row['switch_ms']} ms | {row['decision_ms_p50']} ms | {row['own']:.4f} | {row['best']} |"
+            f"{row['switch_ms']} ms | {row['decision_ms_p50']} ms | {row['own']:.4f} | {row['other']:.4f} | {row['best']} |"
         )
     return text
 

@@ -32,15 +32,17 @@ from world_models.diagnostics import rank_correlation
 
 PyTree = Any
 RECIPE = Recipe(
-    replace(ROOMS, updates=2500, settling=3000, settled_sequences=4000, distance_settings={"reach": 40.0}),
-    trajectories=4000,  # each in a maze of its own
-    length=400,
+    replace(ROOMS, updates=1200, settling=1500, settled_sequences=2000, distance_settings={"reach": 40.0}),
+    trajectories=3000,  # each in a maze of its own
+    length=300,
     budget=300,
 )
 """What the lowest level learns with."""
-LEVELS = HierarchySettings(strides=(4,), horizon=8, hope_weight=2.0, starts=16, first_iterations=40, iterations=15)
+LEVELS = HierarchySettings(
+    strides=(4,), horizon=8, hope_weight=2.0, starts=16, first_iterations=40, iterations=15, updates=2500
+)
 """What the level above learns and plans with: a step of it is 16 of the environment, some two cells of way."""
-ABOVE = {"trajectories": 4000, "length": 91}
+ABOVE = {"trajectories": 2500, "length": 60}
 """Recordings that the level above learns from, as the lowest has learnt to see them."""
 TWO, FLAT = "two levels", "one level"
 FLAT_PLANNERS: dict[str, dict[str, Any]] = {
