@@ -181,7 +181,7 @@ def told(rows: list[dict[str, Any]]) -> list[str]:
         f"traced. Best at its own objective: {best} of {len(rows)}. Decisions are medians; the first switch to a shape "
         "compiles it.",
         "",
-        "| task | horizon | risk | limits | new shape | compilations | switch | decision | own objective | the next | best |",
+        "| task | horizon | risk | limits | new shape | compiled | switch | decision | own objective | the next | best |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
