@@ -59,7 +59,8 @@ def run(options: Hierarchy, tell: Callable[[str], None] = print) -> list[dict[st
     stem = options.out / "architecture-hierarchy"
     settings = replace(mazes.RECIPE.settings, updates=options.updates, settling=options.settling)
     recipe = replace(mazes.RECIPE, settings=settings)
-    goals = {distance: mazes.starts(distance, options.episodes) for distance in DISTANCES}
+    goals = [mazes.starts(distance, options.episodes) for distance in DISTANCES]
+    both: maze.State = jax.tree.map(lambda *x: np.concatenate(x), *goals)
     shown: dict[str, Outcome] = {}
     for seed in range(options.seeds):
         folder = options.runs / f"maze-{options.updates}-{options.settling}-{seed}"
@@ -72,32 +73,32 @@ def run(options: Hierarchy, tell: Callable[[str], None] = print) -> list[dict[st
         tell(f"  {models[-1]}")
         every = mazes.policies(place, agent)
         plans = {name: policy for name, policy in every.items() if name != RANDOM}
-        times = episodes.replan_times(place, agent.agent, plans, goals["far"])
+        times = episodes.replan_times(place, agent.agent, plans, both)
         for name, policy in every.items():
-            for distance, first in goals.items():
-                given = {"seed": seed, "at_once": options.at_once}
-                outcome = episodes.play(place, agent.agent, policy, first, recipe.budget, **given)
-                rows.append(judged(name, distance, seed, outcome, times.get(name, {})))
+            given = {"seed": seed, "at_once": options.at_once}
+            outcome = episodes.play(place, agent.agent, policy, both, recipe.budget, **given)
+            for distance, success in zip(DISTANCES, np.split(outcome.success, len(DISTANCES)), strict=True):
+                rows.append(judged(name, distance, seed, success, times.get(name, {})))
                 tell(f"  {rows[-1] | {'each': None}}")
-                if seed == 0 and distance == "far" and name in (TWO, FLAT):
-                    shown[name] = outcome
-                figures = {"rows": rows, "models": models}
-                write(stem, tables(rows, models), figures, picture(place, goals["far"], shown, rows))
+            if seed == 0 and name in (TWO, FLAT):
+                shown[name] = outcome
+            figures = {"rows": rows, "models": models}
+            write(stem, tables(rows, models), figures, picture(place, both, shown, rows))
         if seed == 0:
-            few = jax.tree.map(lambda x: x[:FILMED], goals["far"])
+            few = jax.tree.map(lambda x: x[:FILMED], both)
             mazes.film(place, agent, reader, few, stem.with_suffix(".mp4"))
     return rows
 
 
-def judged(name: str, distance: str, seed: int, outcome: Outcome, times: dict[str, float]) -> dict[str, Any]:
-    """A row: how many are at the goal at the end, and how many were ever."""
+def judged(name: str, distance: str, seed: int, success: np.ndarray, times: dict[str, float]) -> dict[str, Any]:
+    """A row: of episodes `[N, T+1]`, how many are at the goal at the end, and how many were ever."""
     return {
         "planner": name,
         "distance": distance,
         "seed": seed,
-        "success": round(float(outcome.success[:, -1].mean()), 4),
-        "ever": round(float(outcome.success.any(axis=1).mean()), 4),
-        "each": outcome.success[:, -1].astype(int).tolist(),
+        "success": round(float(success[:, -1].mean()), 4),
+        "ever": round(float(success.any(axis=1).mean()), 4),
+        "each": success[:, -1].astype(int).tolist(),
     } | {f"ms_{mark}": ms for mark, ms in times.items()}
 
 

@@ -39,18 +39,19 @@ RECIPE = Recipe(
 )
 """What the lowest level learns with."""
 LEVELS = HierarchySettings(
-    strides=(4,), horizon=8, hope_weight=2.0, starts=16, first_iterations=40, iterations=15, updates=2500
+    strides=(4,), horizon=8, hope_weight=2.0, starts=8, first_iterations=40, iterations=8, updates=2500
 )
 """What the level above learns and plans with: a step of it is 16 of the environment, some two cells of way."""
+PLANNING = ("horizon", "hope_weight", "starts", "first_iterations", "iterations")
+"""Of these, what is taken from here also where the level was learnt in an earlier run."""
 ABOVE = {"trajectories": 2500, "length": 60}
 """Recordings that the level above learns from, as the lowest has learnt to see them."""
 TWO, FLAT = "two levels", "one level"
 FLAT_PLANNERS: dict[str, dict[str, Any]] = {
-    FLAT: {},
-    "one level, far-sighted": {"horizon": 32},
-    "one level, far-sighted, more starts": {"horizon": 32, "starts": 32, "iterations": 10},
+    FLAT: {"horizon": 8},
+    "one level, far-sighted": {"horizon": 32, "starts": 4, "iterations": 4},
 }
-"""Name: what to change of the lowest level's planner where it plans alone."""
+"""Name: what to change of the lowest level's planner where it plans alone, imagining as many steps as both levels do."""
 RANDOM = "random"
 
 
@@ -81,9 +82,8 @@ def learnt(place: World, recipe: Recipe, seed: int, folder: Path, tell: Callable
         agent.save(whole)
         told.write_text(json.dumps({"seconds": time.perf_counter() - begun, "metrics": metrics}) + "\n")
     kept = json.loads(told.read_text())
-    loaded = HierarchicalAgent.load(whole, render=place.frames)
-    agent = HierarchicalAgent(loaded.agent, settings=replace(LEVELS, hidden=loaded.settings.hidden), seed=seed)
-    agent.params = loaded.params
+    planning = {name: getattr(LEVELS, name) for name in PLANNING}
+    agent = HierarchicalAgent.load(whole, render=place.frames, above=planning)
     return Levels(agent, round(trained.seconds + kept["seconds"], 1), kept["metrics"])
 
 

@@ -246,11 +246,13 @@ class HierarchicalAgent:
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike, **lowest: Any) -> "HierarchicalAgent":
+    def load(cls, path: str | os.PathLike, *, above: dict[str, Any] | None = None, **lowest: Any) -> "HierarchicalAgent":
         """Read what `save` wrote.
 
         Args:
             path: The folder.
+            above: What to change of the settings of the levels above that do not shape what was learnt: horizon, starts,
+                iterations, weights.
             **lowest: As for `GoalAgent.load`.
 
         Raises:
@@ -268,7 +270,7 @@ class HierarchicalAgent:
                 f"has had {agent.updates}"
             )
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in kept["settings"].items()}
-        made = cls(agent, settings=HierarchySettings(**given), seed=kept["seed"])
+        made = cls(agent, settings=HierarchySettings(**(given | (above or {}))), seed=kept["seed"])
         made.params, _ = checkpoint.load(path / ABOVE, made.params)
         return made
 
