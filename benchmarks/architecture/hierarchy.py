@@ -72,25 +72,27 @@ def run(options: Hierarchy, tell: Callable[[str], None] = print) -> list[dict[st
         )
         tell(f"  {models[-1]}")
         every = mazes.policies(place, agent)
-        plans = {name: policy for name, policy in every.items() if name != RANDOM}
-        times = episodes.replan_times(place, agent.agent, plans, both)
         for name, policy in every.items():
             given = {"seed": seed, "at_once": options.at_once}
             outcome = episodes.play(place, agent.agent, policy, both, recipe.budget, **given)
             for distance, success in zip(DISTANCES, np.split(outcome.success, len(DISTANCES)), strict=True):
-                rows.append(judged(name, distance, seed, success, times.get(name, {})))
+                rows.append(judged(name, distance, seed, success))
                 tell(f"  {rows[-1] | {'each': None}}")
             if seed == 0 and name in (TWO, FLAT):
                 shown[name] = outcome
-            figures = {"rows": rows, "models": models}
-            write(stem, tables(rows, models), figures, picture(place, both, shown, rows))
+        plans = {name: policy for name, policy in every.items() if name != RANDOM}
+        times = episodes.replan_times(place, agent.agent, plans, both)
+        for row in rows[-len(every) * len(DISTANCES) :]:
+            row.update({f"ms_{mark}": ms for mark, ms in times.get(row["planner"], {}).items()})
+        figures = {"rows": rows, "models": models}
+        write(stem, tables(rows, models), figures, picture(place, both, shown, rows))
         if seed == 0:
             few = jax.tree.map(lambda x: x[:FILMED], both)
             mazes.film(place, agent, reader, few, stem.with_suffix(".mp4"))
     return rows
 
 
-def judged(name: str, distance: str, seed: int, success: np.ndarray, times: dict[str, float]) -> dict[str, Any]:
+def judged(name: str, distance: str, seed: int, success: np.ndarray) -> dict[str, Any]:
     """A row: of episodes `[N, T+1]`, how many are at the goal at the end, and how many were ever."""
     return {
         "planner": name,
@@ -99,7 +101,7 @@ def judged(name: str, distance: str, seed: int, success: np.ndarray, times: dict
         "success": round(float(success[:, -1].mean()), 4),
         "ever": round(float(success.any(axis=1).mean()), 4),
         "each": success[:, -1].astype(int).tolist(),
-    } | {f"ms_{mark}": ms for mark, ms in times.items()}
+    }
 
 
 def share(rows: list[dict[str, Any]], name: str, distance: str) -> str:
