@@ -29,7 +29,8 @@ class Level(NamedTuple):
     `planner`: for a problem whose parameters are a mapping with a `goal`. `iterations`: of every plan; `first_iterations`:
     of the first. `every`: plans of the level below, or decisions at the lowest, from one plan to the next. `lift`:
     `(params, state) -> state` of this level, from the state that the cascade is given; `target`:
-    `(params, states [H+1, ...], age) -> goal` of the level below, from what this level planned `age` of its plans ago.
+    `(params, states [H+1, ...], age) -> goal` of the level below, from what this level planned `age` plans of the level
+    below ago; `params` hold its own goal.
     """
 
     planner: Planner
@@ -82,11 +83,12 @@ def cascade(levels: Sequence[Level]) -> Cascade:
         raise ValueError(f"the lowest level acts, and plans at every decision: every must be 1; got {levels[0].every}")
     top = len(levels) - 1
 
-    def told(params: Sequence[PyTree], index: int, above: Standing | None) -> PyTree:
-        """The parameters of a level's problem, its goal among them."""
+    def told(params: PyTree, index: int, above: tuple[PyTree, Standing] | None) -> PyTree:
+        """The parameters of a level's problem, its goal among them; `above`: those of the level above, and how it stands."""
         if above is None:
-            return params[index]
-        return {**params[index], "goal": levels[index + 1].target(params[index + 1], above.states, above.age)}
+            return params
+        given, standing = above
+        return {**params, "goal": levels[index + 1].target(given, standing.states, standing.age)}
 
     def plan(
         level: Level, params: PyTree, state: PyTree, loop: loops.Loop, before: Standing | None, iterations: int
@@ -106,11 +108,12 @@ def cascade(levels: Sequence[Level]) -> Cascade:
         above, action = None, jnp.zeros(())
         for index in range(top, -1, -1):
             key, draw = jax.random.split(key)
-            level, given = levels[index], told(params, index, above)
+            level, given = levels[index], told(params[index], index, above)
             here = level.lift(params[index], state)
             loop = loops.begin(level.planner, given, here, draw)
-            above, action = plan(level, given, here, loop, None, level.first_iterations)
-            standings.append(above)
+            standing, action = plan(level, given, here, loop, None, level.first_iterations)
+            above = given, standing
+            standings.append(standing)
         return tuple(reversed(standings)), action
 
     def next_(
@@ -126,17 +129,18 @@ def cascade(levels: Sequence[Level]) -> Cascade:
         renewed: list[Standing] = []
         above, action = None, jnp.zeros(())
         for index in range(top, -1, -1):
-            level, given, standing = levels[index], told(params, index, above), aged[index]
+            level, given, standing = levels[index], told(params[index], index, above), aged[index]
             here = level.lift(params[index], state)
 
             def anew(standing: Standing, level: Level = level, given: PyTree = given, here: PyTree = here):
                 return plan(level, given, here, standing.loop, standing, level.iterations)
 
             if index == 0:
-                above, action = anew(standing)
+                standing, action = anew(standing)
             else:
-                above = jax.lax.cond(due[index], lambda s, f=anew: f(s)[0], lambda s: s, standing)
-            renewed.append(above)
+                standing = jax.lax.cond(due[index], lambda s, f=anew: f(s)[0], lambda s: s, standing)
+            above = given, standing
+            renewed.append(standing)
         return tuple(reversed(renewed)), action
 
     return Cascade(first, next_, levels)

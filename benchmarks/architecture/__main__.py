@@ -5,11 +5,12 @@ from typing import Annotated
 import tyro
 
 import benchmarks.architecture
-from benchmarks.architecture import configuring, latents
+from benchmarks.architecture import configuring, hierarchy, latents
 
 Command = (
     Annotated[latents.Latents, tyro.conf.subcommand("latents")]
     | Annotated[configuring.Configuring, tyro.conf.subcommand("configurator")]
+    | Annotated[hierarchy.Hierarchy, tyro.conf.subcommand("hierarchy")]
 )
 
 
@@ -17,6 +18,8 @@ def main(command: Command) -> None:
     """Run one."""
     if isinstance(command, latents.Latents):
         latents.run(command)
+    elif isinstance(command, hierarchy.Hierarchy):
+        hierarchy.run(command)
     else:
         configuring.run(command)
 

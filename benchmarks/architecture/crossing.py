@@ -33,7 +33,7 @@ HORIZON = 10
 """Steps of the model that are imagined ahead, 3 s: from full speed to a stop takes 2.5."""
 DRAWS = 8
 """Futures that every plan is held against."""
-MARGIN = 0.7
+MARGIN = 1.0
 """m that are kept from everybody; nearer costs."""
 PENALTY = 30.0
 """Per m nearer than that, in steps spent standing still."""
@@ -153,7 +153,7 @@ def expense(params: PyTree, state: State, action: jax.Array) -> dict[str, jax.Ar
     return {
         "time": 1.0 - state.car[3] / crossing.MAX_SPEED,
         "safety": PENALTY * (jnp.minimum(near, 1.5) + kerb),
-        "lane": 0.02 * (state.car[1] + crossing.LANE) ** 2 + 0.5 * state.car[2] ** 2,
+        "lane": 0.05 * (state.car[1] + crossing.LANE) ** 2 + 0.5 * state.car[2] ** 2,
         "effort": 0.01 * jnp.mean(action**2),
     }
 

@@ -129,29 +129,30 @@ def _episode(world: World, agent: GoalAgent, policy: Policy, budget: int, params
 
 
 def replan_times(
-    world: World, agents: dict[str, GoalAgent], starts: PyTree, repeats: int = 60
+    world: World, agent: GoalAgent, policies: dict[str, Policy], starts: PyTree, repeats: int = 60
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of a plan in a single episode, encoding included, compilation apart.
 
-    Agents plan in turns, so that whatever else the machine does at the time slows all of them alike.
+    Policies plan in turns, so that whatever else the machine does at the time slows all of them alike.
 
     Args:
         world: Where.
-        agents: Who plans, by name.
+        agent: Whose encoder sees the goal.
+        policies: What plans, by name.
         starts: States `[N, ...]`, of which the first is planned from.
         repeats: Plans of each to time.
 
     Returns:
-        For each name, `first`: of an episode's first plan; `p50`, `p95`, `p99`: of all later ones.
+        For each name, `first`: of an episode's first plan; `mean`, `p50`, `p95`, `p99`: of all later ones.
     """
     task = world.task
     assert task.goal is not None
     state = jax.tree.map(lambda x: x[0], starts)
     seen, goal = np.asarray(jax.jit(task.observe)(state)), np.asarray(jax.jit(task.goal)(state))
-    replans, opening, times = {}, {}, {name: [] for name in agents}
-    for name, agent in agents.items():
-        policy = planning(agent)
-        params = policy.params(agent.encode(agent.training.params, goal).latent)
+    replans, opening, times = {}, {}, {name: [] for name in policies}
+    wanted = agent.encode(agent.training.params, goal).latent
+    for name, policy in policies.items():
+        params = policy.params(wanted)
         first = partial(jax.jit(policy.first), params, seen, jax.random.key(0))
         replans[name] = partial(jax.jit(policy.next), params, seen)
         memory, _ = timed(first)
@@ -163,7 +164,7 @@ def replan_times(
             underway[name], seconds = timed(replan, underway[name])
             times[name].append(seconds)
     marks = {name: {f"p{q}": np.percentile(each, q) for q in (50, 95, 99)} for name, each in times.items()}
-    every = {name: {"first": opening[name][1]} | marks[name] for name in agents}
+    every = {name: {"first": opening[name][1], "mean": np.mean(each)} | marks[name] for name, each in times.items()}
     return {name: {mark: round(1e3 * float(value), 3) for mark, value in found.items()} for name, found in every.items()}
 
 

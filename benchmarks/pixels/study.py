@@ -163,15 +163,16 @@ def evaluate(
     """
     every = manifest(world, recipe.episodes)
     agents = {name: variation(trained.agent, world, name) for name in planners}
-    times = episodes.replan_times(world, {n: agent for n, agent in agents.items() if n != RANDOM}, every)
+    policies = {n: episodes.random(agent) if n == RANDOM else episodes.planning(agent) for n, agent in agents.items()}
+    plans = {n: policy for n, policy in policies.items() if n != RANDOM}
+    times = episodes.replan_times(world, trained.agent, plans, every)
     rows, outcomes = [], {}
     for name, agent in agents.items():
         quick = name == RANDOM or agent.settings.planner == "gradient"
         count = recipe.episodes if quick else min(recipe.sampled, recipe.episodes)
         starts = jax.tree.map(lambda x, count=count: x[:count], every)
-        policy = episodes.random(agent) if name == RANDOM else episodes.planning(agent)
         together = at_once if quick else max(at_once // 10, 1)  # ten times as many futures of each fill the caches
-        outcome = episodes.play(world, agent, policy, starts, recipe.budget, seed=seed, at_once=together, tell=tell)
+        outcome = episodes.play(world, agent, policies[name], starts, recipe.budget, seed=seed, at_once=together, tell=tell)
         row: dict[str, Any] = {
             "planner": name.partition(" | ")[0],
             "distance": agent.settings.distance if name != RANDOM else "",

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from mpc.agent.goals.hierarchical import HierarchicalAgent, HierarchySettings
-from tests.agent.test_goals import QUICK, knowing
+from tests.agent.test_goals import QUICK, knowing, truth
 from tests.world_models import dots
 from world_models import datasets
+from world_models.checkpoint import CheckpointError
+from world_models.pixels import Latent
 
 SETTINGS = HierarchySettings(
     strides=(3,),
@@ -76,8 +78,15 @@ def test_plans_on_two_levels_get_there(learnt):
     missed, state = reach(learnt)
     assert missed < 0.7 and state is not None
     # the lower level goes where the upper one expects to be next
-    expected = np.asarray(state.standings[1].states.latent)
+    expected = np.asarray(state.course.standings[1].states.latent)
     assert np.linalg.norm(expected[1] - [12.0, 11.0]) < 3.0
+
+
+@pytest.mark.parametrize(("goal", "handed"), [((12.0, 11.0), (6.0, 6.0)), ((4.0, 4.5), (4.0, 4.5))])
+def test_the_goal_itself_is_handed_down_where_it_is_nearer_than_a_step(learnt, goal, handed):
+    params = {"distance": {}, "goal": jnp.array(goal)}
+    states = Latent(jnp.array([[3.0, 4.0], [6.0, 6.0], [9.0, 9.0]]), ())
+    np.testing.assert_array_equal(learnt.cascade.levels[1].target(params, states, jnp.int32(0)), handed)
 
 
 def test_an_action_is_in_bounds_and_another_goal_is_planned_for_from_scratch(learnt):
@@ -88,6 +97,28 @@ def test_an_action_is_in_bounds_and_another_goal_is_planned_for_from_scratch(lea
     np.testing.assert_array_equal(away, learnt.predict(place, np.array([2.0, 3.0], np.float32))[0])
     with pytest.raises(ValueError, match="must be finite"):
         learnt.predict(place, np.array([np.nan, 3.0], np.float32))
+
+
+def test_what_cannot_be_seen_is_taken_to_have_come_as_expected(learnt):
+    place, goal = np.array([7.0, 7.0], np.float32), np.array([12.0, 11.0], np.float32)
+    _, state = learnt.predict(place, goal)
+    taken = np.asarray(state.course.actions)
+    state = state._replace(age=QUICK.block)
+    blind, _ = learnt.predict(np.full(2, np.nan, np.float32), goal, state)
+    seeing, _ = learnt.predict(np.float32(place + taken.sum(axis=0)), goal, state)  # the model of this dot is exact
+    np.testing.assert_allclose(blind, seeing, atol=1e-4)
+
+
+def test_a_loaded_agent_acts_as_the_saved_one_did(learnt, tmp_path):
+    place, goal = np.array([3.0, 4.0], np.float32), np.array([12.0, 11.0], np.float32)
+    again = HierarchicalAgent.load(learnt.save(tmp_path / "dot"), model=truth())
+    assert again.settings == learnt.settings and again.seed == learnt.seed
+    np.testing.assert_array_equal(again.predict(place, goal)[0], learnt.predict(place, goal)[0])
+    other = knowing(QUICK)
+    other.training = other.training._replace(updates=other.training.updates + 7)
+    other.save(tmp_path / "dot" / "lowest")
+    with pytest.raises(CheckpointError, match="the levels above were learnt on an agent of"):
+        HierarchicalAgent.load(tmp_path / "dot", model=truth())
 
 
 @pytest.mark.parametrize("strides", [(), (1,), (3, 4), (4, 4)])

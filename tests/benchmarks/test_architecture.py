@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.architecture import configuring, latents
+from benchmarks.architecture import configuring, hierarchy, latents
 from mpc.agent import tasks
 from mpc.agent.tasks import Task, Vocabulary
 
@@ -38,3 +38,14 @@ def test_drivers_that_are_not_there_are_refused_before_anything_is_learnt():
         latents.run(latents.Latents(kinds=("nothing",)))
     with pytest.raises(ValueError, match="'discrete:brave' is no driver"):
         latents.run(latents.Latents(kinds=("discrete",), drivers=("discrete:brave",)))
+
+
+def test_who_passes_by_a_goal_is_not_at_it_at_the_end():
+    """Four episodes of two steps: stays, passes by, arrives, never comes."""
+    success = np.array([[0, 1, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0]], bool)
+    row = hierarchy.judged("two levels", "far", 0, success)
+    assert (row["success"], row["ever"], row["each"]) == (0.5, 0.75, [1, 0, 1, 0])
+    other = hierarchy.judged("two levels", "far", 1, success[:2])
+    assert hierarchy.share([row, other], "two levels", "far").startswith("50.0% [") and "of 6" in hierarchy.share(
+        [row, other], "two levels", "far"
+    )

@@ -1,13 +1,16 @@
 """A goal-reaching agent that plans on several levels: far ahead in macro-actions, and what comes next in actions.
 
     level n > 1:   minimise over macro-actions m    Σ_t d(z[t], g) / H + d(z[H], g) + hope_weight Σ_t ½ |m[t]|² / H
-    level 1:       minimise over blocks u           what the agent minimises, to where level 2 expects to be in one step
+    level 1:       minimise over blocks u           what the agent minimises, to where level 2 expects to be in one step,
+                                                    or to the goal where that is nearer
 
 All levels plan by gradient, in the agent's own latent space and distance, each at its own rate: a level anew when one of its
 steps is over. Together they are one compiled program (`mpc.cascade`).
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,14 +21,16 @@ import optax
 import mpc
 from mpc.agent.goals import pursuit
 from mpc.agent.goals.agent import GoalAgent
-from mpc.agent.goals.recent import nothing
+from mpc.agent.goals.recent import Recent, nothing
 from mpc.cascade import Cascade, Level, Standing
-from world_models import hierarchy
+from world_models import checkpoint, hierarchy
 from world_models.base import WorldModel
 from world_models.datasets import Dataset
 from world_models.pixels import Latent
 
 PyTree = Any
+LOWEST, ABOVE = "lowest", "above"
+"""Folders of a checkpoint: what the agent learnt, and the levels above it."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +76,34 @@ class HierarchySettings:
             )
 
 
+class Course(NamedTuple):
+    """Plans on all levels being carried out.
+
+    `state`: what the model believed when they were made. `actions` `[block, A]`: of the environment, to be taken one after
+    the other. `standings`: of every level, the lowest first; their `states` are what it expects. `recent`: what has gone
+    otherwise than predicted.
+    """
+
+    state: PyTree
+    actions: jax.Array
+    standings: tuple[Standing, ...]
+    recent: Recent
+
+
 class Underway(NamedTuple):
     """What `predict` hands over from one call to the next."""
 
     goal: np.ndarray
-    standings: tuple[Standing, ...]
-    actions: np.ndarray
-    """Of the block being carried out, `[block, A]`."""
+    course: Course
     age: int
+    """Actions of the block that have been taken."""
 
 
 class HierarchicalAgent:
     """Levels above what a goal-reaching agent has learnt.
 
     Args:
-        agent: Whose model, distance and planner are the lowest level, as they are when an action is asked for. What it
-            remembers of recent mistakes (`recall`) is not used.
+        agent: Whose model, distance and planner are the lowest level, as they are when an action is asked for.
         settings: Of the levels above.
         seed: Of their weights and of plans.
 
@@ -101,22 +118,20 @@ class HierarchicalAgent:
             raise ValueError(
                 f"a step of {s.strides[0]} blocks is longer than the {agent.settings.horizon} blocks that the agent imagines"
             )
-        size = jax.eval_shape(lambda p: agent.model.encode(p, self._blank()), agent.training.params).latent.shape[0]
+        space = agent.observation_space
+        like = jax.ShapeDtypeStruct(space.shape, space.dtype)
+        self._size: int = jax.eval_shape(agent.model.encode, agent.training.params, like).latent.shape[0]
         given = {"macro": s.macro, "hidden": s.hidden, "sigma": s.sigma}
-        self.models = [hierarchy.slower(size, stride=k * agent.settings.block, **given) for k in s.strides]
+        self.models = [hierarchy.slower(self._size, stride=k * agent.settings.block, **given) for k in s.strides]
         self.params = [m.init(jax.random.fold_in(jax.random.key(seed), i)) for i, m in enumerate(self.models)]
+        low, high = agent.action_space.low, agent.action_space.high
+        self.blocks = pursuit.space(low, high, agent.settings.block, agent.settings.action_limit)
         self.cascade = self._cascade()
-        self._first, self._next = jax.jit(self.cascade.first), jax.jit(self.cascade.next)
-        self._encode = jax.jit(lambda params, o: agent.model.encode(params, o))
-
-    def _blank(self) -> jax.Array:
-        space = self.agent.observation_space
-        return jnp.zeros(space.shape, space.dtype)
+        self._first, self._next = jax.jit(self.first), jax.jit(self.next)
 
     def _cascade(self) -> Cascade:
         a, s = self.agent, self.settings
-        space = pursuit.space(a.action_space.low, a.action_space.high, a.settings.block, a.settings.action_limit)
-        task = pursuit.problem(a.model, a.distance, space, a.settings.horizon)
+        task = pursuit.problem(a.model, a.distance, self.blocks, a.settings.horizon)
         lowest = Level(
             pursuit.planner(task, a.settings, a.settings.iterations), a.settings.iterations, a.settings.first_iterations, 1
         )
@@ -149,21 +164,45 @@ class HierarchicalAgent:
             told.append(metrics)
         return told
 
-    def parameters(self, goal: Any) -> list[dict[str, Any]]:
-        """What the cascade is given to go to a goal, an observation."""
-        lowest = self.agent.parameters(goal)
-        block = self.agent.action_space.low.size * self.agent.settings.block
-        wanted = lowest.pop("goal")
-        lowest["recent"] = nothing(0, wanted.shape[0], block)
-        above = [{"model": params, "distance": lowest["distance"]} for params in self.params]
-        above[-1] = above[-1] | {"goal": wanted}
+    # Acting; the first three are pure, and over many episodes can be `vmap`ped
+
+    def parameters(self, latent: Any) -> dict[str, Any]:
+        """Everything that plans depend on, as `first` and `next` take it.
+
+        Args:
+            latent: Of the goal, `[D]`.
+        """
+        return self.agent._parameters(latent) | {"above": self.params}
+
+    def first(self, params: PyTree, observation: jax.Array, key: jax.Array) -> Course:
+        """The plans at the beginning of an episode."""
+        state = self.agent.model.encode(params["model"], observation)
+        recent = nothing(self.agent.settings.recall, self._size, self.blocks.size)
+        standings, action = self.cascade.first(self._levels(params, recent), state, key)
+        return Course(state, action.reshape(self.agent.settings.block, -1), standings, recent)
+
+    def next(self, params: PyTree, observation: jax.Array, course: Course) -> Course:
+        """The plans a block later."""
+        a, taken = self.agent, course.actions.reshape(1, -1)
+        state, recent = pursuit.perceive(
+            a.model, self.blocks, params["model"], observation, course.state, taken, course.recent
+        )
+        standings, action = self.cascade.next(self._levels(params, recent), state, course.standings)
+        return Course(state, action.reshape(a.settings.block, -1), standings, recent)
+
+    @staticmethod
+    def _levels(params: PyTree, recent: Recent) -> list[dict[str, Any]]:
+        """The parameters of each level's problem, the lowest first."""
+        lowest = {name: part for name, part in params.items() if name not in ("above", "goal")} | {"recent": recent}
+        above = [{"model": part, "distance": params["distance"]} for part in params["above"]]
+        above[-1]["goal"] = params["goal"]
         return [lowest, *above]
 
     def predict(self, observation: Any, goal: Any, state: Underway | None = None) -> tuple[np.ndarray, Underway]:
         """Decide on one action of the environment.
 
         Args:
-            observation: What is seen now.
+            observation: What is seen now. Where it is not finite, what the model expected is gone by instead.
             goal: What shall be seen, an observation.
             state: What the last call returned beside the action; None at the beginning of an episode.
 
@@ -177,15 +216,63 @@ class HierarchicalAgent:
         seen, wanted = a._checked(observation, "observation"), a._goal(goal)
         fresh = state is None or not np.array_equal(state.goal, wanted)
         if state is None or fresh or state.age >= a.settings.block:
-            params, here = self.parameters(wanted), self._encode(a.training.params, seen)
+            params = self.parameters(a.encode(a.training.params, wanted).latent)
             if state is None or fresh:
-                standings, action = self._first(params, here, jax.random.key(self.seed))
+                course = self._first(params, seen, jax.random.key(self.seed))
             else:
-                standings, action = self._next(params, here, state.standings)
-            state = Underway(wanted, standings, np.asarray(action).reshape(a.settings.block, -1), 0)
-        action = state.actions[state.age].reshape(a.action_space.shape)
+                course = self._next(params, seen, state.course)
+            state = Underway(wanted, course, 0)
+        action = np.asarray(state.course.actions[state.age]).reshape(a.action_space.shape)
         bounded = np.clip(action, a.action_space.low, a.action_space.high).astype(a.action_space.dtype)
         return bounded, state._replace(age=state.age + 1)
+
+    # Keeping
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write everything that was learnt on all levels; `load` makes an agent of it that predicts as this one does.
+
+        Args:
+            path: A folder; made when missing.
+        """
+        path = Path(path)
+        self.agent.save(path / LOWEST)
+        kept = {
+            "kind": "hierarchy",
+            "settings": asdict(self.settings),
+            "seed": self.seed,
+            "beneath": self.agent.updates,
+        }
+        checkpoint.save(path / ABOVE, self.params, kept, step=self.settings.updates)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, above: dict[str, Any] | None = None, **lowest: Any) -> "HierarchicalAgent":
+        """Read what `save` wrote.
+
+        Args:
+            path: The folder.
+            above: What to change of the settings of the levels above that do not shape what was learnt: horizon, starts,
+                iterations, weights.
+            **lowest: As for `GoalAgent.load`.
+
+        Raises:
+            CheckpointError: If either part is foreign, damaged or of another format, or the levels above were learnt on
+                other representations than those of the agent beside them.
+        """
+        path = Path(path)
+        kept = checkpoint.describe(path / ABOVE)["metadata"]
+        if kept.get("kind") != "hierarchy":
+            raise checkpoint.CheckpointError(f"{path / ABOVE} is a checkpoint, but not of levels above an agent")
+        agent = GoalAgent.load(path / LOWEST, **lowest)
+        if kept["beneath"] != agent.updates:
+            raise checkpoint.CheckpointError(
+                f"{path}: the levels above were learnt on an agent of {kept['beneath']} updates, and the one beside them "
+                f"has had {agent.updates}"
+            )
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in kept["settings"].items()}
+        made = cls(agent, settings=HierarchySettings(**(given | (above or {}))), seed=kept["seed"])
+        made.params, _ = checkpoint.load(path / ABOVE, made.params)
+        return made
 
 
 def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: int) -> Level:
@@ -213,6 +300,13 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: i
         horizon=horizon,
         action_space=mpc.Box([-r for r in reach], reach),
     )
+
+    def target(params: PyTree, states: Latent, age: jax.Array) -> jax.Array:
+        """Where this level expects to be after its next step; its own goal where that is nearer."""
+        here, there = states.latent[0], states.latent[1]
+        close = measure(params["distance"], here, params["goal"]) <= measure(params["distance"], here, there)
+        return jnp.where(close, params["goal"], there)
+
     steps = optax.cosine_decay_schedule(0.1, settings.iterations, alpha=0.1)
     planner = mpc.gradient(problem, optimizer=optax.adam(steps), starts=settings.starts, spread=0.5)
     return Level(planner, settings.iterations, settings.first_iterations, every, lift, target)
@@ -221,8 +315,3 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: i
 def lift(params: PyTree, state: Any) -> Latent:
     """A level's state from that of the lowest: the same representation."""
     return Latent(state.latent, ())
-
-
-def target(params: PyTree, states: Any, age: jax.Array) -> jax.Array:
-    """Where a level expects to be after its next step, as a goal of the level below."""
-    return states.latent[1]

@@ -174,7 +174,7 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
         return spend(params, state, begin_by, loops.begin(begin_by, params, state, draw), settings.first_iterations, key)
 
     def next_(params: PyTree, observation: Array, pursuit: Pursuit) -> Pursuit:
-        (state, recent), loop, key = perceive(params, observation, pursuit), pursuit.loop, pursuit.key
+        (state, recent), loop, key = perceived(params, observation, pursuit), pursuit.loop, pursuit.key
         params = params | {"recent": recent}
         if not whole:  # what is left of the plan begins in the middle of a block: it is cut into blocks anew
             key, draw = jax.random.split(key)
@@ -182,19 +182,13 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
             loop = loops.begin(plan_by, params, state, draw, left)._replace(backup=left)
         return spend(params, state, plan_by, loop, settings.iterations, key)
 
-    def perceive(params: PyTree, observation: Array, pursuit: Pursuit) -> tuple[PyTree, Recent]:
-        """The state now, and what is remembered. The predictor's memory is as predicted, the latent as seen, or as predicted
-        where nothing can be seen."""
+    def perceived(params: PyTree, observation: Array, pursuit: Pursuit) -> tuple[PyTree, Recent]:
+        if whole:
+            taken = pursuit.actions[:every].reshape(every // block, -1)
+            return perceive(model, blocks, params["model"], observation, pursuit.state, taken, pursuit.recent)
+        # a block that has only begun says nothing about blocks
         seen = model.encode(params["model"], observation)
-        if not whole:  # a block that has only begun says nothing about blocks
-            return _where(_finite(seen), seen, pursuit.state), pursuit.recent
-        began = expected = pursuit.state
-        taken = pursuit.actions[:every].reshape(every // block, -1)
-        for action in taken:
-            began, expected = expected, model.predict(params["model"], expected, action)
-        both = expected._replace(latent=_where(_finite(seen.latent), seen.latent, expected.latent))
-        recent = remember(pursuit.recent, began.latent, blocks.encode(taken[-1]), expected.latent, both.latent)
-        return _where(_finite(both), both, seen), _where(_finite(recent), recent, pursuit.recent)
+        return _where(_finite(seen), seen, pursuit.state), pursuit.recent
 
     def imagine(params: PyTree, pursuit: Pursuit) -> PyTree:
         params = params | {"recent": pursuit.recent}
@@ -204,6 +198,31 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
         return distance.measure(params["distance"], state.latent, params["goal"])
 
     return Pursuer(first, next_, imagine, measure, plan_by, every)
+
+
+def perceive(
+    model: WorldModel, blocks: mpc.Box, params: PyTree, observation: Array, before: PyTree, taken: Array, recent: Recent
+) -> tuple[PyTree, Recent]:
+    """The state once blocks are carried out, and what is remembered then.
+
+    The predictor's memory is as predicted, the latent as seen, or as predicted where nothing can be seen.
+
+    Args:
+        model: Predicts.
+        blocks: The space of its actions.
+        params: Its parameters.
+        observation: What is seen.
+        before: The state that the blocks began from.
+        taken: The blocks, `[N, block * A]`.
+        recent: What was remembered before.
+    """
+    seen = model.encode(params, observation)
+    began = expected = before
+    for action in taken:
+        began, expected = expected, model.predict(params, expected, action)
+    both = expected._replace(latent=_where(_finite(seen.latent), seen.latent, expected.latent))
+    newer = remember(recent, began.latent, blocks.encode(taken[-1]), expected.latent, both.latent)
+    return _where(_finite(both), both, seen), _where(_finite(newer), newer, recent)
 
 
 def _later(actions: Array, steps: int) -> Array:
