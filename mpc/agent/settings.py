@@ -54,8 +54,8 @@ class Settings:
     """Size of the ensemble."""
     discount: float = 0.99
     """Of imagined rewards, per step."""
-    horizon: int = 40
-    """Steps imagined ahead."""
+    horizon: int = 25
+    """Steps imagined ahead, with the critic behind them; more see farther than a poor critic, and have more ways to go wrong."""
     starts: int = 8
     """Starts of the gradient planner."""
     iterations: int = 6
@@ -66,7 +66,7 @@ class Settings:
     """Gradient steps of an episode's first decision."""
     step_size: float = 0.15
     """Of Adam, in planner variables, which span [-1, 1]."""
-    spread: float = 0.5
+    spread: float = 1.0
     """Of the noise that fresh starts are drawn from, in planner variables."""
     doubt: float = 0.3
     """Cost of the ensemble's disagreement; higher values keep closer to what has been seen."""
