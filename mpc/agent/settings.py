@@ -55,7 +55,7 @@ class Settings:
     discount: float = 0.99
     """Of imagined rewards, per step."""
     horizon: int = 25
-    """Steps imagined ahead, with the critic behind them; more see farther than a poor critic, and have more ways to go wrong."""
+    """Steps imagined ahead, with the critic behind them; more trust the critic less, and have more basins to miss."""
     starts: int = 8
     """Starts of the gradient planner."""
     iterations: int = 6
