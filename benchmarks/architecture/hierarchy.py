@@ -73,8 +73,7 @@ def run(options: Hierarchy, tell: Callable[[str], None] = print) -> list[dict[st
         tell(f"  {models[-1]}")
         every = mazes.policies(place, agent)
         for name, policy in every.items():
-            given = {"seed": seed, "at_once": options.at_once}
-            outcome = episodes.play(place, agent.agent, policy, both, recipe.budget, **given)
+            outcome = episodes.play(place, agent.agent, policy, both, recipe.budget, seed=seed, at_once=options.at_once)
             for distance, success in zip(DISTANCES, np.split(outcome.success, len(DISTANCES)), strict=True):
                 rows.append(judged(name, distance, seed, success))
                 tell(f"  {rows[-1] | {'each': None}}")

@@ -175,7 +175,8 @@ def tables(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> list[str]:
         text += [
             "Who drives, judged by the environment. Brackets are 95% bootstrap intervals over episodes of all seeds; "
             "seconds are those of the episodes that arrived. cvar: the mean of the worst "
-            f"{CAUTION:g} of {crossing.DRAWS} futures counts; zero: the latent variable is taken to be zero.",
+            f"{CAUTION:g} of {crossing.DRAWS} futures counts; zero: the latent variable is taken to be zero. None "
+            "crashed of N leaves room for 3/N.",
             "",
             "| driver | seeds | episodes | crashed | seconds |",
             "|---|---|---|---|---|",

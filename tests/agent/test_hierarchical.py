@@ -114,6 +114,8 @@ def test_a_loaded_agent_acts_as_the_saved_one_did(learnt, tmp_path):
     again = HierarchicalAgent.load(learnt.save(tmp_path / "dot"), model=truth())
     assert again.settings == learnt.settings and again.seed == learnt.seed
     np.testing.assert_array_equal(again.predict(place, goal)[0], learnt.predict(place, goal)[0])
+    hasty = HierarchicalAgent.load(tmp_path / "dot", above={"iterations": 3}, model=truth())
+    assert hasty.settings.iterations == 3 and hasty.cascade.levels[1].iterations == 3
     other = knowing(QUICK)
     other.training = other.training._replace(updates=other.training.updates + 7)
     other.save(tmp_path / "dot" / "lowest")

@@ -269,8 +269,10 @@ class HierarchicalAgent:
                 f"{path}: the levels above were learnt on an agent of {kept['beneath']} updates, and the one beside them "
                 f"has had {agent.updates}"
             )
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in kept["settings"].items()}
-        made = cls(agent, settings=HierarchySettings(**(given | (above or {}))), seed=kept["seed"])
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in kept["settings"].items()
+        }
+        made = cls(agent, settings=HierarchySettings(**given | (above or {})), seed=kept["seed"])
         made.params, _ = checkpoint.load(path / ABOVE, made.params)
         return made
 
