@@ -222,5 +222,7 @@ def picture(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> Figure:
         heights = [np.mean([row[part] for row in told if row["limit"] == name]) for name in names]
         right.bar(np.arange(len(names)) + 0.2 * (index - 1.5), heights, 0.18, label=part)
     right.set(xticks=np.arange(len(names)), xticklabels=names, ylabel="squared error", yscale="log")
-    right.legend(fontsize=7, title="latent variable")
+    right.legend(
+        fontsize=7, title="latent variable", title_fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
     return figure
