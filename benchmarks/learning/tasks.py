@@ -42,9 +42,9 @@ SUITE = {
     task.name: task
     for task in (
         Task("Pendulum-v1", (300, 600, 1_000), -160.0, _pendulum),
-        Task("InvertedPendulum-v5", (300, 600), 1_000.0),
-        Task("InvertedDoublePendulum-v5", (500, 1_000), 9_300.0),
-        Task("CartPole-v1", (600, 1_200), 500.0),
+        Task("InvertedPendulum-v5", (600,), 1_000.0),
+        Task("InvertedDoublePendulum-v5", (1_000,), 9_300.0),
+        Task("CartPole-v1", (1_200,), 500.0),
         Task("Acrobot-v1", (1_000, 2_500, 5_000), -85.0),
         Task("MountainCarContinuous-v0", (500,), 90.0),
         Task("Reacher-v5", (1_000, 2_500, 5_000), -5.0),

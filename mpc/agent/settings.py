@@ -54,19 +54,19 @@ class Settings:
     """Size of the ensemble."""
     discount: float = 0.99
     """Of imagined rewards, per step."""
-    horizon: int = 25
-    """Steps imagined ahead, with the critic behind them; more trust the critic less, and have more basins to miss."""
+    horizon: int = 40
+    """Steps imagined ahead, with the critic behind them; with fewer, plans are at the mercy of a critic that is still poor."""
     starts: int = 8
     """Starts of the gradient planner."""
     iterations: int = 6
     """Gradient steps per decision, from the last decision's plan."""
     first_starts: int = 32
     """Starts of an episode's first decision, which has no plan to begin with."""
-    first_iterations: int = 30
+    first_iterations: int = 60
     """Gradient steps of an episode's first decision."""
     step_size: float = 0.15
     """Of Adam, in planner variables, which span [-1, 1]."""
-    spread: float = 1.0
+    spread: float = 0.5
     """Of the noise that fresh starts are drawn from, in planner variables."""
     doubt: float = 0.3
     """Cost of the ensemble's disagreement; higher values keep closer to what has been seen."""

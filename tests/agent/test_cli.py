@@ -32,11 +32,11 @@ def test_a_run_leaves_numbers_pictures_and_a_checkpoint(run):
     assert report == json.loads((folder / "report.json").read_text())
     assert report["steps"] == 30 and len(report["scores"]["returns"]) == 1
     imagined, unchanged = (report["prediction_error"][name] for name in ("imagined", "unchanged"))
-    assert len(imagined) == len(unchanged) == 26 and imagined[0] < 0.05 and unchanged[0] == 0.0
+    assert len(imagined) == len(unchanged) == 41 and imagined[0] < 0.05 and unchanged[0] == 0.0
     assert imageio.imread(folder / "futures.png").shape[2] in (3, 4)
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(folder / "video.mp4"))
     assert frames == 200 and seconds == pytest.approx(200 / 30, abs=0.1)
-    assert json.loads((folder / "config.json").read_text())["settings"]["horizon"] == 25
+    assert json.loads((folder / "config.json").read_text())["settings"]["horizon"] == 40
     assert list(folder.glob("tensorboard/*"))
 
 
