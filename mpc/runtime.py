@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jaxlib
 import numpy as np
+from jaxlib.version import __version__ as jaxlib
 
 from mpc.signals import Signal
 
@@ -266,7 +266,7 @@ def _runnable(program: Any, code: bytes, folder: Path | None) -> Callable[..., A
     from jax.experimental import serialize_executable
 
     backend = jax.devices()[0].client
-    made_by = f"{jax.__version__} {jaxlib.__version__} {backend.platform} {backend.platform_version}"
+    made_by = f"{jax.__version__} {jaxlib} {backend.platform} {backend.platform_version}"
     path = folder / f"{hashlib.sha256(made_by.encode() + code).hexdigest()}.code"
     try:
         digest, kept = (content := path.read_bytes())[:32], content[32:]
