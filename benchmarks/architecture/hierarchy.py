@@ -153,7 +153,7 @@ def tables(rows: list[dict[str, Any]], models: list[dict[str, Any]]) -> list[str
 def picture(place: World, goals: maze.State, shown: dict[str, Outcome], rows: list[dict[str, Any]]) -> Figure:
     """Ways of the same episodes with one level and with two, and success against what a plan costs."""
     figure = Figure(figsize=(2.6 * DRAWN + 4, 5.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2.6 * DRAWN, 4))
+    left, right = figure.subfigures(1, 2, width_ratios=(2.6 * DRAWN, 4), squeeze=False).ravel()
     axes = left.subplots(len(shown) or 1, DRAWN, squeeze=False)
     for line, (name, outcome) in zip(axes, shown.items(), strict=False):
         for index, axis in enumerate(line[: len(outcome.success)]):

@@ -55,7 +55,7 @@ class Settings:
     discount: float = 0.99
     """Of imagined rewards, per step."""
     horizon: int = 40
-    """Steps imagined ahead, with the critic behind them; with fewer, plans are at the mercy of a critic that is still poor."""
+    """Steps imagined ahead, with the critic behind them; with fewer, plans suffer from a critic that is still poor."""
     starts: int = 8
     """Starts of the gradient planner."""
     iterations: int = 6
