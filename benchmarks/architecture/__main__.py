@@ -5,11 +5,12 @@ from typing import Annotated
 import tyro
 
 import benchmarks.architecture
-from benchmarks.architecture import configuring, latents
+from benchmarks.architecture import configuring, latents, minds
 
 Command = (
     Annotated[latents.Latents, tyro.conf.subcommand("latents")]
     | Annotated[configuring.Configuring, tyro.conf.subcommand("configurator")]
+    | Annotated[minds.Minds, tyro.conf.subcommand("minds")]
 )
 
 
@@ -17,6 +18,8 @@ def main(command: Command) -> None:
     """Run one."""
     if isinstance(command, latents.Latents):
         latents.run(command)
+    elif isinstance(command, minds.Minds):
+        minds.run(command)
     else:
         configuring.run(command)
 
