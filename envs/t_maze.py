@@ -1,13 +1,16 @@
 """T-maze: what is seen at the beginning of a long corridor says which way to turn at its end.
 
-State: (x, y, cue): steps along the corridor, steps into an arm, and the arm that pays, 1 (left, y > 0) or -1. Observation:
-(x / 50, y, cue where x = 0, else 0), or, where it is `visible`, the cue everywhere. Action: a step sideways, within ±1.
+State: (x, y, cue): steps along the corridor, the part of an arm that is behind one, and which arm pays, ±1. Observation:
+(x / 50, y, cue where x = 0, else 0), or, where it is `visible`, the cue everywhere. Action: how fast to go sideways, ±1.
 
-    x' = min(x + 1, 50),        y' = clip(y + u, ±1) at the junction, x = 50;  0 in the corridor, which leaves no room
+    x' = min(x + 1, 50),        y' = clip(y + u / 4, ±1) at the junction, x = 50;  0 in the corridor, which leaves no room
 
 Whoever is on the way is carried along it: nothing but memory is asked for, and nothing but memory can hold the cue, for all
-corridors look alike. Reward: 1 at the end of the arm that pays, -1 at the end of the other; either ends the episode, which
-has 60 steps at most. Success: the arm that pays. Without memory, that is one half of all episodes.
+corridors look alike. An episode has 60 steps at most, and ends at the end of an arm.
+
+    reward = cue (y' - y):        1 in sum at the end of the arm that pays, -1 at the end of the other
+
+Success: the end of the arm that pays. Without memory, that is one half of all episodes in which a way is chosen at all.
 
 Source: Bakker (2001), Reinforcement Learning with Long Short-Term Memory; the corridor that only goes ahead, which keeps the
 assignment of credit out of it, is that of Ni et al. (2023), When Do Transformers Shine in RL?
@@ -24,8 +27,8 @@ from envs import drawing as d
 from envs import physics
 from envs.task import Bounds, Task, bounds
 
-PARAMS = {"step": 1.0}
-"""How far a full step goes sideways."""
+PARAMS = {"step": 0.25}
+"""Part of an arm that a full step goes."""
 LENGTH = 50.0
 """Steps from the cue to the junction."""
 OPTIONS: dict[str, Bounds] = {"cue": bounds([-1.0], [1.0])}
@@ -38,7 +41,7 @@ def dynamics(params: Any, state: Float[Array, "3"], action: Float[Array, "1"]) -
     Args:
         params: As `PARAMS`.
         state: `(x, y, cue)`.
-        action: A step sideways; clipped to ±1.
+        action: How fast to go sideways; clipped to ±1.
     """
     x, y, cue = state
     aside = jnp.clip(y + params["step"] * jnp.clip(action[0], -1.0, 1.0), -1.0, 1.0)
@@ -67,13 +70,13 @@ def success(state: Float[Array, "3"]) -> Bool[Array, ""]:
     return terminated(state) & (state[1] * state[2] > 0.0)
 
 
-def reward(state: Float[Array, "3"]) -> Float[Array, ""]:
-    """1 for the right end, -1 for the wrong one, 0 everywhere else."""
-    return 2.0 * success(state) - 1.0 * terminated(state)
+def reward(state: Float[Array, "3"], following: Float[Array, "3"]) -> Float[Array, ""]:
+    """What the last step brought towards the end of the arm that pays."""
+    return state[2] * (following[1] - state[1])
 
 
 def render(state: Float[Array, "3"]) -> UInt8[Array, "120 480 3"]:
-    """The maze from above; the arms, and the steps into them, are drawn eight times as long as they are."""
+    """The maze from above."""
     seen = d.view((-5.0, -15.0), (59.0, 15.0), 480)
     x, y, cue = state
     floor = jnp.maximum(
@@ -99,7 +102,7 @@ def task(visible: bool = False) -> Task:
         reset=reset,
         step=physics.certain(dynamics),
         observe=partial(observe, visible=visible),
-        reward=lambda params, state, action, following: reward(following),
+        reward=lambda params, state, action, following: reward(state, following),
         render=render,
         actions=bounds([-1.0], [1.0]),
         observations=bounds([0.0, -1.0, -1.0], [1.0, 1.0, 1.0]),

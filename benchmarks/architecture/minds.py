@@ -42,7 +42,7 @@ class Pupil:
     @property
     def name(self) -> str:
         """Of files."""
-        return "-".join([self.env.replace("/", "-"), str(self.steps), *(f"{k}={v}" for k, v in self.settings.items())])
+        return f"{self.env.replace('/', '-')}-{self.steps}-memory-{self.settings.get('memory', 1)}"
 
 
 PUPILS = {
@@ -50,7 +50,22 @@ PUPILS = {
     "swing-up": Pupil("craik/CartPoleSwingUp-v0", 2000),
 }
 """Whose actor and critic are looked at."""
-_HIDDEN, _MAZE = {"memory": 2}, {"memory": 64, "batch": 16, "capacity": 5000, "train_every": 50}
+_HIDDEN = {"memory": 2}
+_MAZE = {
+    "memory": 64,
+    "members": 2,
+    "batch": 32,
+    "updates": 500,
+    "train_every": 100,
+    "random_steps": 1000,
+    "practice": 0,
+    "horizon": 10,
+    "starts": 4,
+    "first_starts": 8,
+    "first_iterations": 10,
+    "capacity": 5000,
+}
+"""A turn takes four steps, and nothing else has to be planned: a short horizon, and neither actor nor critic."""
 REMEMBERING = {
     "hidden speed": {
         "everything": Pupil("Pendulum-v1", 1000),
@@ -77,12 +92,12 @@ class Minds:
     """Seeds 0 … n-1."""
     episodes: int = 20
     """Per score."""
+    tables: tuple[str, ...] = ("actor", "critic", "memory")
+    """Which to make."""
     pupils: tuple[str, ...] = tuple(PUPILS)
     """Of `PUPILS`."""
     remembering: tuple[str, ...] = tuple(REMEMBERING)
     """Of `REMEMBERING`."""
-    plans: int = 512
-    """That actors are taught."""
     out: Path = Path(__file__).parents[1] / "results"
     """Where the figures go."""
     runs: Path = Path("runs/architecture")
@@ -100,13 +115,13 @@ def taught(options: Minds, pupil: Pupil, seed: int, tell: Callable[[str], None])
 
 
 def acting(options: Minds, name: str, pupil: Pupil, seed: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Mode 1 before and after it is taught Mode 2's plans, beside Mode 2."""
+    """Mode 1 before and after it is taught what was planned, beside Mode 2."""
     agent = Agent.load(taught(options, pupil, seed, tell))
     row: dict[str, Any] = {"task": name, "seed": seed, "steps": pupil.steps}
     seeds = range(options.episodes)
     returns = {"random": random_returns(pupil.env, seeds), "plan": evaluate(agent, pupil.env, seeds)}
     returns["dreamt"] = evaluate(agent, pupil.env, seeds, mode="react")
-    agent.distil(options.plans)
+    agent.distil()
     returns["react"] = evaluate(agent, pupil.env, seeds, mode="react")
     means = {who: float(each.mean()) for who, each in returns.items()}
     row |= {who: round(mean, 2) for who, mean in means.items()}
@@ -178,16 +193,31 @@ def remembering(options: Minds, task: str, shown: str, seed: int, tell: Callable
     return [row | {"random": round(random, 3), "returns": np.round(returns, 3).tolist()}]
 
 
+def refuse(options: Minds) -> None:
+    """Refuse names that are not there before anything is learnt.
+
+    Raises:
+        ValueError: With those that are.
+    """
+    for what, known in (("tables", ("actor", "critic", "memory")), ("pupils", PUPILS), ("remembering", REMEMBERING)):
+        unknown = [name for name in getattr(options, what) if name not in known]
+        if unknown:
+            raise ValueError(f"{what}: there is no {', '.join(unknown)}; there are {', '.join(known)}")
+
+
 def run(options: Minds, tell: Callable[[str], None] = print) -> dict[str, list[dict[str, Any]]]:
     """Teach, score, and write down.
 
     Returns:
         The rows of each table.
     """
+    refuse(options)
     tasks.register()
     found: dict[str, list[dict[str, Any]]] = {"actor": [], "critic": [], "memory": []}
 
     def add(table: str, name: str, make: Callable[[], list[dict[str, Any]]]) -> None:
+        if table not in options.tables:
+            return
         rows = kept(cast(Any, options), f"minds-{table}-{name}-{options.episodes}", lambda: {"rows": make()})["rows"]
         found[table] += rows
         for row in rows:

@@ -26,6 +26,7 @@ from world_models.networks import MLP
 
 PyTree = Any
 IMITATIONS, IMITATED = 1000, 128  # gradient steps of an imitation, and rows in each
+SURE = 0.98  # of the largest action: what an actor that imitates it does at most
 CRITICS = 2  # the more pessimistic counts: planner and actor seek out what one overrates (Fujimoto et al. 2018)
 
 
@@ -46,7 +47,8 @@ class ActorCritic(NamedTuple):
     """`init(key) -> Practice`; `act(actor, latent) -> variables`; `value(params, critic, latent) -> cost to go`, floored by
     `least`; `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps; and
     `imitate(practice, latents [N, D], shown [N, A]) -> (practice, metrics)`: the actor regressed onto what others did, as
-    networks see actions.
+    networks see actions, the amortised inference of LeCun (2022), section 3.1.3. Continuous actions are compared before they
+    are squashed, in mean squares of their artanh.
     """
 
     init: Callable[[jax.Array], Practice]
@@ -192,9 +194,12 @@ def actor_critic(
 
         def miss(actor: PyTree, key: jax.Array):
             rows = jax.random.randint(key, (IMITATED,), 0, len(latents))
-            variables = jax.vmap(partial(act, actor))(latents[rows])
-            done = variables if space.exact else space.relax(variables)
-            loss = jnp.square(done - shown[rows]).sum(axis=-1).mean()
+            raw = nnx.merge(graphs[0], actor)(latents[rows])
+            if space.exact:  # before it is squashed: where an actor is sure, squashed actions have no slope left
+                apart = raw - jnp.arctanh(SURE * shown[rows])
+            else:
+                apart = space.relax(space.project(jnp.tanh(raw))) - shown[rows]
+            loss = jnp.square(apart).sum(axis=-1).mean()
             return loss, {"imitation": loss}
 
         actor, metrics = fitted(miss, practice.steady, jax.random.split(draw, IMITATIONS), IMITATIONS, learning_rate)

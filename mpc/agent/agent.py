@@ -15,7 +15,6 @@ import mpc
 from mpc.agent import careful, curiosity, gym_spaces, objective, saving
 from mpc.agent.budget import Budget, Mode
 from mpc.agent.deciding import Decider, policy
-from mpc.agent.distilling import teacher
 from mpc.agent.experience import Experience
 from mpc.agent.interrupting import bar, interruptible
 from mpc.agent.learner import Learner
@@ -29,8 +28,6 @@ from world_models.base import Imagined, WorldModel
 from world_models.diagnostics import effective_rank
 
 PyTree = Any
-TOGETHER = 32
-"""Plans made side by side to learn from."""
 
 
 class Progress(NamedTuple):
@@ -101,7 +98,6 @@ class Agent:
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
         self.policy: mpc.Policy = policy(model, self.space, settings, minds, cost)
         self._decider, self._budget = Decider(self.policy, settings.noise), Budget()
-        self._teach = teacher(self.policy, minds, settings.first_iterations)
         self._rank = jax.jit(lambda params, seen: effective_rank(jax.vmap(lambda o: model.encode(params, o).latent)(seen)))
 
     @property
@@ -320,28 +316,33 @@ class Agent:
         times, params = 1 if self.learner.trained else self.settings.first_trainings, self.params
         return self.learner.train(self.buffer, times, cost=params["cost"], timesteps=self.num_timesteps, draw=self._draw)
 
-    def distil(self, plans: int = 512) -> dict[str, float]:
-        """Teach the actor what plans come to, at observations drawn from what is remembered.
+    def distil(self) -> dict[str, float]:
+        """Teach the actor what plans came to while learning, as far as it is remembered: Mode 2 distilled into Mode 1.
 
-        Args:
-            plans: To make, 32 at a time.
+        Where actions were random, it keeps to what it would have done itself.
 
         Returns:
-            `imitation`: how far the actor is from them in the end, in mean squares of actions as networks see them.
+            `imitation`: how far the actor is from them in the end, a mean square (see `ActorCritic.imitate`).
 
         Raises:
-            ValueError: If nothing is remembered, or there are no plans.
+            ValueError: If nothing has been planned yet.
         """
-        if plans < 1 or not int(self.buffer.filled.max()):
-            raise ValueError(
-                f"at least one plan, and one observation to plan from, is needed to learn from; got {plans} plans"
-            )
-        lessons = []
-        for _ in range(-(-plans // TOGETHER)):
-            rows = data.sample(self.buffer, self._draw(), TOGETHER, 1).observations[:, 0]
-            lessons.append(self._teach(self.params, rows, jax.random.split(self._draw(), TOGETHER)))
-        latents, shown = (jnp.concatenate(part).reshape(-1, part[0].shape[-1]) for part in zip(*lessons, strict=True))
-        self.learner.practice, metrics = self.learner.minds.imitate(self.learner.practice, latents, shown)
+        kept, minds, learnt = self.buffer, self.learner.minds, self.learner.learnt
+        environments, capacity = kept.follows.shape
+        acted = np.roll(np.asarray(kept.follows), -1, axis=1)  # an action belongs to a row that the next one follows
+        late = np.arange(capacity) >= self.settings.random_steps // environments
+        planned = acted & (late | (np.asarray(kept.filled) == capacity)[:, None])
+        if not planned.any():
+            raise ValueError("there is nothing to distil: no action has been planned yet while learning")
+
+        def lesson(observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+            latent = self.model.encode(learnt["model"], observation).latent
+            variables = minds.act(learnt["actor"], latent)
+            return latent, variables if self.space.exact else self.space.relax(variables)
+
+        latents, own = jax.vmap(lesson)(kept.observations[acted])
+        shown = jnp.where(planned[acted][:, None], kept.actions[acted], own)
+        self.learner.practice, metrics = minds.imitate(self.learner.practice, latents, shown)
         return {name: float(value) for name, value in metrics.items()}
 
     def save(self, path: str | os.PathLike) -> Path:
