@@ -120,15 +120,18 @@ def test_what_was_seen_long_ago_is_recalled_when_it_pays():
     for steps in (12, 1):
         memory = Memory(steps, 1, 1)
         model = jepa(memory.token, 1, steps=steps, hidden=16, members=2)
-        buffer = data.create(600, 1, (memory.width,), (1,))
-        seen = memory.begun(marks[:1, None])
+        seen, rows = memory.begun(marks[:1, None]), []
         for t in range(600):
-            reward = np.full(1, marks[t - ago] if t >= ago else 0.0)
-            row = data.Rows(memory.shown(seen), np.zeros((1, 1)), reward, np.zeros(1, bool), np.array([t > 0]))
-            buffer = data.append(buffer, row, np.ones(1, bool))
-            if t < 599:
-                seen = memory.recall(seen, marks[t + 1 : t + 2, None], np.zeros((1, 1)))
-        fit = trainer(model, batch=32, length=1, updates=1500)
+            rows.append(memory.shown(seen)[0])
+            seen = memory.recall(seen, marks[min(t + 1, 599), None, None], np.zeros((1, 1)))
+        paid = np.concatenate([np.zeros(ago), marks[:-ago]])[None]
+        buffer = data.create(600, 1, (memory.width,), (1,))._replace(
+            observations=jnp.asarray(np.stack(rows)[None], jnp.float32),
+            rewards=jnp.asarray(paid, jnp.float32),
+            follows=jnp.arange(600)[None] > 0,
+            filled=jnp.array([600]),
+        )
+        fit = trainer(model, batch=32, length=1, updates=1000)
         _, metrics = fit.fit(fit.init(jax.random.key(0)), buffer)
         missed[steps] = float(metrics["reward"]) / model.members
     assert missed[12] < 0.1 and missed[1] > 0.7
