@@ -17,6 +17,7 @@ IDS = {
     "craik/Pendulum-v0": ("pendulum", 200),
     "craik/Quadrotor-v0": ("quadrotor", 120),
     "craik/Rendezvous-v0": ("rendezvous", 60),
+    "craik/TMaze-v0": ("t_maze", 60),
     "craik/Teleport-v0": ("teleport", 200),
     "craik/TwoRooms-v0": ("two_rooms", 200),
     "craik/UMaze-v0": ("u_maze", 300),

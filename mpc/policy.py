@@ -20,6 +20,7 @@ class Policy(NamedTuple):
     `begin(params, state, key) -> loop`: a control loop's first memory, a `Loop`.
     `decide(params, state, loop) -> (loop, plan, action)`: one decision, and the memory for the next one.
     `advance(params, state, action) -> state`: what an action already under way will have changed by the time the plan acts.
+    `react(params, state) -> action`: what a learnt actor does without planning; None where there is none.
     """
 
     planner: Planner
@@ -27,6 +28,7 @@ class Policy(NamedTuple):
     begin: Callable[[PyTree, PyTree, jax.Array], Loop]
     decide: Callable[[PyTree, PyTree, Loop], tuple[Loop, Plan, jax.Array]]
     advance: Callable[[PyTree, PyTree, jax.Array], PyTree]
+    react: Callable[[PyTree, PyTree], jax.Array] | None = None
 
 
 def policy(

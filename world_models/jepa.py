@@ -7,6 +7,10 @@ Predictions are made and compared in the latent space, over several chained step
 everything to one point. The encoder begins as the identity on normalised observations, with a network that bends it added,
 and learns more slowly than the predictors: from a few hundred steps, a representation that moves under them costs more
 than it brings.
+
+Where one observation does not tell it all, the model is shown the last K steps instead. The encoder then sees the newest of
+them beside what it recollects of all by attention, `(x[t], m(x[t], x[t-1], …, x[t-K+1]))`; latents hold both, so that what
+is remembered is carried along in what is imagined.
 """
 
 from typing import Any
@@ -20,7 +24,7 @@ from jaxtyping import Array, Float
 from world_models.anticollapse import variance_covariance
 from world_models.base import Imagined, Moments, WorldModel, perceived
 from world_models.data import Window
-from world_models.networks import MLP
+from world_models.networks import MLP, Recollection
 
 PyTree = Any
 
@@ -31,21 +35,28 @@ class Networks(nnx.Module):
     Args:
         observation: Size O of an observation.
         action: Size A of an action as the model sees it.
-        latent: Size D of a latent, at least O.
+        latent: Size D of a latent, at least O, and what is recollected.
         hidden: Units of every hidden layer.
         members: Size M of the ensemble.
+        steps: Shown, K.
         rngs: Source of the initial weights.
     """
 
-    def __init__(self, observation: int, action: int, latent: int, hidden: int, members: int, *, rngs: nnx.Rngs):
-        self.observation, self.latent = observation, latent
-        self.bend = MLP((observation, hidden, latent), last_scale=0.0, rngs=rngs)
+    def __init__(
+        self, observation: int, action: int, latent: int, hidden: int, members: int, steps: int = 1, *, rngs: nnx.Rngs
+    ):
+        self.latent = latent
+        self.recollection = Recollection(observation, steps, RECOLLECTED, rngs=rngs) if steps > 1 else None
+        self.bend = MLP((_known(observation, steps), hidden, latent), last_scale=0.0, rngs=rngs)
         self.predictor = MLP((latent + action, hidden, hidden, latent + 2), members=members, last_scale=0.1, rngs=rngs)
 
-    def encode(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch latent"]:
-        """Normalised observations to latents."""
-        straight = jnp.pad(observation, [(0, 0)] * (observation.ndim - 1) + [(0, self.latent - self.observation)])
-        return straight + self.bend(observation)
+    def encode(self, steps: Float[Array, "*batch K observation"]) -> Float[Array, "*batch latent"]:
+        """Normalised observations, the newest first, to latents."""
+        known = steps[..., 0, :]
+        if self.recollection is not None:
+            known = jnp.concatenate([known, self.recollection(steps)], axis=-1)
+        straight = jnp.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, self.latent - known.shape[-1])])
+        return straight + self.bend(known)
 
     def predict(
         self, latent: Float[Array, "M B latent"], action: Float[Array, "M B action"]
@@ -55,10 +66,20 @@ class Networks(nnx.Module):
         return latent + out[..., : self.latent], out[..., self.latent], out[..., self.latent + 1]
 
 
+RECOLLECTED = 8
+"""Numbers that memory is read out as."""
+
+
+def _known(observation: int, steps: int) -> int:
+    """Size of what the encoder bends."""
+    return observation + RECOLLECTED * (steps > 1)
+
+
 def jepa(
     observation: int,
     action: int,
     *,
+    steps: int = 1,
     latent: int | None = None,
     hidden: int = 64,
     members: int = 5,
@@ -78,7 +99,8 @@ def jepa(
     Args:
         observation: Size O of an observation.
         action: Size A of an action as `space.embed` shows it.
-        latent: Size D of the latent; `max(O, 8)` unless told.
+        steps: Shown at once, K: what the model takes for an observation is then `[K * O]`, the newest first.
+        latent: Size D of the latent; unless told, the larger of 8 and of what the encoder sees: O, and 8 more for K > 1.
         hidden: Units of every hidden layer.
         members: Size of the ensemble, at least 2, for disagreement is measured between members.
         discount: Per step, in what is imagined.
@@ -91,17 +113,18 @@ def jepa(
     Raises:
         ValueError: If a size is impossible, or a factor lies outside `(0, 1]`.
     """
-    latent = max(observation, 8) if latent is None else latent
-    if min(observation, action, hidden) < 1 or latent < observation or members < 2:
+    known = _known(observation, steps)
+    latent = max(known, 8) if latent is None else latent
+    if min(observation, action, hidden, steps) < 1 or latent < known or members < 2:
         raise ValueError(
-            "a JEPA needs observation, action, hidden >= 1, latent >= observation, members >= 2; got "
-            f"observation={observation}, action={action}, hidden={hidden}, latent={latent}, members={members}"
+            f"a JEPA needs observation, action, hidden, steps >= 1, latent >= {known}, members >= 2; got observation="
+            f"{observation}, action={action}, hidden={hidden}, steps={steps}, latent={latent}, members={members}"
         )
     if not 0 < discount <= 1 or not 0 < decay <= 1:
         raise ValueError(f"discount and decay must lie in (0, 1]; got discount={discount}, decay={decay}")
 
     def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(observation, action, latent, hidden, members, rngs=rngs)
+        return Networks(observation, action, latent, hidden, members, steps, rngs=rngs)
 
     graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
 
@@ -115,11 +138,18 @@ def jepa(
         return {"network": weights, "scales": scales}
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
-        return params | {"scales": moments._replace(action_mean=None, action_std=None)}  # the space scales actions
+        means, stds = (m.reshape(steps, observation) for m in (moments.observation_mean, moments.observation_std))
+        mean, std = means[0], stds[0]
+        if steps > 1:  # one scale for all: what has only been seen long ago is to look the same when it is new
+            mean = means.mean(axis=0)
+            std = jnp.sqrt((jnp.square(stds) + jnp.square(means - mean)).mean(axis=0))
+        scales = moments._replace(observation_mean=mean, observation_std=std, action_mean=None, action_std=None)
+        return params | {"scales": scales}  # the space scales actions
 
     def embed(params: PyTree, observations: jax.Array) -> jax.Array:
         scales = params["scales"]
-        return networks(params).encode((observations - scales.observation_mean) / scales.observation_std)
+        tokens = observations.reshape(*observations.shape[:-1], steps, observation)
+        return networks(params).encode((tokens - scales.observation_mean) / scales.observation_std)
 
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
         return perceived(embed(params, observation))

@@ -5,12 +5,13 @@ from typing import Annotated
 import tyro
 
 import benchmarks.architecture
-from benchmarks.architecture import configuring, hierarchy, latents
+from benchmarks.architecture import configuring, hierarchy, latents, minds
 
 Command = (
     Annotated[latents.Latents, tyro.conf.subcommand("latents")]
     | Annotated[configuring.Configuring, tyro.conf.subcommand("configurator")]
     | Annotated[hierarchy.Hierarchy, tyro.conf.subcommand("hierarchy")]
+    | Annotated[minds.Minds, tyro.conf.subcommand("minds")]
 )
 
 
@@ -20,6 +21,8 @@ def main(command: Command) -> None:
         latents.run(command)
     elif isinstance(command, hierarchy.Hierarchy):
         hierarchy.run(command)
+    elif isinstance(command, minds.Minds):
+        minds.run(command)
     else:
         configuring.run(command)
 

@@ -38,6 +38,9 @@ def _cartpole() -> WorldModel:
 HIDDEN = "benchmarks/PendulumHidden-v1"
 """Pendulum-v1 without its speed: it has to be remembered where the pendulum came from."""
 
+VISIBLE = "benchmarks/TMazeVisible-v0"
+"""The T-maze with a cue that is seen everywhere: nothing has to be remembered."""
+
 SUITE = {
     task.name: task
     for task in (
@@ -70,6 +73,8 @@ def register() -> None:
     """Make known to Gymnasium the tasks that are of this benchmark alone; to do so twice does no harm."""
     if HIDDEN not in gymnasium.registry:
         gymnasium.register(HIDDEN, entry_point=_without_speed, max_episode_steps=200, disable_env_checker=True)
+        maze = dict(gymnasium.spec("craik/TMaze-v0").kwargs) | {"visible": True}
+        gymnasium.register(VISIBLE, "envs.gym:Env", max_episode_steps=60, kwargs=maze, disable_env_checker=True)
 
 
 def task(name: str, at: tuple[int, ...] = (), goal: float | None = None) -> Task:

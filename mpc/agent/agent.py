@@ -1,6 +1,7 @@
 """The agent: learns a world model from its own experience and plans in it by gradient."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,12 @@ import numpy as np
 
 import mpc
 from mpc.agent import careful, curiosity, gym_spaces, objective, saving
+from mpc.agent.budget import Budget, Mode
 from mpc.agent.deciding import Decider, policy
 from mpc.agent.experience import Experience
 from mpc.agent.interrupting import bar, interruptible
 from mpc.agent.learner import Learner
-from mpc.agent.memory import Ongoing, flat, recall
+from mpc.agent.memory import Memory, Ongoing
 from mpc.agent.objective import Cost
 from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
@@ -79,10 +81,12 @@ class Agent:
             raise ValueError("an agent needs an env, or else an observation_space and an action_space")
         self.observation_space, self.action_space, self.seed, self.cost = observation_space, action_space, seed, cost
         self.space = gym_spaces.planner_space(action_space)
-        size = gym_spaces.observation_size(observation_space) * settings.memory
         shown = self.space.size
+        self.memory = Memory(settings.memory, gym_spaces.observation_size(observation_space), shown)
+        size = self.memory.width
         if model is None:
-            model = jepa(size, shown, hidden=settings.hidden, members=settings.members, discount=settings.discount)
+            sizes = {"hidden": settings.hidden, "members": settings.members}
+            model = jepa(self.memory.token, shown, steps=settings.memory, discount=settings.discount, **sizes)
         self.model = model
         environments = 1 if self.env is None else self.env.num_envs
         rows = max(settings.capacity // environments, 2)
@@ -93,7 +97,7 @@ class Agent:
         self.num_timesteps = 0
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
         self.policy: mpc.Policy = policy(model, self.space, settings, minds, cost)
-        self._decider = Decider(self.policy, settings.noise)
+        self._decider, self._budget = Decider(self.policy, settings.noise), Budget()
         self._rank = jax.jit(lambda params, seen: effective_rank(jax.vmap(lambda o: model.encode(params, o).latent)(seen)))
 
     @property
@@ -111,6 +115,7 @@ class Agent:
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = True,
+        mode: Mode = "plan",
     ) -> tuple[np.ndarray, Any]:
         """Decide on actions for one observation or a batch of them.
 
@@ -121,12 +126,14 @@ class Agent:
                 that are still held. None plans from scratch.
             episode_start: `[B]`, where to plan from scratch because an episode begins.
             deterministic: Without exploration noise.
+            mode: `"plan"`; `"react"`, the actor by itself, which takes a small part of the time; or milliseconds that a
+                decision may take: plans as long as they have been taking no longer than that lately, and else reacts.
 
         Returns:
             Actions of the action space, and the state to give to the next call.
 
         Raises:
-            ValueError: If the observation has the wrong shape.
+            ValueError: If the observation has the wrong shape, or there is no such mode.
         """
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = gym_spaces.flatten(self.observation_space, observation, batched)
@@ -135,31 +142,57 @@ class Agent:
         left = np.zeros(len(rows), int) if going is None else going.left
         due = (left == 0) | (starts if starts is not None else False)
         if going is None or due.any():
-            going = self._decided(rows, going, starts, due, deterministic)
+            going = self._decided(rows, going, starts, due, deterministic, mode)
         going = going._replace(left=np.where(due, self.settings.repeat, left) - 1)
         return (going.held if batched else going.held[0]), going
 
     def _decided(
-        self, rows: np.ndarray, before: Ongoing | None, starts: np.ndarray | None, due: np.ndarray, deterministic: bool
+        self,
+        rows: np.ndarray,
+        before: Ongoing | None,
+        starts: np.ndarray | None,
+        due: np.ndarray,
+        deterministic: bool,
+        mode: Mode,
     ) -> Ongoing:
-        loop, seen = (None, None) if before is None else (before.loop, before.seen)
-        seen = recall(seen, rows, starts, self.settings.memory)
-        held, loop = self._decide(self.params, flat(seen), loop, starts, deterministic)
+        seen = self._remembered(rows, before, starts)
+        shown = self.memory.shown(seen)
+        loop, behind = (None, np.zeros_like(due, int)) if before is None else (before.loop, before.behind)
+        if self._budget.plans(mode, len(rows)):
+            begun = time.perf_counter()
+            how = {"behind": behind, "widely": mode == "plan"}
+            held, loop = self._decide(self.params, shown, loop, starts, deterministic, **how)
+            self._budget.spent(len(rows), 1e3 * (time.perf_counter() - begun))
+            behind = np.where(due, 0, behind)
+            if before is not None and before.loop is not None and not due.all():
+                loop = self._decider.choose(due, loop, before.loop)
+        else:
+            held = self._settled(self._decider.react(self.learner.learnt, shown), deterministic)
+            behind = behind + due if starts is None else np.where(starts, self.settings.horizon, behind + due)
         if before is not None and not due.all():
-            loop = self._decider.choose(due, loop, before.loop)
             seen, held = (
                 np.where(due.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
                 for new, old in ((seen, before.seen), (held, before.held))
             )
-        return Ongoing(loop, seen, held, np.zeros_like(due, int))
+        return Ongoing(loop, seen, held, np.zeros_like(due, int), behind)
+
+    def _remembered(self, rows: np.ndarray, before: Ongoing | None, starts: np.ndarray | None) -> np.ndarray:
+        if before is None:
+            return self.memory.begun(rows)
+        done = self._decider.shown(before.held) if self.memory.steps > 1 else None
+        return self.memory.recall(before.seen, rows, done, starts)
 
     def _decide(
-        self, params: PyTree, rows: np.ndarray, loop: Any, starts: np.ndarray | None, deterministic: bool
+        self, params: PyTree, rows: np.ndarray, loop: Any, starts: np.ndarray | None, deterministic: bool, **how: Any
     ) -> tuple[np.ndarray, Any]:
-        actions, loop = self._decider.decide(params, rows, loop, starts, self.seed)
+        actions, loop = self._decider.decide(params, rows, loop, starts, self.seed, **how)
+        return self._settled(actions, deterministic), loop
+
+    def _settled(self, actions: jax.Array, deterministic: bool) -> np.ndarray:
+        """Actions as the environment takes them."""
         if not deterministic:
             actions = self._decider.perturbed(actions, self._draw())
-        return np.asarray(actions).astype(self.action_space.dtype), loop  # type: ignore[arg-type]
+        return np.asarray(actions).astype(self.action_space.dtype)  # type: ignore[arg-type]
 
     def futures(self, observation: Any, state: Any) -> Imagined:
         """What every start of the plan under way would lead to from one observation, `[S, H+1, ...]`.
@@ -167,10 +200,16 @@ class Agent:
         Args:
             observation: One observation, or a batch of one.
             state: As `predict` returned it for the step before.
+
+        Raises:
+            ValueError: If nothing has been planned yet, only reacted.
         """
+        if state.loop is None:
+            raise ValueError("there are no plans whose futures could be seen: until now, the agent has only reacted")
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = gym_spaces.flatten(self.observation_space, observation, batched)
-        row = flat(recall(state.seen[:1], rows[:1], None, self.settings.memory))[0]
+        one = state._replace(seen=state.seen[:1], held=state.held[:1])
+        row = self.memory.shown(self._remembered(rows[:1], one, None))[0]
         first = jax.tree.map(lambda x: x[0], state.loop.planner)
         return self._decider.imagined(self.params, row, self.space.relax(side_by_side(first).variables))
 
@@ -178,20 +217,20 @@ class Agent:
         """What a sequence of actions of the environment would lead to from one observation, `[H+1, ...]`.
 
         Args:
-            observation: `[O]`, flat, or `[K, O]`, what was seen before it behind it; as if nothing had moved, else.
+            observation: `[O]`, flat, as if nothing had moved before; or what is remembered, `[K, ...]`, of the `seen` of a
+                state of `predict`.
             actions: `[H, ...]` as the environment takes them.
         """
-        seen = np.broadcast_to(observation, (self.settings.memory, np.shape(observation)[-1]))
-        every = self._decider.imagined(
-            self.params, jnp.asarray(flat(seen[None])[0]), self.space.embed(jnp.asarray(actions))[None]
-        )
+        given = np.asarray(observation, np.float32)[None]
+        row = self.memory.shown(self.memory.begun(given) if given.ndim == 2 else given)[0]
+        every = self._decider.imagined(self.params, jnp.asarray(row), self.space.embed(jnp.asarray(actions))[None])
         return jax.tree.map(lambda x: x[0], every)
 
     def probe(self) -> Probe:
         """Fit what reads latents back as observations, to everything remembered."""
         seen = self.buffer.observations[0, : max(int(self.buffer.filled[0]), 1)]
         latents = jax.vmap(lambda o: self.model.encode(self.learner.training.params, o).latent)(seen)
-        newest = np.asarray(seen)[:, : seen.shape[1] // self.settings.memory]
+        newest = np.asarray(seen)[:, : self.memory.observation]
         return probe(np.asarray(latents), newest)
 
     def effective_rank(self, newest: int = 512) -> float:
@@ -245,7 +284,7 @@ class Agent:
     def _steps(self, total: int) -> Iterator[Progress]:
         assert self.env is not None
         s, begun = self.settings, self.num_timesteps
-        life = Experience(self.env, s.memory, seed=self.seed + begun, timesteps=begun)
+        life = Experience(self.env, self.memory, seed=self.seed + begun, timesteps=begun)
         self._remember(life.begun)
         loop, params = None, self._learning_params() if self.learner.trained else None
         while self.num_timesteps < begun + total:
@@ -277,6 +316,35 @@ class Agent:
         times, params = 1 if self.learner.trained else self.settings.first_trainings, self.params
         return self.learner.train(self.buffer, times, cost=params["cost"], timesteps=self.num_timesteps, draw=self._draw)
 
+    def distil(self) -> dict[str, float]:
+        """Teach the actor what plans came to while learning, as far as it is remembered: Mode 2 distilled into Mode 1.
+
+        Where actions were random, it keeps to what it would have done itself.
+
+        Returns:
+            `imitation`: how far the actor is from them in the end, a mean square (see `ActorCritic.imitate`).
+
+        Raises:
+            ValueError: If nothing has been planned yet.
+        """
+        kept, minds, learnt = self.buffer, self.learner.minds, self.learner.learnt
+        environments, capacity = kept.follows.shape
+        acted = np.roll(np.asarray(kept.follows), -1, axis=1)  # an action belongs to a row that the next one follows
+        late = np.arange(capacity) >= self.settings.random_steps // environments
+        planned = acted & (late | (np.asarray(kept.filled) == capacity)[:, None])
+        if not planned.any():
+            raise ValueError("there is nothing to distil: no action has been planned yet while learning")
+
+        def lesson(observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+            latent = self.model.encode(learnt["model"], observation).latent
+            variables = minds.act(learnt["actor"], latent)
+            return latent, variables if self.space.exact else self.space.relax(variables)
+
+        latents, own = jax.vmap(lesson)(kept.observations[acted])
+        shown = jnp.where(planned[acted][:, None], kept.actions[acted], own)
+        self.learner.practice, metrics = minds.imitate(self.learner.practice, latents, shown)
+        return {name: float(value) for name, value in metrics.items()}
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write a checkpoint from which `load` predicts, and learns on, as this agent would.
 
@@ -292,6 +360,7 @@ class Agent:
         env: str | gymnasium.Env | gymnasium.vector.VectorEnv | None = None,
         *,
         cost: Cost | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> "Agent":
         """Read a checkpoint written by `save`.
 
@@ -299,8 +368,9 @@ class Agent:
             path: The folder of checkpoints, or one of them.
             env: To learn on in; None for an agent that only predicts.
             cost: The known cost, if the agent was made with one.
+            settings: What to change of the settings that do not shape what was learnt, such as the planner's.
 
         Raises:
             CheckpointError: If the checkpoint is foreign, damaged, of another format, or of another environment.
         """
-        return saving.load(cls, path, env, cost=cost)
+        return saving.load(cls, path, env, changes=settings or {}, cost=cost)

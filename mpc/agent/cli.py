@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import gymnasium
 import tyro
@@ -17,6 +17,7 @@ import mpc
 from mpc.agent import deployment, gym_spaces, pictures
 from mpc.agent import robot as simulated
 from mpc.agent.agent import Agent
+from mpc.agent.budget import Mode
 from mpc.agent.careful import EnvironmentFailure
 from mpc.agent.common import Common, mapping, say
 from mpc.agent.doctor import examine, ours
@@ -75,7 +76,8 @@ class Learn(Common):
 class Plan(Common):
     """Plan with what was learnt: score a checkpoint, and film it; or go to a goal that an image shows.
 
-    Examples: craik plan runs/demo --episodes 5 --video;  craik plan runs/craik-TwoRooms-v0-0 --goal goal.png
+    Examples: craik plan runs/demo --episodes 5 --video;  craik plan runs/demo --mode react;
+    craik plan runs/craik-TwoRooms-v0-0 --goal goal.png
     """
 
     checkpoint: tyro.conf.Positional[Path] = Path("runs/demo")
@@ -84,6 +86,8 @@ class Plan(Common):
     """Id of the environment; the one learnt in unless told."""
     episodes: int = 20
     """Episodes to score, with the seeds SEED, SEED+1, …"""
+    mode: Literal["plan", "react"] | float = "plan"
+    """Plan; react, the actor by itself; or, within so many milliseconds, plan where there is time and else react."""
     video: bool = False
     """Also write video.mp4 and futures.png beside the checkpoint."""
     goal: Path | None = None
@@ -221,10 +225,12 @@ def begun(options: Learn, folder: Path) -> Agent:
     return Agent(options.env, seed=options.seed, settings=Settings(**given))
 
 
-def score(agent: Agent, env: str, seed: int, episodes: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Mean return of the planner and of random actions, on the same episodes."""
+def score(
+    agent: Agent, env: str, seed: int, episodes: int, tell: Callable[[str], None], mode: Mode = "plan"
+) -> dict[str, Any]:
+    """Mean return of the agent and of random actions, on the same episodes."""
     seeds = range(seed, seed + episodes)
-    planned, random = evaluate(agent, env, seeds), random_returns(env, seeds)
+    planned, random = evaluate(agent, env, seeds, mode=mode), random_returns(env, seeds)
     tell(f"  mean return of {episodes} episodes: {planned.mean():.1f}; random actions {random.mean():.1f}")
     return {"mean": float(planned.mean()), "returns": planned.tolist(), "random": float(random.mean())}
 
@@ -233,6 +239,8 @@ def plan(options: Plan) -> dict[str, Any]:
     """Score a checkpoint."""
     path = deployment.checkpoint_of(options.checkpoint)
     if goals.is_goal_run(path):
+        if options.mode != "plan":
+            raise ValueError(f"{options.checkpoint} was learnt offline, and has no actor: --mode {options.mode} needs one")
         return goals.plan(options, path)
     if options.goal is not None:
         raise ValueError(f"{options.checkpoint} was not learnt offline, and plans for rewards: it cannot go to --goal")
@@ -241,7 +249,7 @@ def plan(options: Plan) -> dict[str, Any]:
     if env is None:
         raise ValueError("the checkpoint does not say which environment it is of: give --env ID")
     report: dict[str, Any] = {"env": env, "checkpoint": str(path), "steps": agent.num_timesteps}
-    report["scores"] = score(agent, env, options.seed, options.episodes, say(options))
+    report["scores"] = score(agent, env, options.seed, options.episodes, say(options), options.mode)
     if options.video:
         report |= show(agent, env, options.checkpoint, options.seed)
         say(options)(f"  look at {options.checkpoint}/futures.png and {options.checkpoint}/video.mp4")

@@ -15,6 +15,7 @@ from mpc.agent.actor import ActorCritic
 from mpc.agent.objective import Cost, as_seen
 from mpc.agent.settings import Settings
 from mpc.planners.multistart import propose
+from mpc.policy import skip
 from mpc.spaces import Space
 from world_models.base import Imagined, WorldModel, perceived
 
@@ -48,7 +49,10 @@ def policy(model: WorldModel, space: Space, settings: Settings, minds: ActorCrit
         # what is lost or doubted before the plan begins is none of its doing
         return perceived(plan.problem.dynamics(params, state, space.embed(action)).latent)
 
-    return mpc.Policy(plan, lambda params, seen: model.encode(params["model"], seen), begin, decide, advance)
+    def react(params: PyTree, state: Imagined) -> jax.Array:
+        return space.decide(minds.act(params["actor"], state.latent))
+
+    return mpc.Policy(plan, lambda params, seen: model.encode(params["model"], seen), begin, decide, advance, react)
 
 
 class Decider:
@@ -60,21 +64,33 @@ class Decider:
     """
 
     def __init__(self, policy: mpc.Policy, noise: float):
-        self.space, self._noise = policy.planner.problem.action_space, noise
+        self.space, self.horizon = policy.planner.problem.action_space, policy.planner.problem.horizon
+        self._noise = noise
 
         def first(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
             return policy.begin(params, policy.observe(params, observation), key)
 
+        def brief(params: PyTree, observation: jax.Array, key: jax.Array) -> loops.Loop:
+            return loops.begin(policy.planner, params, policy.observe(params, observation), key)
+
         def later(params: PyTree, observation: jax.Array, loop: loops.Loop):
             loop, _, action = policy.decide(params, policy.observe(params, observation), loop)
             return loop, action
+
+        def react(params: PyTree, observation: jax.Array) -> jax.Array:
+            assert policy.react is not None
+            return policy.react(params, policy.observe(params, observation))
 
         def imagined(params: PyTree, observation: jax.Array, actions: jax.Array):
             start = policy.observe(params, observation)
             return jax.vmap(lambda a: mpc.rollout(policy.planner.problem, params, start, a).states)(actions)
 
         self._first = jax.jit(jax.vmap(first, in_axes=(None, 0, 0)))
+        self._brief = jax.jit(jax.vmap(brief, in_axes=(None, 0, 0)))
         self._later = jax.jit(jax.vmap(later, in_axes=(None, 0, 0)))
+        self._skip = jax.jit(jax.vmap(partial(skip, policy.planner)))
+        self.react = jax.jit(jax.vmap(react, in_axes=(None, 0)))
+        """`(params, rows [B, O]) -> actions [B, ...]`, without planning; of the parameters, `"model"` and `"actor"`."""
         self.choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_where, mask), a, b))
         """`(mask [B], a, b) -> a` where the mask is set, else `b`, for trees of `[B, ...]`."""
         self._perturb = jax.jit(self._perturbed)
@@ -83,7 +99,15 @@ class Decider:
         """`(params, observation [O], actions [S, H, ...]) -> what they would lead to, [S, H+1, ...]`."""
 
     def decide(
-        self, params: PyTree, rows: np.ndarray, loop: loops.Loop | None, starts: np.ndarray | None, seed: int
+        self,
+        params: PyTree,
+        rows: np.ndarray,
+        loop: loops.Loop | None,
+        starts: np.ndarray | None,
+        seed: int,
+        *,
+        behind: np.ndarray | None = None,
+        widely: bool = True,
     ) -> tuple[jax.Array, loops.Loop]:
         """Actions `[B, ...]`, and the plans to begin the next decision with.
 
@@ -93,10 +117,17 @@ class Decider:
             loop: As the last call returned it; None plans from scratch.
             starts: `[B]`, where to plan from scratch all the same; None for nowhere.
             seed: Of plans from scratch, which depend on nothing else: the same call gives the same actions.
+            behind: `[B]`, decisions that were made without the plans in `loop` since; None for none.
+            widely: Whether plans from scratch search widely first, which takes several times longer.
         """
-        if loop is None or (starts is not None and starts.any()):
-            fresh = self._first(params, rows, jax.random.split(jax.random.key(seed), len(rows)))
-            loop = fresh if loop is None else self.choose(starts, fresh, loop)
+        anew = np.zeros(len(rows), bool) if starts is None else starts
+        if loop is not None and behind is not None and behind.any():
+            anew = anew | (behind >= self.horizon)  # nothing is left of such plans
+            loop = self._skip(loop, np.minimum(behind, self.horizon))
+        if loop is None or anew.any():
+            begin = self._first if widely else self._brief
+            fresh = begin(params, rows, jax.random.split(jax.random.key(seed), len(rows)))
+            loop = fresh if loop is None else self.choose(anew, fresh, loop)
         after, actions = self._later(params, rows, loop)
         return actions, after
 

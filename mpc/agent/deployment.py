@@ -110,6 +110,10 @@ def _learnt(options: Export) -> tuple[mpc.Policy, Any, np.ndarray, dict[str, Any
             f"{options.checkpoint} was learnt offline, to go to goals; only agents learnt for rewards are exported"
         )
     agent = Agent.load(path)
+    if agent.memory.steps > 1:
+        raise ValueError(
+            f"{options.checkpoint} was learnt with memory={agent.memory.steps}; only agents with memory=1 are exported"
+        )
     seen = agent.observation_space
     example = np.zeros(gym_spaces.observation_size(seen), np.float32)
     bounds = {"low": seen.low.ravel(), "high": seen.high.ravel()} if isinstance(seen, gymnasium.spaces.Box) else {}

@@ -10,14 +10,14 @@ from mpc.agent import gym_spaces
 from mpc.agent.memory import Ongoing
 
 
-def evaluate(agent: Any, env: str, seeds: range | list[int], *, deterministic: bool = True) -> np.ndarray:
+def evaluate(agent: Any, env: str, seeds: range | list[int], **deciding: Any) -> np.ndarray:
     """Returns of one episode per seed, `[episodes]`, each in an environment of its own.
 
     Args:
         agent: Anything with stable-baselines3's `predict`.
         env: Id of a Gymnasium environment.
         seeds: `env.reset(seed=s)` for each.
-        deterministic: Without exploration noise.
+        **deciding: For `predict`, such as `mode="react"`.
     """
     envs = [gym_spaces.make(env) for _ in seeds]
     observations = [e.reset(seed=int(s))[0] for e, s in zip(envs, seeds, strict=True)]
@@ -26,7 +26,7 @@ def evaluate(agent: Any, env: str, seeds: range | list[int], *, deterministic: b
     state: Any = None
     while running.any():
         stacked = concatenate(space, observations, create_empty_array(space, len(envs)))
-        actions, state = agent.predict(stacked, state=state, deterministic=deterministic)
+        actions, state = agent.predict(stacked, state=state, **deciding)
         for i in np.flatnonzero(running):
             observations[i], reward, terminated, truncated, _ = envs[i].step(actions[i])
             returns[i] += float(reward)
@@ -56,7 +56,9 @@ def random_returns(env: str, seeds: range | list[int]) -> np.ndarray:
     return np.array(returns)
 
 
-def decision_times(agent: Any, env: str, seed: int, decisions: int = 200) -> tuple[dict[str, float], list[float]]:
+def decision_times(
+    agent: Any, env: str, seed: int, decisions: int = 200, **deciding: Any
+) -> tuple[dict[str, float], list[float]]:
     """Milliseconds per decision in one environment, compilation apart.
 
     `compile`: what the very first call takes longer than the second of its kind. `episode_start`: an episode's first
@@ -67,6 +69,7 @@ def decision_times(agent: Any, env: str, seed: int, decisions: int = 200) -> tup
         env: Id of a Gymnasium environment.
         seed: Of its first reset.
         decisions: How many to time.
+        **deciding: For `predict`, such as `mode="react"`.
 
     Returns:
         The summary, and every decision's milliseconds but for the episodes' first ones.
@@ -74,7 +77,7 @@ def decision_times(agent: Any, env: str, seed: int, decisions: int = 200) -> tup
 
     def timed(*args: Any, **settings: Any) -> tuple[Any, Any]:
         begun = time.perf_counter()
-        made = agent.predict(*args, **settings)
+        made = agent.predict(*args, **settings, **deciding)
         times.append(1e3 * (time.perf_counter() - begun))
         return made
 
@@ -89,7 +92,7 @@ def decision_times(agent: Any, env: str, seed: int, decisions: int = 200) -> tup
         observation, _, terminated, truncated, _ = live.step(action)
         if terminated or truncated:
             observation, _ = live.reset()
-            state = agent.predict(observation)[1]  # another kind of decision, timed above
+            state = agent.predict(observation, **deciding)[1]  # another kind of decision, timed above
         action, state = timed(observation, state=state.released() if isinstance(state, Ongoing) else state)
     live.close()
     marks = {f"p{q}": float(np.percentile(times, q)) for q in (50, 95, 99)}

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 
 from mpc.agent import careful, gym_spaces
-from mpc.agent.memory import flat, recall
+from mpc.agent.memory import Memory
 from mpc.agent.repeating import taken
 from world_models import data
 
@@ -29,7 +29,7 @@ class Experience:
 
     Args:
         env: Acted in.
-        memory: Observations shown at once.
+        memory: What is shown of what happened before.
         seed: Of the reset and of random actions.
         timesteps: Taken before.
 
@@ -37,23 +37,23 @@ class Experience:
         EnvironmentFailure: If the environment raises.
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv, memory: int, *, seed: int, timesteps: int):
+    def __init__(self, env: gymnasium.vector.VectorEnv, memory: Memory, *, seed: int, timesteps: int):
         self.env, self.memory, self.timesteps = env, memory, timesteps
         self._recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
         self._watch = careful.Watch(env.num_envs)
         with careful.blamed("reset", timesteps):
             raw, _ = env.reset(seed=seed)
         env.action_space.seed(seed)
-        self._seen = self._recall(None, raw)
-        self.begun: Writes = self._recorder.reset(flat(self._seen))
+        self._seen = memory.begun(self._flat(raw))
+        self.begun: Writes = self._recorder.reset(self.rows)
         self.started = np.ones(env.num_envs, bool)
         """`[E]`, where an episode begins with the newest observation."""
         self._returns, self._over = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
 
     @property
     def rows(self) -> np.ndarray:
-        """`[E, memory * O]`, what to decide from."""
-        return flat(self._seen)
+        """`[E, memory.width]`, what to decide from."""
+        return self.memory.shown(self._seen)
 
     def step(self, actions: np.ndarray, shown: np.ndarray) -> Happened:
         """Take a step in every environment.
@@ -70,13 +70,14 @@ class Experience:
             raw, rewards, terminated, truncated, infos = self.env.step(actions)
         real, done = ~over, (terminated | truncated) & ~over
         self.started = done if mode != "NextStep" else over
-        before, self._seen = self._seen, self._recall(self._seen, raw, self.started if mode != "Disabled" else None)
-        reached = flat(self._seen)
+        before, fresh = self._seen, self.started if mode != "Disabled" else None
+        self._seen = self.memory.recall(before, self._flat(raw), shown, fresh)
+        reached = self.rows
         if "final_obs" in infos:
-            final = flat(recall(before, self._final(infos), None, self.memory))
+            final = self.memory.shown(self.memory.recall(before, self._final(infos), shown))
             reached, infos = np.where(infos["_final_obs"][:, None], final, reached), infos | {"final_obs": final}
         self._watch.look(reached, np.asarray(rewards), real, self.timesteps)
-        writes = self._recorder.step(shown, flat(self._seen), rewards, terminated, truncated, infos)
+        writes = self._recorder.step(shown, self.rows, rewards, terminated, truncated, infos)
         self._returns += np.where(over, 0.0, rewards)
         steps = int(taken(infos, len(real))[real].sum())
         self.timesteps += steps
@@ -90,12 +91,11 @@ class Experience:
     def _reset(self, done: np.ndarray) -> Writes:
         with careful.blamed("reset", self.timesteps):
             raw, _ = self.env.reset(options={"reset_mask": done})
-        self._seen = np.where(done[:, None, None], self._recall(None, raw), self._seen)
-        return self._recorder.reset(flat(self._seen), done)
+        self._seen = np.where(done[:, None, None], self.memory.begun(self._flat(raw)), self._seen)
+        return self._recorder.reset(self.rows, done)
 
-    def _recall(self, before: np.ndarray | None, raw: Any, fresh: np.ndarray | None = None) -> np.ndarray:
-        rows = gym_spaces.flatten(self.env.single_observation_space, raw, batched=True)
-        return recall(before, rows, fresh, self.memory)
+    def _flat(self, raw: Any) -> np.ndarray:
+        return gym_spaces.flatten(self.env.single_observation_space, raw, batched=True)
 
     def _final(self, infos: dict[str, Any]) -> np.ndarray:
         space, there = self.env.single_observation_space, infos["_final_obs"]

@@ -1,6 +1,11 @@
-"""Short-term memory: what was observed in the last steps, side by side, for what a single observation does not tell.
+"""Short-term memory: what was observed and done in the last K steps, for what a single observation does not tell.
 
-seen = (o[t], o[t-1], …, o[t-K+1]),        before an episode's first step as if nothing had moved: o[-k] = o[0]
+    x[k] = (o[t-k], o[t-k] - o[t-k-1], a[t-k-1]),  k = 0 … K-1        before an episode's first step as if nothing had moved
+                                                                       and nothing been done: o[-k] = o[0], a[-k] = 0
+
+These K tokens, the newest first, are what a world model sees instead of an observation, reads out by attention
+(`world_models.networks.Recollection`) and carries along in what it imagines: so plans are made, and the critic learns, from
+what is remembered. Every coordinate is scaled by itself: as changes, small motions are seen as well as large places.
 """
 
 from typing import NamedTuple
@@ -13,43 +18,79 @@ from mpc.controller import Loop
 class Ongoing(NamedTuple):
     """What an agent hands from one decision to the next."""
 
-    loop: Loop
-    """The plan under way."""
+    loop: Loop | None
+    """The plan under way; None where nothing has been planned."""
     seen: np.ndarray
-    """`[B, K, O]`, the newest observation first, as it was at the last decision."""
+    """`[B, K, O (+ A)]`, what is remembered, as it was at the last decision; see `Memory`."""
     held: np.ndarray
     """`[B, ...]`, the actions decided on."""
     left: np.ndarray
     """`[B]`, how many steps more they are held for."""
+    behind: np.ndarray
+    """`[B]`, how many decisions were made without the plan since it was made."""
 
     def released(self) -> "Ongoing":
         """With nothing held any longer: the next call decides."""
         return self._replace(left=np.zeros_like(self.left))
 
 
-def recall(seen: np.ndarray | None, observations: np.ndarray, fresh: np.ndarray | None, steps: int) -> np.ndarray:
-    """What is remembered after another observation, `[B, K, O]`.
+class Memory(NamedTuple):
+    """What is remembered, and how a world model is shown it.
 
-    A remembered observation that is not finite is taken to have been the newest one: a glitch is over when it is over.
-
-    Args:
-        seen: What was remembered before; None for nothing.
-        observations: `[B, O]`, the newest.
-        fresh: `[B]`, where an episode begins with it; None for nowhere.
-        steps: To remember, K.
+    With K = 1 that is the newest observation, and nothing else.
     """
-    newest = np.repeat(observations[:, None], steps, axis=1)
-    if seen is None:
-        return newest
-    shifted = np.concatenate([newest[:, :1], seen[:, : steps - 1]], axis=1)
-    shifted = np.where(np.isfinite(shifted).all(axis=2, keepdims=True), shifted, newest)
-    return shifted if fresh is None else np.where(fresh[:, None, None], newest, shifted)
 
+    steps: int
+    """K, the newest observation included."""
+    observation: int
+    """Size O of an observation."""
+    action: int
+    """Size A of an action, as networks see it."""
 
-def flat(seen: np.ndarray) -> np.ndarray:
-    """As a world model sees it, `[B, K * O]`: the newest observation, and the changes that led there, `o[t-k] - o[t-k-1]`.
+    @property
+    def token(self) -> int:
+        """Numbers that a step is shown as."""
+        return self.observation if self.steps == 1 else 2 * self.observation + self.action
 
-    Every coordinate is scaled by itself: as changes, small motions are seen as well as large places.
-    """
-    changes = seen[:, :-1] - seen[:, 1:]
-    return np.concatenate([seen[:, :1], changes], axis=1).reshape(len(seen), -1)
+    @property
+    def width(self) -> int:
+        """Numbers of everything that is shown."""
+        return self.steps * self.token
+
+    def begun(self, observations: np.ndarray) -> np.ndarray:
+        """What is remembered after the first observations `[B, O]` of episodes, `[B, K, O]`; `[B, K, O + A]` for K > 1."""
+        return np.repeat(self._entries(observations, None)[:, None], self.steps, axis=1)
+
+    def recall(
+        self, seen: np.ndarray, observations: np.ndarray, actions: np.ndarray | None, fresh: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What is remembered after another observation.
+
+        A remembered observation that is not finite is taken to have been the newest one: a glitch is over when it is over.
+
+        Args:
+            seen: What was remembered before.
+            observations: `[B, O]`, the newest.
+            actions: `[B, A]`, what was done in between; None where K = 1 and it is not remembered.
+            fresh: `[B]`, where an episode begins with the observation; None for nowhere.
+        """
+        newest = self._entries(observations, actions)[:, None]
+        if self.steps == 1:
+            return newest
+        shifted = np.concatenate([newest, seen[:, : self.steps - 1]], axis=1)
+        shifted = np.where(np.isfinite(shifted).all(axis=2, keepdims=True), shifted, newest)
+        return shifted if fresh is None else np.where(fresh[:, None, None], self.begun(observations), shifted)
+
+    def shown(self, seen: np.ndarray) -> np.ndarray:
+        """As a world model sees what is remembered, `[B, K * token]`, the newest step first."""
+        if self.steps == 1:
+            return seen[:, 0]
+        observations, actions = seen[..., : self.observation], seen[..., self.observation :]
+        before = np.concatenate([observations[:, 1:], observations[:, -1:]], axis=1)
+        return np.concatenate([observations, observations - before, actions], axis=2).reshape(len(seen), -1)
+
+    def _entries(self, observations: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
+        if self.steps == 1:
+            return observations
+        done = np.zeros((len(observations), self.action), np.float32) if actions is None else actions
+        return np.concatenate([observations, done], axis=1)

@@ -36,13 +36,14 @@ def save(agent: Any, path: str | os.PathLike) -> Path:
     return checkpoint.save(path, _tree(agent), about, step=agent.num_timesteps)
 
 
-def load(kind: Any, path: str | os.PathLike, env: Any, **how: Any) -> Any:
+def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: dict[str, Any], **how: Any) -> Any:
     """Make the agent that a checkpoint is of.
 
     Args:
         kind: `Agent`.
         path: The folder of checkpoints, or one of them.
         env: To learn on in, its id, a vector environment, or None.
+        changes: Of its settings.
         **how: What else the agent was made with.
 
     Raises:
@@ -52,7 +53,7 @@ def load(kind: Any, path: str | os.PathLike, env: Any, **how: Any) -> Any:
     if not {"observation_space", "action_space", "settings", "state", "environments"} <= set(kept):
         raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not of an agent")
     spaces: dict[str, Any] = {n: gym_spaces.rebuild(kept[n]) for n in ("observation_space", "action_space")}
-    settings = Settings(**kept["settings"])
+    settings = Settings(**(kept["settings"] | changes))
     vector = None if env is None else gym_spaces.vectorise(env, settings.repeat)
     if vector is not None:
         _compare(path, kept, spaces, vector)

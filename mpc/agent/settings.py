@@ -47,7 +47,8 @@ class Settings:
     practice_steps: int = 15
     """Steps imagined ahead in them."""
     memory: int = 1
-    """Observations shown to the world model, the newest included; more where one does not tell it all, such as speeds."""
+    """Steps that the world model is shown, the newest included, and reads out by attention; more where one observation does
+    not tell it all: 2 for speeds, as many as it takes for what was said at the beginning."""
     hidden: int = 64
     """Units of every hidden layer."""
     members: int = 5

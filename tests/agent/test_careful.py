@@ -138,8 +138,9 @@ def test_deciding_remembers_what_was_seen_before(agent):
     first, second = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
     _, state = agent.predict(first)
     together, after = agent.predict(second, state=state)
-    np.testing.assert_array_equal(after.seen[0], [second, first])
-    forgetful = state._replace(seen=np.array([[second, second]]))
+    done = agent._decider.shown(state.held)[0]
+    np.testing.assert_array_equal(after.seen[0], [[*second, *done], [*first, 0.0]])
+    forgetful = state._replace(seen=np.array([[[*second, 0.0]] * 2], np.float32))
     assert (together != agent.predict(second, state=forgetful)[0]).any()
     assert agent.imagine(first, np.zeros((3, 1), np.float32)).latent.shape[0] == 4
     assert agent.probe().matrix.shape[1] == 2 and agent.futures(second, state).reward.shape[0] == SMALL.starts

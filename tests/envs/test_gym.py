@@ -18,7 +18,7 @@ from envs.gym import Env, VectorEnv
 def test_importing_envs_registers_and_loads_nothing_else():
     program = "import sys, envs, gymnasium; print('jax' in sys.modules, len(envs.IDS), 'craik/Car-v0' in gymnasium.registry)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.split() == ["False", "11", "True"]
+    assert done.stdout.split() == ["False", "12", "True"]
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = envs.nothing  # type: ignore[attr-defined]
 
