@@ -20,7 +20,7 @@ SEEN = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, -2.0]], np.float32)
 
 
 @pytest.fixture(scope="module")
-def agent(compiled_quickly) -> Agent:
+def agent() -> Agent:
     """A small one that remembers 30 steps and has learnt nothing; its actor's weights are drawn."""
     made = Agent("Pendulum-v1", settings=replace(SMALL, random_steps=1000), seed=3).learn(30, progress_bar=False)
     keys = iter(jax.random.split(jax.random.key(0), 100))
@@ -68,7 +68,7 @@ def test_planning_goes_on_where_the_plan_would_be_after_reactions(agent):
     for _ in range(2):
         _, state = agent.predict(SEEN, state=state, mode="react")
     np.testing.assert_array_equal(state.behind, 2)
-    later = jax.vmap(lambda loop: skip(agent.policy.planner, loop, 2))(planned.loop)
+    later = jax.vmap(lambda loop: skip(agent.policy.planner, loop, jnp.asarray(2)))(planned.loop)
     expected = agent._decider.decide(agent.params, SEEN, later, None, agent.seed)[0]
     found, state = agent.predict(SEEN, state=state)
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -100,11 +100,17 @@ def test_settings_that_shape_nothing_learnt_can_be_changed(agent, tmp_path):
     assert loaded.policy.planner.problem.horizon == 3 and loaded.settings == replace(agent.settings, horizon=3)
 
 
-def test_an_actor_imitates_choices(compiled_quickly):
+def test_an_actor_imitates_choices():
     """A known policy: the first choice where z < 0, else the second."""
     space = Discrete(2)
     minds = actor_critic(
-        lambda *_: None, lambda *_: jnp.zeros(()), lambda _: jnp.zeros(()), lambda _, o: perceived(o), space, 1, hidden=16
+        lambda _, state, action: state,
+        lambda *_: jnp.zeros(()),
+        lambda _: jnp.zeros(()),
+        lambda _, seen: perceived(seen),
+        space,
+        1,
+        hidden=16,
     )
     latents = jnp.linspace(-1.0, 1.0, 200)[:, None]
     shown = jnp.concatenate([latents < 0.0, latents >= 0.0], axis=1).astype(jnp.float32)
