@@ -75,7 +75,7 @@ def reward(state: Float[Array, "3"], following: Float[Array, "3"]) -> Float[Arra
     return state[2] * (following[1] - state[1])
 
 
-def render(state: Float[Array, "3"]) -> UInt8[Array, "120 480 3"]:
+def render(state: Float[Array, "3"]) -> UInt8[Array, "225 480 3"]:
     """The maze from above."""
     seen = d.view((-5.0, -15.0), (59.0, 15.0), 480)
     x, y, cue = state

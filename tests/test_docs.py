@@ -19,6 +19,10 @@ BRIEF: dict[str, Any] = {
     "first_iterations": 1,
     "iterations": 1,
     "random_steps": 390,
+    "hidden": 8,
+    "members": 2,
+    "starts": 2,
+    "first_starts": 2,
 }
 
 

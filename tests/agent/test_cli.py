@@ -11,7 +11,8 @@ import pytest
 
 from mpc.agent.cli import main
 
-BRIEF = {"random_steps": 20, "updates": 10, "first_trainings": 1, "practice": 5, "restart_practices": 1, "iterations": 2}
+BRIEF = {"random_steps": 20, "updates": 10, "first_trainings": 1, "practice": 5, "restart_practices": 1}
+BRIEF |= {"hidden": 16, "members": 2, "starts": 2, "iterations": 2, "first_starts": 4, "first_iterations": 5}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ import pytest
 import mpc
 from mpc import trigonometry
 
+pytestmark = pytest.mark.usefixtures("optimised")  # of large numbers, products have to be fused with the sums behind them
+
 NAMES = ("sin", "cos")
 
 
