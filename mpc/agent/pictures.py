@@ -175,18 +175,23 @@ def film(episode: Episode, path: Path, fps: int = 20) -> None:
         margin = 0.3 * (high[i] - low[i]) + 1e-3
         axis.set(xlim=(-window, horizon), ylim=(low[i] - margin, high[i] + margin), ylabel=f"observation {i}")
         axis.axvline(0, color=BASELINE, linewidth=1)
-        fans.append([axis.plot([], [], color=IMAGINED, alpha=0.7)[0] for _ in range(len(episode.futures[0]))])
-        real.append(axis.plot([], [], color=REAL)[0])
+        every = range(len(episode.futures[0]))
+        fans.append([axis.plot([], [], color=IMAGINED, alpha=0.7, animated=True)[0] for _ in every])
+        real.append(axis.plot([], [], color=REAL, animated=True)[0])
     axes[0].set_title("what was (black), what is imagined (red)", fontsize=10)
     axes[-1].set_xlabel("steps from now")
+    canvas.draw()  # once: what moves is drawn over it
+    still = canvas.copy_from_bbox(figure.bbox)
     with movie(path, fps) as append:
         for t, frame in enumerate(episode.frames):
             past = episode.observations[max(t - window, 0) : t + 1]
-            for i in range(shown):
+            canvas.restore_region(still)
+            for i, axis in enumerate(axes):
                 real[i].set_data(np.arange(1 - len(past), 1), past[:, i])
                 for line, future in zip(fans[i], episode.futures[max(t - 1, 0)], strict=True):
                     line.set_data(np.arange(len(future)), future[:, i])
-            canvas.draw()
+                for line in (*fans[i], real[i]):
+                    axis.draw_artist(line)
             panel = np.asarray(canvas.buffer_rgba())[..., :3]
             append(np.concatenate([_fit(frame, panel.shape[0]), panel], axis=1))
 

@@ -145,6 +145,8 @@ def film(episode: Episode, goal: np.ndarray, path: Path, fps: int = 20) -> None:
         axis = side.subplots()
         axis.set(xlim=(0, len(episode.distances)), ylim=(0, 1.05 * episode.distances.max()), ylabel="distance to the goal")
         thumbs.append(axis.plot([], [], color=LINE)[0])
+    canvas.draw()
+    figure.set_layout_engine("none")  # what moves needs no room of its own
     with movie(path, fps) as append:
         for t, frame in enumerate(episode.frames):
             drawn.set_data(frame)
