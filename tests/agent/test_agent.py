@@ -122,7 +122,8 @@ def test_a_callback_ends_learning():
     assert agent.num_timesteps == 7
 
 
-def test_interrupted_learning_leaves_a_checkpoint_to_go_on_from(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_interrupted_learning_leaves_a_checkpoint_to_go_on_from(tmp_path, how):
     program = (
         "from tests.agent.test_agent import *\n"
         f"Agent('Pendulum-v1', settings=SMALL).learn(10**6, progress_bar=False, checkpoint_path=r'{tmp_path}/run',\n"
@@ -133,7 +134,7 @@ def test_interrupted_learning_leaves_a_checkpoint_to_go_on_from(tmp_path):
     for line in process.stdout:
         if int(line) >= 25:
             break
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, how)
     process.communicate(timeout=60)
     assert process.returncode != 0
     agent = Agent.load(tmp_path / "run", "Pendulum-v1")

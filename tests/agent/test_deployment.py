@@ -1,5 +1,7 @@
 """What leaves for a robot decides as the agent does that it was made of."""
 
+import contextlib
+import io
 import json
 import time
 
@@ -28,19 +30,23 @@ def folder(agent, tmp_path_factory):
     return path
 
 
-def exporting(folder) -> list[str]:
+def exporting(folder, names: str) -> list[str]:
     """The command that makes an artefact of the run."""
-    out = ["--out", str(folder / "p.craik")]
+    out = ["--out", str(folder / "p.craik"), "--observed", names]
     return ["export", str(folder / "run"), *out, "--period", "0.05", "--platforms", "cpu", "--json"]
 
 
-def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(agent, folder, capsys):
+@pytest.fixture(scope="module")
+def exported(folder):
+    """The report on an artefact of the run, which lies beside it."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(exporting(folder, '{"names": ["cos", "sin", "speed"], "units": ["", "", "rad/s"]}')) == 0
+    return json.loads(said.getvalue())
+
+
+def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(agent, folder, exported, capsys):
     out, seen = folder / "p.craik", np.array([0.5, -0.3, 1.0], np.float32)
-    names = '{"names": ["cos", "sin", "speed"], "units": ["", "", "rad/s"]}'
-    arguments = exporting(folder)
-    assert main([*arguments, "--observed", names]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["bytes"] - report["files"]["weights.npz"]["size"] < 1 << 20
+    assert exported["bytes"] - exported["files"]["weights.npz"]["size"] < 1 << 20
     artefact = runtime.load(out)
     key = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(agent.seed), 1)[0]))  # as agents draw theirs
     memory, state = artefact.begin(seen, key), None
@@ -51,7 +57,7 @@ def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(agent, folder, c
         memory, seen = decision.memory, seen * np.float32(0.9)
     assert artefact.observation.names == ["cos", "sin", "speed"] and np.ravel(artefact.observation.high)[2] == 8.0
     assert artefact.manifest["about"]["env"] == "Pendulum-v1" and artefact.period == 0.05
-    assert main([*arguments, "--observed", "[1]"]) == 2
+    assert main(exporting(folder, "[1]")) == 2
     assert "--observed" in capsys.readouterr().err
 
 
@@ -61,10 +67,7 @@ def test_a_foreign_file_is_not_served(tmp_path, capsys):
     assert "not an artefact" in capsys.readouterr().err
 
 
-def test_an_artefact_drives_a_simulated_robot_by_the_wall_clock(folder, capsys):
-    if not (folder / "p.craik").exists():  # by another test, in the same process
-        assert main(exporting(folder)) == 0
-        capsys.readouterr()
+def test_an_artefact_drives_a_simulated_robot_by_the_wall_clock(folder, exported, capsys):
     arguments = ["robot", str(folder / "p.craik"), "--seconds", "1", "--health", str(folder / "health.csv"), "--json"]
     begun = time.monotonic()
     assert main(arguments) == 0
