@@ -36,7 +36,9 @@ class Practice(NamedTuple):
     actor: PyTree
     critic: PyTree
     steady: PyTree
-    """A running average of the actor, which acts: from one update to the next policies swing between good and bad."""
+    """A running average of the actor: from one update to the next policies swing between good and bad."""
+    acting: PyTree
+    """The better of what acted before and the running average, by what the model imagines of both."""
     target: PyTree
     """A running average of the critic, which returns are bootstrapped from and plans end in."""
     optimizer: PyTree
@@ -45,7 +47,8 @@ class Practice(NamedTuple):
 
 class ActorCritic(NamedTuple):
     """`init(key) -> Practice`; `act(actor, latent) -> variables`; `value(params, critic, latent) -> cost to go`, floored by
-    `least`; `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps; and
+    `least`; `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps;
+    `choose(practice, params, buffer) -> practice`, who is to act from now on; and
     `imitate(practice, latents [N, D], shown [N, A]) -> (practice, metrics)`: the actor regressed onto what others did, as
     networks see actions, the amortised inference of LeCun (2022), section 3.1.3. Continuous actions are compared before they
     are squashed, in mean squares of their artanh.
@@ -55,6 +58,7 @@ class ActorCritic(NamedTuple):
     act: Callable[[PyTree, jax.Array], jax.Array]
     value: Callable[[PyTree, PyTree, jax.Array], jax.Array]
     fit: Callable[..., tuple[Practice, dict[str, jax.Array]]]
+    choose: Callable[[Practice, PyTree, data.TrajectoryBuffer], Practice]
     imitate: Callable[[Practice, jax.Array, jax.Array], tuple[Practice, dict[str, jax.Array]]]
 
 
@@ -72,7 +76,8 @@ def actor_critic(
     updates: int = 100,
     trace: float = 0.9,
     averaging: float = 0.98,
-    steadiness: float = 0.995,
+    steadiness: float = 0.998,
+    trial: int = 100,
     learning_rate: float = 1e-3,
 ) -> ActorCritic:
     """Make the practice of an actor and a critic in what a world model imagines.
@@ -91,6 +96,7 @@ def actor_critic(
         trace: λ of the returns; higher values look further along the imagined future and trust the critic less.
         averaging: Share of the critic's running average kept at each step.
         steadiness: The same for the actor.
+        trial: Steps imagined ahead to tell which of two actors is better.
         learning_rate: Of Adam, for both.
 
     Example:
@@ -122,15 +128,15 @@ def actor_critic(
         actor, critic = (
             nnx.to_pure_dict(nnx.split(build(rngs=nnx.Rngs(params=k)))[1]) for k, build in zip(keys, shape, strict=True)
         )
-        steady, target = jax.tree.map(jnp.copy, (actor, critic))
-        return Practice(actor, critic, steady, target, (optimizer.init(actor), optimizer.init(critic)), key)
+        steady, acting, target = jax.tree.map(jnp.copy, (actor, actor, critic))
+        return Practice(actor, critic, steady, acting, target, (optimizer.init(actor), optimizer.init(critic)), key)
 
     def acted(variables: jax.Array) -> jax.Array:
         """What would be executed, with the gradient of its relaxation (straight-through: Bengio et al. 2013)."""
         relaxed = space.relax(variables)
         return relaxed if space.exact else relaxed + jax.lax.stop_gradient(space.embed(space.decide(variables)) - relaxed)
 
-    def imagine(actor: PyTree, params: PyTree, start: Imagined):
+    def imagine(actor: PyTree, params: PyTree, start: Imagined, steps: int = steps):
         def one(state: Imagined) -> tuple[Imagined, jax.Array]:
             action = acted(act(actor, state.latent))
             later = dynamics(params, state, action)
@@ -172,18 +178,35 @@ def actor_critic(
         critic = optax.apply_updates(practice.critic, moves)
         target = optax.incremental_update(critic, practice.target, 1 - averaging)
         steady = optax.incremental_update(actor, practice.steady, 1 - steadiness)
-        return Practice(actor, critic, steady, target, (state_a, state_c), practice.key), {"actor": loss, "critic": miss}
+        moments = (state_a, state_c)
+        metrics = {"actor": loss, "critic": miss}
+        return practice._replace(actor=actor, critic=critic, steady=steady, target=target, optimizer=moments), metrics
+
+    def drawn(buffer: data.TrajectoryBuffer, params: PyTree, key: jax.Array) -> Imagined:
+        usual, deadly = jax.random.split(key)
+        seen = data.sample(buffer, usual, batch - batch // 2, 1).observations[:, 0]
+        # falling is rare, and only from just before a fall can it be learnt how not to
+        seen = jnp.concatenate([seen, data.before_terminations(buffer, deadly, batch // 2, 2 * steps)])
+        return jax.vmap(lambda o: encode(params, o))(seen)
+
+    @jax.jit
+    def choose(practice: Practice, params: PyTree, buffer: data.TrajectoryBuffer) -> Practice:
+        key, draw = jax.random.split(practice.key)
+        start = drawn(buffer, params, draw)
+        both = jax.tree.map(lambda *x: jnp.stack(x), practice.acting, practice.steady)
+
+        def total(actor: PyTree) -> jax.Array:
+            return imagine(actor, params, start, trial)[1].sum(axis=0).mean()  # without a critic, who may have just begun
+
+        best = jnp.nanargmin(jax.vmap(total)(both))
+        return practice._replace(acting=jax.tree.map(lambda x: x[best], both), key=key)
 
     @partial(jax.jit, donate_argnums=0)
     def fit(practice: Practice, params: PyTree, buffer: data.TrajectoryBuffer):
         key, draw = jax.random.split(practice.key)
 
         def one(practice: Practice, key: jax.Array):
-            usual, deadly = jax.random.split(key)
-            seen = data.sample(buffer, usual, batch - batch // 2, 1).observations[:, 0]
-            # falling is rare, and only from just before a fall can it be learnt how not to
-            seen = jnp.concatenate([seen, data.before_terminations(buffer, deadly, batch // 2, 2 * steps)])
-            return update(practice, params, jax.vmap(lambda o: encode(params, o))(seen))
+            return update(practice, params, drawn(buffer, params, key))
 
         practice, metrics = jax.lax.scan(one, practice, jax.random.split(draw, updates))
         return practice._replace(key=key), jax.tree.map(lambda m: m[-updates // 4 :].mean(), metrics)
@@ -202,7 +225,8 @@ def actor_critic(
             loss = jnp.square(apart).sum(axis=-1).mean()
             return loss, {"imitation": loss}
 
-        actor, metrics = fitted(miss, practice.steady, jax.random.split(draw, IMITATIONS), IMITATIONS, learning_rate)
-        return practice._replace(actor=actor, steady=jax.tree.map(jnp.copy, actor), key=key), metrics
+        actor, metrics = fitted(miss, practice.acting, jax.random.split(draw, IMITATIONS), IMITATIONS, learning_rate)
+        steady, acting = jax.tree.map(jnp.copy, (actor, actor))
+        return practice._replace(actor=actor, steady=steady, acting=acting, key=key), metrics
 
-    return ActorCritic(jax.jit(init), act, value, fit, imitate)
+    return ActorCritic(jax.jit(init), act, value, fit, choose, imitate)

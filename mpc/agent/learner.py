@@ -40,7 +40,7 @@ class Learner:
     @property
     def learnt(self) -> dict[str, PyTree]:
         """The parameters that plans depend on."""
-        return {"model": self.training.params, "actor": self.practice.steady, "critic": self.practice.target}
+        return {"model": self.training.params, "actor": self.practice.acting, "critic": self.practice.target}
 
     def train(
         self, buffer: data.TrajectoryBuffer, times: int, *, cost: PyTree, timesteps: int, draw: Callable[[], jax.Array]
@@ -67,13 +67,16 @@ class Learner:
         # what was learnt in the dreams of a poor model is hard to unlearn (Nikishin et al. 2022): begin again now and then
         again = timesteps >= self.settings.restart_growth * self.practised_since
         if again:
-            self.practice, self.practised_since = self.minds.init(draw()), timesteps
+            self.practice = self.minds.init(draw())._replace(acting=self.practice.acting)
+            self.practised_since = timesteps
         practices = self.settings.restart_practices if again else times
         for _ in range(practices if self.settings.practice else 0):
             given = (self.minds.fit, self.practice, self.learnt | {"cost": cost}, buffer)
             self.practice, practised, astray = careful.attempt(*given)
             _tell("the actor or the critic", astray, timesteps)
             metrics |= practised
+        if practices and self.settings.practice:
+            self.practice = self.minds.choose(self.practice, self.learnt | {"cost": cost}, buffer)
         self.trained = True
         return metrics
 

@@ -24,13 +24,13 @@ class Settings:
     """Environment steps that every action is held for; the agent sees them as one, and plans as many times as far."""
     curious: bool = True
     """Whether to learn by going where the model is unsure, while rewards tell nothing about places."""
-    random_steps: int = 200
+    random_steps: int = 100
     """Steps taken at random before the first model is learnt."""
     train_every: int = 10
     """Environment steps between two trainings."""
-    train_growth: float = 0.0
+    train_growth: float = 0.05
     """Least growth of experience between two trainings, which makes them rarer in long runs; 0 for as many as ever."""
-    updates: int = 400
+    updates: int = 200
     """Gradient steps of a training; more fit the data tighter and take longer."""
     first_trainings: int = 10
     """Trainings in a row on the random steps."""
@@ -40,7 +40,7 @@ class Settings:
     """Steps over which predictions are chained in training."""
     practice: int = 100
     """Gradient steps of the actor and the critic, in imagination, after each training; 0 for neither."""
-    restart_growth: float = 1.5
+    restart_growth: float = 2.0
     """Growth of experience after which the actor and the critic begin anew."""
     restart_practices: int = 20
     """Practices in a row when they do."""

@@ -50,6 +50,11 @@ def test_actor_and_critic_find_the_discounted_lqr():
     found = jax.vmap(partial(minds.value, {}, practice.target))(at)
     np.testing.assert_allclose(found, p * at[:, 0] ** 2, atol=0.05)
 
+    idle, good = practice.acting, practice.steady  # who acts: the one that costs less, whichever of the two has been acting
+    for acting, steady in ((idle, good), (good, idle)):
+        chosen = minds.choose(practice._replace(acting=acting, steady=steady), {}, buffer).acting
+        jax.tree.map(np.testing.assert_array_equal, chosen, good)
+
 
 def test_no_value_is_better_than_the_best_possible():
     minds = actor_critic(dynamics, step_cost, lambda p: p, lambda _, o: perceived(o), mpc.Box([-1.0], [1.0]), 1)

@@ -25,8 +25,8 @@ def agent() -> Agent:
     made = Agent("Pendulum-v1", settings=replace(SMALL, random_steps=1000), seed=3).learn(30, progress_bar=False)
     keys = iter(jax.random.split(jax.random.key(0), 100))
     practice = made.learner.practice
-    drawn = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), practice.steady)
-    made.learner.practice = practice._replace(actor=drawn, steady=drawn)
+    drawn = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), practice.acting)
+    made.learner.practice = practice._replace(actor=drawn, steady=drawn, acting=drawn)
     return made
 
 
@@ -115,7 +115,7 @@ def test_an_actor_imitates_choices():
     latents = jnp.linspace(-1.0, 1.0, 200)[:, None]
     shown = jnp.concatenate([latents < 0.0, latents >= 0.0], axis=1).astype(jnp.float32)
     practice, _ = minds.imitate(minds.init(jax.random.key(0)), latents, shown)
-    variables = jax.vmap(partial(minds.act, practice.steady))(latents)
+    variables = jax.vmap(partial(minds.act, practice.acting))(latents)
     apart = np.abs(latents[:, 0]) > 0.1
     np.testing.assert_array_equal(jax.vmap(space.decide)(variables)[apart], (latents[:, 0] >= 0.0)[apart])
 
