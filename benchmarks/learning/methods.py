@@ -136,6 +136,7 @@ _BOX = gymnasium.spaces.Box
 METHODS: dict[str, Method] = {
     "craik": Method(ours),
     "craik-memory": Method(partial(ours, memory=2)),
+    "craik-repeat": Method(partial(ours, repeat=2)),
     "craik-no-critic": Method(partial(ours, practice=0)),
     "craik-no-doubt": Method(partial(ours, doubt=0.0)),
     "truth": Method(truth, learns=False, truth=True),

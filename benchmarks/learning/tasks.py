@@ -54,7 +54,18 @@ SUITE = {
         Task(HIDDEN, (500, 1_000, 1_500), -170.0),
     )
 }
-KNOWN = SUITE | {"craik/CartPoleSwingUp-v0": Task("craik/CartPoleSwingUp-v0", (500, 1_000, 2_000, 3_000), truth=_cartpole)}
+KNOWN = SUITE | {
+    task.name: task
+    for task in (
+        Task("craik/CartPoleSwingUp-v0", (500, 1_000, 2_000, 3_000), truth=_cartpole),
+        *(Task(f"{name}-v5", (5_000, 10_000, 25_000)) for name in ("HalfCheetah", "Hopper", "Walker2d")),
+        # steps of DeepMind Control are frames; the best public scores after 50,000 of them are goals
+        Task("dm_control/cartpole-swingup-v0", (10_000, 25_000, 50_000), 870.0),
+        Task("dm_control/pendulum-swingup-v0", (10_000, 25_000, 50_000), 832.0),
+        Task("dm_control/reacher-easy-v0", (10_000, 25_000, 50_000), 867.0),
+        Task("dm_control/finger-spin-v0", (10_000, 25_000, 50_000), 937.0),
+    )
+}
 OTHERWISE = (500, 1_000, 2_000)
 """Steps at which tasks are scored that nothing is known of."""
 
