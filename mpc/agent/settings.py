@@ -30,7 +30,7 @@ class Settings:
     """Environment steps between two trainings."""
     train_growth: float = 0.05
     """Least growth of experience between two trainings, which makes them rarer in long runs; 0 for as many as ever."""
-    updates: int = 200
+    updates: int = 300
     """Gradient steps of a training; more fit the data tighter and take longer."""
     first_trainings: int = 10
     """Trainings in a row on the random steps."""
