@@ -345,7 +345,7 @@ class Agent:
         remembered = encode(kept.observations[acted])
         seen, shown = encode(kept.observations[planned]), kept.actions[planned]
         self.learner.practice, metrics = minds.imitate(self.learner.practice, seen, shown)
-        ask = reacting.teacher(self.policy.planner, self._eyes, iterations=5 * self.settings.iterations)
+        ask = reacting.teacher(self.policy.planner, self.eyes, iterations=5 * self.settings.iterations)
         for key in jax.random.split(self._draw(), rounds):
             more = ask(self.params, remembered, key, plans)
             seen, shown = jnp.concatenate([seen, more.seen]), jnp.concatenate([shown, more.shown])
@@ -354,7 +354,8 @@ class Agent:
         return {name: float(value) for name, value in metrics.items()}
 
     @property
-    def _eyes(self) -> reacting.Eyes:
+    def eyes(self) -> reacting.Eyes:
+        """How what the actor sees, a latent, is what is planned from."""
         act = self.learner.minds.act
         return reacting.Eyes(
             lambda params, latent: (params, perceived(latent)),

@@ -160,8 +160,8 @@ def teacher(planner: Planner, eyes: Eyes, *, iterations: int) -> Callable[..., L
         chances = (1 - ANYWHERE) * dearer / jnp.maximum(dearer.sum(), 1e-6) + ANYWHERE / len(seen)
         drawn = jax.random.choice(pick, len(seen), (min(plans, len(seen)),), replace=False, p=chances)
         where, shown, reached = jax.vmap(partial(planned, params))(seen[drawn], jax.random.split(search, len(drawn)))
-        rows = (part.reshape(-1, part.shape[-1]) for part in (where, shown))
-        return Lessons(*rows, (costs[drawn] - reached).mean())
+        where, shown = (part.reshape(-1, part.shape[-1]) for part in (where, shown))
+        return Lessons(where, shown, (costs[drawn] - reached).mean())
 
     return lessons
 

@@ -3,12 +3,12 @@
     u = tanh(π(z, g))
 
 A recording tells what each block of actions led to, and that is a lesson for every goal that it led towards, whoever took it
-and whatever for. For the distance d in steps, with which the agent plans,
+and whatever for. For the distance d with which the agent plans, and the length of a long step in it,
 
-    gain(t, g) = (d(z[t], g) - d(z[t+1], g)) / min(1, d(z[t], g)),        weight(t, g) ∝ exp(gain(t, g) / temperature)
+    gain(t, g) = (d(z[t], g) - d(z[t+1], g)) / min(long, d(z[t], g)),        weight(t, g) ∝ exp(gain(t, g) / temperature)
 
-is how much of a step the block taken from z[t] gained on g, as a share of the most that it can. Lessons are drawn by
-weight, for goals that were seen soon afterwards and for any others. No model is asked, so no error of its is learnt.
+is what the block taken from z[t] gained on g, as a share of the most that one can. Lessons are drawn by weight, for goals
+that were seen soon afterwards and for any others. No model is asked, so no error of its is learnt.
 
 Sources: goals told in hindsight: Andrychowicz et al. (2017), arXiv:1707.01495; imitating oneself: Ghosh et al. (2021),
 Learning to reach goals via iterated supervised learning, ICLR; weighted by an advantage: Peng et al. (2019),
@@ -32,6 +32,7 @@ from world_models.networks import MLP
 PyTree = Any
 DRAWN, KEPT, AT_ONCE = 200_000, 50_000, 2_000  # pairs of a block and a goal, those that become lessons, and a batch
 TEMPERATURE = 0.2
+LONG = 0.95  # quantile of the lengths of steps that is a long one
 
 
 class GoalActor(NamedTuple):
@@ -74,7 +75,7 @@ def hindsight(
     """Lessons from recordings.
 
     Args:
-        measure: `(latent [D], goal [D]) -> scalar`, in steps.
+        measure: `(latent [D], goal [D]) -> scalar`.
         seen: Recordings as the model sees them.
         taken: The block of actions that follows each of their rows, `[rows, block * A]`, NaN where nobody told.
         seed: Of what is drawn.
@@ -95,11 +96,13 @@ def hindsight(
     goals = np.minimum(rows + random.integers(1, soon + 1, DRAWN), last[rows])
     goals = np.where(random.random(DRAWN) < 0.5, goals, random.integers(len(latents), size=DRAWN))
 
-    def gain(before: jax.Array, after: jax.Array, goal: jax.Array) -> jax.Array:
-        far = measure(before, goal)
-        return (far - measure(after, goal)) / jnp.clip(far, 1e-3, 1.0)
+    def sides(triangle: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        before, after, goal = triangle
+        return measure(before, goal), measure(after, goal), measure(before, after)
 
-    gains = jax.jit(partial(jax.lax.map, lambda each: gain(*each), batch_size=AT_ONCE))
-    weights = np.exp(np.clip(gains((latents[rows], latents[rows + 1], latents[goals])), -1.0, 1.0) / TEMPERATURE)
-    chosen = random.choice(DRAWN, KEPT, p=np.asarray(weights, np.float64) / weights.sum(dtype=np.float64))
+    triangles = latents[rows], latents[rows + 1], latents[goals]
+    far, left, moved = map(np.asarray, jax.jit(partial(jax.lax.map, sides, batch_size=AT_ONCE))(triangles))
+    gains = (far - left) / np.maximum(np.minimum(far, np.quantile(moved, LONG)), 1e-6)
+    weights = np.exp(np.clip(gains, -1.0, 1.0).astype(np.float64) / TEMPERATURE)
+    chosen = random.choice(DRAWN, KEPT, p=weights / weights.sum())
     return np.concatenate([latents[rows[chosen]], latents[goals[chosen]]], axis=1), rows[chosen]

@@ -121,6 +121,7 @@ class GoalAgent:
         """Weights of the actor; None before `distil`."""
         self.pursuer = pursuit.pursuer(self.model, self.distance, self.blocks, settings, self.reflex)
         self._budget = Budget()
+        self._aim: tuple[Any, np.ndarray, jax.Array] | None = None  # what was learnt then, the last goal, and its latent
         self.album: np.ndarray | None = None
         """Rows of the dataset, in which plans are shown to people; None before learning."""
         self._shown: tuple[int, np.ndarray] | None = None
@@ -168,7 +169,10 @@ class GoalAgent:
         Raises:
             ValueError: If it is none of the environment's, or not finite.
         """
-        return self._parameters(self.encode(self.training.params, self._goal(goal)).latent)
+        wanted, aim = self._goal(goal), self._aim
+        if aim is None or aim[0] is not self.training or not np.array_equal(aim[1], wanted):
+            self._aim = aim = self.training, wanted, self.encode(self.training.params, wanted).latent
+        return self._parameters(aim[2])
 
     def _parameters(self, latent: Any) -> dict[str, Any]:
         return pursuit.parameters(self.settings, self.training.params, self.distance_params, latent, self.actor)
@@ -414,12 +418,12 @@ class GoalAgent:
         taken = album.blocks(dataset, recorded, s.block)
         measure = partial(self.distance.measure, self.distance_params)
         told, rows = hindsight(measure, recorded, taken, self.seed, s.horizon)
-        seen, shown = jnp.asarray(told), self.blocks.encode(taken[rows])
+        seen, shown = jnp.asarray(told), self.blocks.encode(jnp.asarray(taken[rows]))
         begin, *keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), self.updates), 2 * rounds + 2)
         actor, metrics = self.reflex.imitate(self.reflex.init(begin), keys.pop(), seen, shown)
         if rounds:
             best = pursuit.planner(self.pursuer.planner.problem, s, s.first_iterations)
-            ask = teacher(best, self._eyes(), iterations=s.first_iterations)
+            ask = teacher(best, self.eyes, iterations=s.first_iterations)
             known = np.random.default_rng(self.seed).choice(recorded.latents, (2, CANDIDATES))
             remembered, anywhere = jnp.concatenate(list(known), axis=-1), jnp.zeros(self.latent)
         for _ in range(rounds):
@@ -430,8 +434,9 @@ class GoalAgent:
         self.actor = actor
         return {name: float(value) for name, value in metrics.items()}
 
-    def _eyes(self) -> Eyes:
-        """What the actor sees: the latent, and behind it the goal's."""
+    @property
+    def eyes(self) -> Eyes:
+        """How what the actor sees, a latent and behind it the goal's, is what is planned from, with nothing tried before."""
         size, model, space = self.latent, self.model, self.observation_space
 
         def begin(params: PyTree, seen: jax.Array) -> tuple[PyTree, PyTree]:

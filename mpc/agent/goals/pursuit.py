@@ -85,7 +85,7 @@ def parameters(
         "effort": settings.effort_weight / settings.horizon,
         "end": settings.terminal_weight,
     }
-    weights = {name: jnp.float32(weight) for name, weight in weights.items()}
+    weights = {name: np.float32(weight) for name, weight in weights.items()}
     params = {"model": model, "distance": distance, "goal": goal, "cost": {"weights": weights}}
     return params if actor is None else params | {"actor": actor}
 
