@@ -305,6 +305,8 @@ class GoalAgent:
             raise ValueError(f"updates must be at least 0; got {updates}")
         left = max(self.settings.updates - self.updates, 0) if updates is None else updates
         self._fitting(dataset)
+        if left:
+            self.actor = None  # it knows the latents of the encoder as it was
         with interruptible() as check, bar(left, progress_bar) as advance:
             try:
                 fit, end = self._source(dataset), self.updates + left
@@ -397,7 +399,7 @@ class GoalAgent:
         """Teach an actor to do at once what planning comes to: Mode 2 distilled into Mode 1.
 
         It begins with recordings, see `mpc.agent.goals.actor`. Then it is planned in imagination, where the actor would go,
-        see `mpc.agent.reacting`. From then on, plans begin with what the actor would do, too.
+        see `mpc.agent.reacting`. From then on, plans begin with what the actor would do, too. To `learn` on undoes it.
 
         Args:
             dataset: As for `learn`.
