@@ -26,8 +26,8 @@ def tables(found: dict[str, Rows], cold: int) -> list[str]:
     ]
     if found["actor"]:
         text += _table(
-            "Mode 1 beside Mode 2. Dreamt: the actor as practice in imagination left it, in Two Rooms as recordings alone "
-            "taught it; taught: after imitating plans, too. Scores are returns, in Two Rooms percent of goals reached. "
+            "Mode 1 beside Mode 2. Dreamt: the actor as practice in imagination left it, in Two Rooms one that has learnt "
+            "nothing, and goes downhill; taught: after `distil`. Scores are returns, in Two Rooms percent of goals reached. "
             "Times are medians, of one decision at a time. Iterations: until a plan from the actor's proposal costs no more "
             f"than one from noise after {cold}, the median over observations that are remembered.",
             "task | seeds | planned | dreamt | its share | taught | its share | ms planned | ms taught | ratio | iterations",

@@ -1,6 +1,6 @@
 """Two Rooms in the tables of actor and critic: goals given as images, scores in percent of them reached.
 
-The actor is taught by recordings, and then by plans where it goes. What comes after the horizon is told by the learnt steps
+The actor goes downhill at first, and is then taught by recordings. What comes after the horizon is told by the learnt steps
 to go; without such a critic there is the plain distance between latents.
 """
 
@@ -67,8 +67,8 @@ def acting(folder: Path, seed: int, count: int, tell: Callable[[str], None]) -> 
     row["random"] = reached(place, agent, episodes.random(agent), count)
     row["plan"] = reached(place, agent, episodes.planning(agent), count)
     recordings = walks(place, RECORDINGS, 900 + seed)
-    for name, rounds in (("dreamt", 0), ("react", 2)):
-        agent.distil(recordings, rounds=rounds)
+    for name, passes in (("dreamt", 0), ("react", 4)):
+        agent.distil(recordings, passes)
         row[name] = reached(place, agent, episodes.reacting(agent), count)
         row[f"{name}_share"] = round((row[name] - row["random"]) / (row["plan"] - row["random"]), 4)
     states = manifest(place, COUNT)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from mpc.planners.base import Planner
 from mpc.problem import Problem
-from mpc.rollout import rollout
+from mpc.rollout import Rollout, rollout
 from mpc.spaces import Space
 from world_models.fitting import fitted
 
@@ -100,6 +100,11 @@ class Eyes(NamedTuple):
     see: Callable[[PyTree, PyTree], jax.Array]
     act: Callable[[PyTree, jax.Array], jax.Array]
 
+    def course(self, problem: Problem, params: PyTree, state: PyTree) -> jax.Array:
+        """The actions `[H, ...]` that the actor would take over a problem's horizon."""
+        variables = react(problem, lambda p, s: self.act(p, self.see(p, s)), params, state)
+        return problem.action_space.decide(variables)
+
 
 class Lessons(NamedTuple):
     """What was seen `[N, D]`, what plans do there `[N, A]`, as networks see actions; and `gain`, what these plans cost less
@@ -125,23 +130,11 @@ def teacher(planner: Planner, eyes: Eyes, *, iterations: int) -> Callable[..., L
         made, is static.
     """
     problem, space = planner.problem, planner.problem.action_space
-
-    def own(params: PyTree, state: PyTree) -> jax.Array:
-        return space.decide(react(problem, lambda p, s: eyes.act(p, eyes.see(p, s)), params, state))
-
-    def visited(params: PyTree, seen: jax.Array) -> jax.Array:
-        params, state = eyes.begin(params, seen)
-        states = rollout(problem, params, state, space.embed(own(params, state))).states
-        every = max(problem.horizon // VISITED, 1)
-        return jax.vmap(partial(eyes.see, params))(jax.tree.map(lambda x: x[:-1:every], states))
-
-    def cost(params: PyTree, seen: jax.Array) -> jax.Array:
-        params, state = eyes.begin(params, seen)
-        return rollout(problem, params, state, space.embed(own(params, state))).energy
+    imagine = futures(problem, eyes)
 
     def planned(params: PyTree, seen: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         params, state = eyes.begin(params, seen)
-        memory = planner.init(params, state, key, own(params, state))
+        memory = planner.init(params, state, key, eyes.course(problem, params, state))
         memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), memory)
         plan = planner.plan(params, state, memory)
         first = max(problem.horizon // 2, 1)
@@ -152,10 +145,7 @@ def teacher(planner: Planner, eyes: Eyes, *, iterations: int) -> Callable[..., L
     @partial(jax.jit, static_argnames="plans")
     def lessons(params: PyTree, remembered: jax.Array, key: jax.Array, plans: int) -> Lessons:
         draw, pick, search = jax.random.split(key, 3)
-        some = jax.random.permutation(draw, remembered)[:CANDIDATES]
-        begun = some[spread(some, min(BEGINNINGS, len(some)))]
-        seen = jax.vmap(partial(visited, params))(begun).reshape(-1, remembered.shape[1])
-        costs = jax.vmap(partial(cost, params))(seen)
+        seen, costs = imagine(params, remembered, draw)
         dearer = jnp.nan_to_num(costs - jnp.nanmin(costs), posinf=0.0)
         chances = (1 - ANYWHERE) * dearer / jnp.maximum(dearer.sum(), 1e-6) + ANYWHERE / len(seen)
         drawn = jax.random.choice(pick, len(seen), (min(plans, len(seen)),), replace=False, p=chances)
@@ -164,6 +154,37 @@ def teacher(planner: Planner, eyes: Eyes, *, iterations: int) -> Callable[..., L
         return Lessons(where, shown, (costs[drawn] - reached).mean())
 
     return lessons
+
+
+def futures(problem: Problem, eyes: Eyes) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """What imagines where an actor goes, and what that costs.
+
+    Args:
+        problem: A planner's.
+        eyes: The actor's.
+
+    Returns:
+        `(params, remembered [N, D], key) -> (seen [M, D], costs [M])`: what it sees on futures that begin at what is
+        remembered, spread over all of it, and what its future from there costs, over the horizon and beyond.
+    """
+
+    def imagined(params: PyTree, state: PyTree) -> Rollout:
+        return rollout(problem, params, state, problem.action_space.embed(eyes.course(problem, params, state)))
+
+    def visited(params: PyTree, seen: jax.Array) -> jax.Array:
+        params, state = eyes.begin(params, seen)
+        every = max(problem.horizon // VISITED, 1)
+        states = jax.tree.map(lambda x: x[:-1:every], imagined(params, state).states)
+        return jax.vmap(partial(eyes.see, params))(states)
+
+    @jax.jit
+    def imagine(params: PyTree, remembered: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        some = jax.random.permutation(key, remembered)[:CANDIDATES]
+        begun = some[spread(some, min(BEGINNINGS, len(some)))]
+        seen = jax.vmap(partial(visited, params))(begun).reshape(-1, remembered.shape[1])
+        return seen, jax.vmap(lambda seen: imagined(*eyes.begin(params, seen)).energy)(seen)
+
+    return imagine
 
 
 def spread(points: jax.Array, count: int) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.agent.reacting import Eyes, react, spread, teacher
+from mpc.agent.reacting import Eyes, futures, react, spread, teacher
 
 DECAY, STEP, EFFORT = 0.9, 0.5, 0.1
 
@@ -30,6 +30,7 @@ PROBLEM = mpc.Problem(
 )
 SEEN = jnp.linspace(-0.5, 0.5, 21)[:, None]
 VISITED = np.asarray(SEEN) * DECAY ** np.arange(0, 8, 2)  # by an actor that does nothing
+IDLE = sum(DECAY ** (2 * t) for t in range(8)) + P * DECAY**16  # times x²: what it pays on its way x, 0.9 x, …
 
 
 def act(params: jax.Array, x: jax.Array) -> jax.Array:
@@ -58,11 +59,15 @@ def test_lessons_are_what_is_best_where_the_actor_goes(ask):
     lessons = ask(idle, SEEN, jax.random.key(0), 12)
     assert lessons.seen.shape == lessons.shown.shape == (12 * 4, 1)  # of every plan the first half
     np.testing.assert_allclose(lessons.shown, -0.5 * K * lessons.seen, atol=1e-4)
-    # an actor that does nothing goes x, 0.9 x, … and pays for it to the end
     began = np.asarray(lessons.seen).reshape(12, 4)[:, 0]
-    left = sum(DECAY ** (2 * t) for t in range(8)) + P * DECAY**16
-    assert float(lessons.gain) == pytest.approx(np.mean((left - P) * began**2), rel=1e-3)
+    assert float(lessons.gain) == pytest.approx(np.mean((IDLE - P) * began**2), rel=1e-3)
     assert np.abs(began[:, None] - VISITED.ravel()).min(axis=1).max() < 1e-5
+
+
+def test_futures_are_the_actors_and_cost_what_it_does():
+    seen, costs = futures(PROBLEM, EYES)(jnp.asarray(0.0), SEEN, jax.random.key(0))
+    np.testing.assert_allclose(np.sort(seen[:, 0]), np.sort(VISITED.ravel()), atol=1e-6)
+    np.testing.assert_allclose(costs, IDLE * seen[:, 0] ** 2, rtol=1e-4, atol=1e-6)
 
 
 def test_the_dearer_the_actors_future_the_more_likely_it_is_asked_there(ask):

@@ -21,7 +21,7 @@ from mpc.agent.goals.pursuit import Pursuit
 from mpc.agent.goals.recent import nothing
 from mpc.agent.goals.settings import GoalSettings
 from mpc.agent.interrupting import bar, interruptible
-from mpc.agent.reacting import CANDIDATES, Eyes, teacher
+from mpc.agent.reacting import Eyes
 from world_models import checkpoint, datasets, trainer
 from world_models.base import WorldModel
 from world_models.datasets import Dataset
@@ -395,60 +395,54 @@ class GoalAgent:
         self.training = self.training._replace(params=params, network=jax.tree.map(jnp.copy, params["network"]))
         self.measured_at = self.updates
 
-    def distil(self, dataset: Dataset, rounds: int = 2, plans: int = 256) -> dict[str, float]:
-        """Teach an actor to do at once what planning comes to: Mode 2 distilled into Mode 1.
+    def distil(self, dataset: Dataset, passes: int = 4) -> dict[str, float]:
+        """Teach an actor to do at once what leads to goals, see `mpc.agent.goals.actor`.
 
-        It begins with recordings, see `mpc.agent.goals.actor`. Then it is planned in imagination, where the actor would go,
-        see `mpc.agent.reacting`. From then on, plans begin with what the actor would do, too. To `learn` on undoes it.
+        From then on it can react, and plans begin with what it would do, too. To `learn` on undoes it.
 
         Args:
             dataset: As for `learn`.
-            rounds: How often it is planned; 0 for recordings alone.
-            plans: Made in every round.
+            passes: Of `reacting.imitation` over the lessons; 0 for an actor that goes downhill.
 
         Returns:
-            `imitation`: how far the actor is from its lessons in the end, a mean square (see `reacting.imitation`); with
-            rounds, `gain`: what the last plans cost less than what the actor would have done, the mean.
+            `imitation`: how far the actor is from its lessons in the end, a mean square.
 
         Raises:
             DatasetError: As by `learn`.
             ValueError: If the dataset tells no actions.
         """
         self._fitting(dataset)
-        s = self.settings
+        s, eyes = self.settings, self.eyes
         recorded = album.embed(dataset, s.block, RECORDINGS, self._latents)
         taken = album.blocks(dataset, recorded, s.block)
         measure = partial(self.distance.measure, self.distance_params)
-        told, rows = hindsight(measure, recorded, taken, self.seed, s.horizon)
-        seen, shown = jnp.asarray(told), self.blocks.encode(jnp.asarray(taken[rows]))
-        begin, *keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), self.updates), 2 * rounds + 2)
-        actor, metrics = self.reflex.imitate(self.reflex.init(begin), keys.pop(), seen, shown)
-        if rounds:
-            best = pursuit.planner(self.pursuer.planner.problem, s, s.first_iterations)
-            ask = teacher(best, self.eyes, iterations=s.first_iterations)
-            known = np.random.default_rng(self.seed).choice(recorded.latents, (2, CANDIDATES))
-            remembered, anywhere = jnp.concatenate(list(known), axis=-1), jnp.zeros(self.latent)
-        for _ in range(rounds):
-            more = ask(self._parameters(anywhere) | {"actor": actor}, remembered, keys.pop(), plans)
-            seen, shown = jnp.concatenate([seen, more.seen]), jnp.concatenate([shown, more.shown])
-            actor, metrics = self.reflex.imitate(actor, keys.pop(), seen, shown)
-            metrics |= {"gain": more.gain}
-        self.actor = actor
+        pairs, rows = hindsight(measure, recorded, taken, self.seed, s.horizon)
+        shown = self.blocks.encode(jnp.asarray(taken[rows]))
+
+        @jax.jit
+        def look(params: PyTree, pairs: jax.Array) -> jax.Array:
+            return jax.lax.map(lambda pair: eyes.see(*eyes.begin(params, pair)), pairs, batch_size=500)
+
+        seen = look(self._parameters(jnp.zeros(self.latent)), jnp.asarray(pairs))
+        begin, *keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), self.updates), passes + 1)
+        self.actor, metrics = self.reflex.init(begin), {}
+        for key in keys:
+            self.actor, metrics = self.reflex.imitate(self.actor, key, seen, shown)
         return {name: float(value) for name, value in metrics.items()}
 
     @property
     def eyes(self) -> Eyes:
-        """How what the actor sees, a latent and behind it the goal's, is what is planned from, with nothing tried before."""
+        """How what the actor sees is what is planned from, with nothing tried before."""
         size, model, space = self.latent, self.model, self.observation_space
 
         def begin(params: PyTree, seen: jax.Array) -> tuple[PyTree, PyTree]:
             state = model.encode(params["model"], jnp.zeros(space.shape, space.dtype))._replace(latent=seen[:size])
-            return params | {"goal": seen[size:], "recent": nothing(self.settings.recall, size, self.blocks.size)}, state
+            return params | {
+                "goal": seen[size : 2 * size],
+                "recent": nothing(self.settings.recall, size, self.blocks.size),
+            }, state
 
-        def see(params: PyTree, state: PyTree) -> jax.Array:
-            return jnp.concatenate([state.latent, params["goal"]])
-
-        return Eyes(begin, see, lambda params, seen: self.reflex.act(params["actor"], seen))
+        return Eyes(begin, self.pursuer.see, lambda params, seen: self.reflex.act(params["actor"], seen))
 
     def _latents(self, rows: np.ndarray) -> jax.Array:
         return self._rows(self.training.params, rows)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 import mpc
 from mpc import controller as loops
-from mpc.agent.goals.actor import GoalActor
+from mpc.agent.goals.actor import GoalActor, downhill
 from mpc.agent.goals.recent import Recent, correct, nothing, remember
 from mpc.agent.goals.settings import GoalSettings
 from mpc.agent.reacting import react
@@ -49,13 +49,14 @@ class Pursuit(NamedTuple):
 
 
 class Pursuer(NamedTuple):
-    """Six pure functions; over many episodes, `vmap` them.
+    """Seven pure functions; over many episodes, `vmap` them.
 
     Their parameters are `{"model": …, "distance": …, "goal": latent [D], "cost": {"weights": {…}}}`, made by
     `parameters`, and `"actor"`, where there is one. `first(params, observation, key) -> Pursuit`. `next(params, observation,
     pursuit) -> Pursuit`, `every` environment steps later. With an actor, plans begin from what it would do; and
     `start` and `react`, of the same signatures, do what it says, without planning. `imagine(params, pursuit) -> states
     [H+1, ...]`, what the plan is expected to lead to. `measure(params, state) -> scalar`, how far a state is from the goal.
+    `see(params, state) -> seen [S]`, what the actor sees.
     """
 
     first: Callable[[PyTree, Array, Array], Pursuit]
@@ -64,6 +65,7 @@ class Pursuer(NamedTuple):
     react: Callable[[PyTree, Array, Pursuit], Pursuit]
     imagine: Callable[[PyTree, Pursuit], PyTree]
     measure: Callable[[PyTree, PyTree], Array]
+    see: Callable[[PyTree, PyTree], Array]
     planner: mpc.Planner
     every: int
 
@@ -173,7 +175,13 @@ def pursuer(model: WorldModel, distance: Distance, blocks: mpc.Box, settings: Go
         )
 
     def act(params: PyTree, state: PyTree) -> Array:
-        return actor.act(params["actor"], jnp.concatenate([state.latent, params["goal"]]))
+        return actor.act(params["actor"], see(params, state))
+
+    def see(params: PyTree, state: PyTree) -> Array:
+        def far(variables: Array) -> Array:
+            return measure(params, task.dynamics(params, state, blocks.relax(variables)))
+
+        return jnp.concatenate([state.latent, params["goal"], downhill(far, blocks.size)])
 
     def blank(params: PyTree, observation: Array) -> tuple[PyTree, PyTree]:
         """The state at the beginning of an episode, and the parameters with nothing in recent memory."""
@@ -237,7 +245,7 @@ def pursuer(model: WorldModel, distance: Distance, blocks: mpc.Box, settings: Go
     def measure(params: PyTree, state: PyTree) -> Array:
         return distance.measure(params["distance"], state.latent, params["goal"])
 
-    return Pursuer(first, next_, start, react_, imagine, measure, plan_by, every)
+    return Pursuer(first, next_, start, react_, imagine, measure, see, plan_by, every)
 
 
 def perceive(
