@@ -67,7 +67,7 @@ def acting(folder: Path, seed: int, count: int, tell: Callable[[str], None]) -> 
     row["random"] = reached(place, agent, episodes.random(agent), count)
     row["plan"] = reached(place, agent, episodes.planning(agent), count)
     recordings = walks(place, RECORDINGS, 900 + seed)
-    for name, passes in (("dreamt", 0), ("react", 4)):
+    for name, passes in (("dreamt", 0), ("react", 1)):
         agent.distil(recordings, passes)
         row[name] = reached(place, agent, episodes.reacting(agent), count)
         row[f"{name}_share"] = round((row[name] - row["random"]) / (row["plan"] - row["random"]), 4)

@@ -33,7 +33,7 @@ from mpc.spaces import Box
 from world_models.networks import MLP
 
 PyTree = Any
-DRAWN, KEPT, AT_ONCE = 200_000, 50_000, 2_000  # pairs of a block and a goal, those that become lessons, and a batch
+DRAWN, KEPT, AT_ONCE = 400_000, 120_000, 2_000  # pairs of a block and a goal, those that become lessons, and a batch
 TEMPERATURE = 0.1
 LONG = 0.95  # quantile of the lengths of steps that is a long one
 

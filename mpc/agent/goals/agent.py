@@ -395,14 +395,15 @@ class GoalAgent:
         self.training = self.training._replace(params=params, network=jax.tree.map(jnp.copy, params["network"]))
         self.measured_at = self.updates
 
-    def distil(self, dataset: Dataset, passes: int = 4) -> dict[str, float]:
+    def distil(self, dataset: Dataset, passes: int = 1) -> dict[str, float]:
         """Teach an actor to do at once what leads to goals, see `mpc.agent.goals.actor`.
 
         From then on it can react, and plans begin with what it would do, too. To `learn` on undoes it.
 
         Args:
             dataset: As for `learn`.
-            passes: Of `reacting.imitation` over the lessons; 0 for an actor that goes downhill.
+            passes: Of `reacting.imitation` over the lessons; more of them fit tighter and may generalise less; without any,
+                the actor goes downhill.
 
         Returns:
             `imitation`: how far the actor is from its lessons in the end, a mean square.
