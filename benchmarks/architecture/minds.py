@@ -9,6 +9,7 @@ A share of a score is that of the way from random actions to what it is compared
 may be negative, and 95% of them better than all.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,17 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.architecture import rooms
+from benchmarks.architecture.guesses import COLD, guessed
 from benchmarks.architecture.latents import kept
 from benchmarks.architecture.minds_report import picture, tables
 from benchmarks.architecture.report import write
 from benchmarks.learning import tasks
 from benchmarks.learning.tasks import HIDDEN, VISIBLE
-from mpc.agent import Agent, Settings, objective
+from benchmarks.provenance import invoked
+from mpc.agent import Agent, Settings
 from mpc.agent.evaluation import decision_times, evaluate, random_returns
 
-COLD, MOST = 30, 60
-"""Iterations of plans from noise, and the most that plans from a proposal are given to cost as little."""
 MAZE = "craik/TMaze-v0"
+TABLES = ("actor", "critic", "memory")
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,12 @@ class Minds:
     """Seeds 0 … n-1."""
     episodes: int = 20
     """Per score."""
-    tables: tuple[str, ...] = ("actor", "critic", "memory")
+    goals: int = 100
+    """The same in Two Rooms, where a goal is reached or missed."""
+    tables: tuple[str, ...] = TABLES
     """Which to make."""
-    pupils: tuple[str, ...] = tuple(PUPILS)
-    """Of `PUPILS`."""
+    pupils: tuple[str, ...] = (*PUPILS, rooms.NAME)
+    """Of `PUPILS`, and Two Rooms."""
     remembering: tuple[str, ...] = tuple(REMEMBERING)
     """Of `REMEMBERING`."""
     out: Path = Path(__file__).parents[1] / "results"
@@ -128,45 +133,15 @@ def acting(options: Minds, name: str, pupil: Pupil, seed: int, tell: Callable[[s
     row |= {f"{who}_share": round(share(means[who], means), 4) for who in ("dreamt", "react")}
     for mode in ("plan", "react"):
         row[f"{mode}_ms"] = decision_times(agent, pupil.env, seed, mode=mode)[0]["p50"]
-    row |= guessed(agent, seed)
+    drawn = np.random.default_rng(seed).choice(int(agent.buffer.filled[0]), 32, replace=False)
+    seen = jax.vmap(lambda row: agent.policy.observe(agent.params, row).latent)(agent.buffer.observations[0, drawn])
+    row |= guessed(agent.policy.planner, agent.eyes, agent.params, seen, seed)
     return [row | {f"{who}_returns": np.round(each, 2).tolist() for who, each in returns.items()}]
 
 
 def share(score: float, means: dict[str, float]) -> float:
     """Of the way from random actions to planning."""
     return (score - means["random"]) / (means["plan"] - means["random"])
-
-
-def guessed(agent: Agent, seed: int, count: int = 32) -> dict[str, float]:
-    """Iterations until a plan from the actor's proposal costs no more than one from noise after `COLD`, the median.
-
-    Args:
-        agent: Plans.
-        seed: Of what is drawn of what it remembers.
-        count: Observations to plan from.
-    """
-    planner, minds = agent.policy.planner, agent.learner.minds
-
-    def curves(params: Any, row: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        state = agent.policy.observe(params, row)
-        proposal = planner.problem.action_space.decide(objective.react(planner.problem, minds, params, state))
-
-        def costs(guess: jax.Array | None) -> jax.Array:
-            def improve(memory: Any, _: None) -> tuple[Any, jax.Array]:
-                memory = planner.step(params, state, memory)
-                return memory, memory.cost
-
-            return jax.lax.scan(improve, planner.init(params, state, key, guess), None, length=MOST)[1]
-
-        return costs(None), costs(proposal)
-
-    rows = np.random.default_rng(seed).choice(int(agent.buffer.filled[0]), count, replace=False)
-    keys = jax.random.split(jax.random.key(seed), count)
-    cold, warm = jax.jit(jax.vmap(curves, in_axes=(None, 0, 0)))(agent.params, agent.buffer.observations[0, rows], keys)
-    goal = cold[:, COLD - 1 : COLD]
-    reached = warm <= goal + 1e-3 * jnp.abs(goal)
-    needed = np.where(reached.any(axis=1), np.argmax(reached, axis=1) + 1, MOST)
-    return {"iterations": float(np.median(needed)), "never": round(float(np.mean(~reached.any(axis=1))), 3)}
 
 
 def seeing(options: Minds, name: str, pupil: Pupil, seed: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -199,38 +174,56 @@ def refuse(options: Minds) -> None:
     Raises:
         ValueError: With those that are.
     """
-    for what, known in (("tables", ("actor", "critic", "memory")), ("pupils", PUPILS), ("remembering", REMEMBERING)):
+    for what, known in (("tables", TABLES), ("pupils", (*PUPILS, rooms.NAME)), ("remembering", REMEMBERING)):
         unknown = [name for name in getattr(options, what) if name not in known]
         if unknown:
             raise ValueError(f"{what}: there is no {', '.join(unknown)}; there are {', '.join(known)}")
 
 
+def earlier(stem: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows that earlier commands wrote down, every one with its command."""
+    file = stem.with_suffix(".json")
+    told = json.loads(file.read_text()) if file.exists() else {}
+    return {table: [{"command": told["command"]} | row for row in told.get(table, [])] for table in TABLES}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two rows of a table are of the same measurement."""
+    return all(one.get(name) == other.get(name) for name in ("task", "seed", "shown", "horizon", "critic"))
+
+
 def run(options: Minds, tell: Callable[[str], None] = print) -> dict[str, list[dict[str, Any]]]:
-    """Teach, score, and write down.
+    """Teach, score, and write down, beside what earlier commands did.
 
     Returns:
         The rows of each table.
     """
     refuse(options)
     tasks.register()
-    found: dict[str, list[dict[str, Any]]] = {"actor": [], "critic": [], "memory": []}
+    stem = options.out / "architecture-minds"
+    found, command = earlier(stem), invoked("benchmarks.architecture")
 
-    def add(table: str, name: str, make: Callable[[], list[dict[str, Any]]]) -> None:
+    def add(table: str, name: str, episodes: int, make: Callable[[], list[dict[str, Any]]]) -> None:
         if table not in options.tables:
             return
-        rows = kept(cast(Any, options), f"minds-{table}-{name}-{options.episodes}", lambda: {"rows": make()})["rows"]
-        found[table] += rows
+        rows = kept(cast(Any, options), f"minds-{table}-{name}-{episodes}", lambda: {"rows": make()})["rows"]
         for row in rows:
+            found[table] = [old for old in found[table] if not same(old, row)] + [row | {"command": command}]
             tell(f"  {table}: { ({key: value for key, value in row.items() if not isinstance(value, list)}) }")
-        write(options.out / "architecture-minds", tables(found, COLD), found, picture(found))
+        write(stem, tables(found, COLD), found, picture(found))
 
     for seed in range(options.seeds):
         for name in options.pupils:
-            pupil = PUPILS[name]
-            add("actor", f"{name}-{pupil.steps}-{seed}", lambda n=name, p=pupil, s=seed: acting(options, n, p, s, tell))
-            add("critic", f"{name}-{pupil.steps}-{seed}", lambda n=name, p=pupil, s=seed: seeing(options, n, p, s, tell))
+            if name == rooms.NAME:
+                given = (options.runs / f"minds-two-rooms-{seed}", seed, options.goals, tell)
+                add("actor", f"two-rooms-{seed}", options.goals, lambda g=given: [rooms.acting(*g)])
+                add("critic", f"two-rooms-{seed}", options.goals, lambda g=given: rooms.seeing(*g))
+                continue
+            p, key = PUPILS[name], f"{name}-{PUPILS[name].steps}-{seed}"
+            add("actor", key, options.episodes, lambda n=name, p=p, s=seed: acting(options, n, p, s, tell))
+            add("critic", key, options.episodes, lambda n=name, p=p, s=seed: seeing(options, n, p, s, tell))
         for task in options.remembering:
             for shown, pupil in REMEMBERING[task].items():
                 key = f"{task}-{shown}-{pupil.steps}-{seed}"
-                add("memory", key, lambda t=task, w=shown, s=seed: remembering(options, t, w, s, tell))
+                add("memory", key, options.episodes, lambda t=task, w=shown, s=seed: remembering(options, t, w, s, tell))
     return found

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.pixels.worlds import World
-from mpc.agent.goals import GoalAgent, pursuit
+from mpc.agent.goals import GoalAgent
 
 PyTree = Any
 
@@ -40,12 +40,12 @@ class _Random(NamedTuple):
 
 def planning(agent: GoalAgent) -> Policy:
     """The agent's plans."""
-    going = agent.pursuer
+    return Policy(agent.pursuer.first, agent.pursuer.next, agent._parameters, agent.pursuer.every)
 
-    def params(latent: Any) -> PyTree:
-        return pursuit.parameters(agent.settings, agent.training.params, agent.distance_params, latent)
 
-    return Policy(going.first, going.next, params, going.every)
+def reacting(agent: GoalAgent) -> Policy:
+    """What the agent's actor does, without planning."""
+    return Policy(agent.pursuer.start, agent.pursuer.react, agent._parameters, agent.pursuer.every)
 
 
 def random(agent: GoalAgent) -> Policy:

@@ -18,15 +18,13 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from mpc.agent.reacting import imitation
 from mpc.spaces import Space
 from world_models import data
 from world_models.base import Imagined
-from world_models.fitting import fitted
 from world_models.networks import MLP
 
 PyTree = Any
-IMITATIONS, IMITATED = 1000, 128  # gradient steps of an imitation, and rows in each
-SURE = 0.98  # of the largest action: what an actor that imitates it does at most
 CRITICS = 2  # the more pessimistic counts: planner and actor seek out what one overrates (Fujimoto et al. 2018)
 
 
@@ -50,8 +48,7 @@ class ActorCritic(NamedTuple):
     `least`; `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps;
     `choose(practice, params, buffer) -> practice`, who is to act from now on; and
     `imitate(practice, latents [N, D], shown [N, A]) -> (practice, metrics)`: the actor regressed onto what others did, as
-    networks see actions, the amortised inference of LeCun (2022), section 3.1.3. Continuous actions are compared before they
-    are squashed, in mean squares of their artanh.
+    networks see actions, see `reacting.imitation`.
     """
 
     init: Callable[[jax.Array], Practice]
@@ -211,21 +208,11 @@ def actor_critic(
         practice, metrics = jax.lax.scan(one, practice, jax.random.split(draw, updates))
         return practice._replace(key=key), jax.tree.map(lambda m: m[-updates // 4 :].mean(), metrics)
 
-    @jax.jit
+    regress = imitation(lambda actor, latents: nnx.merge(graphs[0], actor)(latents), space)
+
     def imitate(practice: Practice, latents: jax.Array, shown: jax.Array):
         key, draw = jax.random.split(practice.key)
-
-        def miss(actor: PyTree, key: jax.Array):
-            rows = jax.random.randint(key, (IMITATED,), 0, len(latents))
-            raw = nnx.merge(graphs[0], actor)(latents[rows])
-            if space.exact:  # before it is squashed: where an actor is sure, squashed actions have no slope left
-                apart = raw - jnp.arctanh(SURE * shown[rows])
-            else:
-                apart = space.relax(space.project(jnp.tanh(raw))) - shown[rows]
-            loss = jnp.square(apart).sum(axis=-1).mean()
-            return loss, {"imitation": loss}
-
-        actor, metrics = fitted(miss, practice.acting, jax.random.split(draw, IMITATIONS), IMITATIONS, learning_rate)
+        actor, metrics = regress(practice.acting, draw, latents, shown)
         steady, acting = jax.tree.map(jnp.copy, (actor, actor))
         return practice._replace(actor=actor, steady=steady, acting=acting, key=key), metrics
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mpc
-from mpc.agent import careful, curiosity, gym_spaces, objective, saving
+from mpc.agent import careful, curiosity, gym_spaces, objective, reacting, saving
 from mpc.agent.budget import Budget, Mode
 from mpc.agent.deciding import Decider, policy
 from mpc.agent.experience import Experience
@@ -24,7 +24,7 @@ from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
 from mpc.planners.multistart import side_by_side
 from world_models import data, jepa
-from world_models.base import Imagined, WorldModel
+from world_models.base import Imagined, WorldModel, perceived
 from world_models.diagnostics import effective_rank
 
 PyTree = Any
@@ -316,13 +316,19 @@ class Agent:
         times, params = 1 if self.learner.trained else self.settings.first_trainings, self.params
         return self.learner.train(self.buffer, times, cost=params["cost"], timesteps=self.num_timesteps, draw=self._draw)
 
-    def distil(self) -> dict[str, float]:
-        """Teach the actor what plans came to while learning, as far as it is remembered: Mode 2 distilled into Mode 1.
+    def distil(self, rounds: int = 4, plans: int = 128) -> dict[str, float]:
+        """Teach the actor what planning comes to: Mode 2 distilled into Mode 1, see `mpc.agent.reacting`.
 
-        Where actions were random, it keeps to what it would have done itself.
+        It begins with what was planned while learning, as far as it is remembered. Then it is planned in imagination, where
+        the actor would go.
+
+        Args:
+            rounds: How often that is done; 0 for what is remembered alone.
+            plans: Made in every round.
 
         Returns:
-            `imitation`: how far the actor is from them in the end, a mean square (see `ActorCritic.imitate`).
+            `imitation`: how far the actor is from them in the end, a mean square (see `reacting.imitation`); with rounds,
+            `gain`: what the last plans cost less than what the actor would have done, the mean.
 
         Raises:
             ValueError: If nothing has been planned yet.
@@ -335,15 +341,27 @@ class Agent:
         if not planned.any():
             raise ValueError("there is nothing to distil: no action has been planned yet while learning")
 
-        def lesson(observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-            latent = self.model.encode(learnt["model"], observation).latent
-            variables = minds.act(learnt["actor"], latent)
-            return latent, variables if self.space.exact else self.space.relax(variables)
-
-        latents, own = jax.vmap(lesson)(kept.observations[acted])
-        shown = jnp.where(planned[acted][:, None], kept.actions[acted], own)
-        self.learner.practice, metrics = minds.imitate(self.learner.practice, latents, shown)
+        encode = jax.jit(jax.vmap(lambda o: self.model.encode(learnt["model"], o).latent))
+        remembered = encode(kept.observations[acted])
+        seen, shown = encode(kept.observations[planned]), kept.actions[planned]
+        self.learner.practice, metrics = minds.imitate(self.learner.practice, seen, shown)
+        ask = reacting.teacher(self.policy.planner, self.eyes, iterations=5 * self.settings.iterations)
+        for key in jax.random.split(self._draw(), rounds):
+            more = ask(self.params, remembered, key, plans)
+            seen, shown = jnp.concatenate([seen, more.seen]), jnp.concatenate([shown, more.shown])
+            self.learner.practice, metrics = minds.imitate(self.learner.practice, seen, shown)
+            metrics |= {"gain": more.gain}
         return {name: float(value) for name, value in metrics.items()}
+
+    @property
+    def eyes(self) -> reacting.Eyes:
+        """How what the actor sees, a latent, is what is planned from."""
+        act = self.learner.minds.act
+        return reacting.Eyes(
+            lambda params, latent: (params, perceived(latent)),
+            lambda params, state: state.latent,
+            lambda params, latent: act(params["actor"], latent),
+        )
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write a checkpoint from which `load` predicts, and learns on, as this agent would.

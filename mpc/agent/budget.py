@@ -17,19 +17,19 @@ REMEMBERED, PATIENCE = 9, 100
 
 
 class Budget:
-    """How long planning has been taking, by how many decisions are made at once."""
+    """How long planning has been taking, by kind of decision: how many at once, or an episode's first."""
 
     def __init__(self) -> None:
         self._taken: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
         self._compiled: set[int] = set()
         self._refused = 0
 
-    def plans(self, mode: Mode, count: int) -> bool:
+    def plans(self, mode: Mode, kind: int) -> bool:
         """Whether to plan.
 
         Args:
             mode: As it was asked for.
-            count: Decisions to be made at once.
+            kind: Of decision: plans of one kind take as long as each other.
 
         Raises:
             ValueError: If there is no such mode.
@@ -38,7 +38,7 @@ class Budget:
             return mode == "plan"
         if isinstance(mode, str | bool) or not mode > 0:
             raise ValueError(f"mode must be 'plan', 'react', or a positive number of milliseconds; got {mode!r}")
-        taken = self._taken[count]
+        taken = self._taken[kind]
         if not taken or median(taken) <= mode:
             return True
         self._refused += 1
@@ -46,13 +46,13 @@ class Budget:
             taken.clear()
         return False
 
-    def spent(self, count: int, milliseconds: float) -> None:
+    def spent(self, kind: int, milliseconds: float) -> None:
         """Remember how long a decision by planning took; the first of each kind, which compiles, does not count.
 
         Args:
-            count: Decisions made at once.
-            milliseconds: For all of them.
+            kind: Of decision.
+            milliseconds: It took.
         """
-        if count in self._compiled:
-            self._taken[count].append(milliseconds)
-        self._compiled.add(count)
+        if kind in self._compiled:
+            self._taken[kind].append(milliseconds)
+        self._compiled.add(kind)

@@ -49,7 +49,7 @@ class Learn(Common):
     """Learn a world model of an environment and plan in it; or offline, from recorded trajectories, to plan to goals.
 
     Examples: craik learn CartPole-v1 --steps 2000;  craik learn CartPole-v1 --steps 2000 --resume;
-    craik learn Pendulum-v1 --effort 0.25;  craik learn craik/TwoRooms-v0 --offline data/rooms --updates 6000
+    craik learn Pendulum-v1 --effort 0.25 --distil;  craik learn craik/TwoRooms-v0 --offline data/rooms --updates 6000
     """
 
     env: tyro.conf.Positional[str] = "Pendulum-v1"
@@ -68,6 +68,8 @@ class Learn(Common):
     """Recorded trajectories to learn from instead of acting: what `craik collect` wrote, or the id of a Minari dataset."""
     updates: int | None = None
     """Gradient steps to take in this run, offline; what is missing of the settings' number unless told."""
+    distil: bool = False
+    """In the end, teach the actor what planning comes to, for `craik plan --mode react`."""
     settings: str = "{}"
     """As JSON, what of `Settings` is to be otherwise; offline, of the goal-reaching agent's `GoalSettings`."""
 
@@ -202,6 +204,10 @@ def learn(options: Learn) -> dict[str, Any]:
     tell(f"Learning in {options.env} for {options.steps} steps; writing to {folder} ...")
     returns = learn_into(agent, options.env, options.steps, folder, options)
     report: dict[str, Any] = {"env": options.env, "steps": agent.num_timesteps, "folder": str(folder), "returns": returns}
+    if options.distil:
+        tell("Teaching the actor what planning comes to ...")
+        report["distilled"] = agent.distil()
+        agent.save(folder / "checkpoint")
     if options.episodes:
         report["scores"] = score(agent, options.env, options.seed, options.episodes, tell)
     report |= show(agent, options.env, folder, options.seed)
@@ -239,8 +245,6 @@ def plan(options: Plan) -> dict[str, Any]:
     """Score a checkpoint."""
     path = deployment.checkpoint_of(options.checkpoint)
     if goals.is_goal_run(path):
-        if options.mode != "plan":
-            raise ValueError(f"{options.checkpoint} was learnt offline, and has no actor: --mode {options.mode} needs one")
         return goals.plan(options, path)
     if options.goal is not None:
         raise ValueError(f"{options.checkpoint} was not learnt offline, and plans for rewards: it cannot go to --goal")

@@ -10,7 +10,7 @@ import numpy as np
 
 import mpc
 from mpc import controller as loops
-from mpc.agent import objective
+from mpc.agent import objective, reacting
 from mpc.agent.actor import ActorCritic
 from mpc.agent.objective import Cost, as_seen
 from mpc.agent.settings import Settings
@@ -35,14 +35,16 @@ def policy(model: WorldModel, space: Space, settings: Settings, minds: ActorCrit
     plan = objective.planner(model, space, settings, minds, known)
     wide = objective.planner(model, space, replace(settings, starts=settings.first_starts), minds, known)
 
+    def act(params: PyTree, state: Imagined) -> jax.Array:
+        return minds.act(params["actor"], state.latent)
+
     def begin(params: PyTree, state: Imagined, key: jax.Array) -> loops.Loop:
         # an episode's first decision searches widely for the basin that later ones stay in
         found = mpc.solve(wide, params, state, key, settings.first_iterations)
         return loops.begin(plan, params, state, key, found.actions)
 
     def decide(params: PyTree, state: Imagined, loop: loops.Loop):
-        reaction = objective.react(plan.problem, minds, params, state)
-        loop = loop._replace(planner=propose(loop.planner, reaction))
+        loop = loop._replace(planner=propose(loop.planner, reacting.react(plan.problem, act, params, state)))
         return loops.decide(plan, params, state, loop, settings.iterations)
 
     def advance(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
@@ -50,7 +52,7 @@ def policy(model: WorldModel, space: Space, settings: Settings, minds: ActorCrit
         return perceived(plan.problem.dynamics(params, state, space.embed(action)).latent)
 
     def react(params: PyTree, state: Imagined) -> jax.Array:
-        return space.decide(minds.act(params["actor"], state.latent))
+        return space.decide(act(params, state))
 
     return mpc.Policy(plan, lambda params, seen: model.encode(params["model"], seen), begin, decide, advance, react)
 

@@ -103,21 +103,3 @@ def planner(
     terminal = mpc.costs.total(critic=(1.0, beyond), **terms)
     problem = mpc.Problem(_dynamics(model, space), stage, terminal, horizon=settings.horizon, action_space=space)
     return mpc.gradient(problem, optimizer=optax.adam(settings.step_size), starts=settings.starts, spread=settings.spread)
-
-
-def react(problem: mpc.Problem, minds: ActorCritic, params: PyTree, state: Imagined) -> jax.Array:
-    """What the actor would do over the horizon, in closed loop in imagination: planner variables `[H, V]`.
-
-    Args:
-        problem: The planner's.
-        minds: Whose actor acts.
-        params: The agent's parameters.
-        state: Where to start.
-    """
-    space = problem.action_space
-
-    def advance(state: Imagined, _: None):
-        action = space.decide(minds.act(params["actor"], state.latent))
-        return problem.dynamics(params, state, space.embed(action)), space.encode(action)
-
-    return jax.lax.scan(advance, jax.tree.map(jnp.asarray, state), None, length=problem.horizon)[1]

@@ -128,6 +128,17 @@ def test_the_environments_own_goals_are_scored(run, capsys):
     assert len(report["reached"]) == 2 and report["success"] == np.mean(report["reached"])
 
 
+def test_an_actor_is_taught_and_reacts(run, data, capsys, monkeypatch):
+    react = ["plan", str(run), "--episodes", "1", "--mode", "react", "--json"]
+    assert main(react) == 2 and "distil makes one" in capsys.readouterr().err
+    for name, few in {"reacting.IMITATIONS": 20, "goals.actor.DRAWN": 500, "goals.actor.KEPT": 200}.items():
+        monkeypatch.setattr(f"mpc.agent.{name}", few)
+    learn = ["learn", BRIEF, "--offline", str(data), "--out", str(run), "--resume", "--updates", "0", "--distil", "--json"]
+    assert main(learn) == 0
+    assert json.loads(capsys.readouterr().out)["distilled"]["imitation"] > 0
+    assert main(react) == 0 and len(json.loads(capsys.readouterr().out)["reached"]) == 1
+
+
 def test_bad_goals_and_data_are_refused(run, data, tmp_path, capsys):
     def refused(*arguments: str) -> str:
         assert main(list(arguments)) == 2

@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from gymnasium import spaces
 from jax.flatten_util import ravel_pytree
 
 from mpc.agent.goals import GoalAgent, GoalSettings, album
+from mpc.agent.goals.actor import goal_actor, hindsight
 from mpc.agent.interrupting import interruptible
 from tests.world_models import dots
 from world_models import datasets
@@ -278,6 +280,88 @@ def test_what_nobody_told_spoils_no_prediction():
     taken = np.array([[0.0], [np.nan], [1.0], [2.0], [np.nan]])
     assert album.told(np.arange(4), taken, 1).tolist() == [0, 2, 3]
     assert album.told(np.arange(3), taken, 2).tolist() == [2]
+
+
+# Reacting
+
+
+@pytest.fixture(scope="module")
+def pupil():
+    """It knows the dot's dynamics, and has seen random moves."""
+    with pytest.MonkeyPatch.context() as patch:  # small, and taught in a moment
+        patch.setattr("mpc.agent.goals.agent.goal_actor", partial(goal_actor, hidden=(32,)))
+        patch.setattr("mpc.agent.goals.actor.DRAWN", 20_000)
+        agent = knowing()
+        assert agent.distil(dots.dataset(40), passes=1)["imitation"] > 0
+        yield agent
+
+
+def test_an_actor_reaches_goals_from_recordings_of_random_moves(pupil):
+    random = np.random.default_rng(3)
+    missed = []
+    for _ in range(10):
+        start, goal = random.uniform(1, 14, (2, 2)).astype(np.float32)
+        place, state = start, None
+        for _ in range(24):
+            action, state = pupil.predict(place, goal, state, mode="react")
+            place = np.clip(place + action, 1.0, 14.0).astype(np.float32)
+            assert np.isinf(state.pursuit.cost)
+        missed.append(np.linalg.norm(place - goal))
+    assert np.mean(missed) < 0.7 and max(missed) < 1.5  # a block's step is 4.2 at most
+
+
+def test_lessons_lead_towards_their_goals():
+    """Of random blocks as many lead away from a goal as towards it."""
+    recorded = album.embed(dots.dataset(10), 2, 20, jnp.asarray)
+    taken = album.blocks(dots.dataset(10), recorded, 2)
+    seen, rows = hindsight(partial(latent_distance().measure, {}), recorded, taken, 0, 4)
+    before, goal = seen[:, :2], seen[:, 2:]
+    np.testing.assert_array_equal(before, recorded.latents[rows])
+    nearer = np.linalg.norm(before - goal, axis=1) > np.linalg.norm(recorded.latents[rows + 1] - goal, axis=1)
+    assert nearer.mean() > 0.95
+    with pytest.raises(ValueError, match="tell no actions"):
+        hindsight(partial(latent_distance().measure, {}), recorded, np.full_like(taken, np.nan), 0, 4)
+
+
+def test_plans_begin_with_what_the_actor_would_do(pupil, tmp_path):
+    place, goal = np.array([2.0, 3.0], np.float32), np.array([11.0, 9.0], np.float32)
+    pupil.save(tmp_path)
+    hasty = {"starts": 2, "first_iterations": 1, "iterations": 1}
+    quick = GoalAgent.load(tmp_path, model=truth(), settings=hasty)
+    _, with_actor = quick.predict(place, goal)
+    quick.actor = None
+    _, without = quick.predict(place, goal)
+    assert float(with_actor.pursuit.cost) < 0.8 * float(without.pursuit.cost)
+    again = GoalAgent.load(tmp_path, model=truth())
+    for mode in ("react", "plan"):
+        ours, theirs = (agent.predict(place, goal, mode=mode)[0] for agent in (pupil, again))
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_agent_reacts_where_there_is_no_time_and_plans_on_from_there(pupil):
+    place, goal = np.array([2.0, 3.0], np.float32), np.array([11.0, 9.0], np.float32)
+    reacted, state = pupil.predict(place, goal, mode="react")
+    for _ in range(3):  # the first compiles
+        _, planned = pupil.predict(place, goal, mode=1e6)
+        assert np.isfinite(planned.pursuit.cost)
+    found, late = pupil.predict(place, goal, mode=1e-6)
+    np.testing.assert_array_equal(found, reacted)
+    place = place + reacted
+    _, late = pupil.predict(place, goal, late, mode="react")
+    place = (place + late.pursuit.actions[1]).astype(np.float32)
+    _, late = pupil.predict(place, goal, late)
+    np.testing.assert_array_equal(late.pursuit.state.latent, place)
+    assert np.isfinite(late.pursuit.cost) and len(late.pursuit.recent.reach) == QUICK.recall
+    np.testing.assert_allclose(
+        late.pursuit.recent.actions[0], np.asarray(state.pursuit.actions[:2]).ravel() / dots.STEP, atol=1e-5
+    )
+
+
+def test_there_is_no_reacting_without_an_actor():
+    agent, place = knowing(), np.array([2.0, 3.0], np.float32)
+    for mode in ("react", 5.0):
+        with pytest.raises(ValueError, match="needs an actor"):
+            agent.predict(place, place, mode=mode)
 
 
 # Bad input

@@ -1,9 +1,14 @@
 """What the architecture's tables are made of: tasks that are understood, and objectives worked out by hand."""
 
+import json
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.architecture import configuring, hierarchy, latents
+import mpc
+from benchmarks.architecture import configuring, hierarchy, latents, minds
+from benchmarks.architecture.guesses import MOST, guessed
 from mpc.agent import tasks
 from mpc.agent.tasks import Task, Vocabulary
 
@@ -49,3 +54,30 @@ def test_who_passes_by_a_goal_is_not_at_it_at_the_end():
     assert hierarchy.share([row, other], "two levels", "far").startswith("50.0% [") and "of 6" in hierarchy.share(
         [row, other], "two levels", "far"
     )
+
+
+def test_what_earlier_commands_measured_is_kept(tmp_path, monkeypatch):
+    remembered = [
+        {"task": "T-maze", "shown": shown, "seed": 0, "mean": mean, "random": 0.0}
+        for shown, mean in (("everything", 1.0), ("memory", 0.5))
+    ]
+    seen = {"task": "pendulum", "seed": 0, "horizon": 5, "critic": True}
+    old = {"command": "earlier", "memory": remembered, "critic": [seen | {"mean": -9.0}, seen | {"seed": 1, "mean": -3.0}]}
+    (tmp_path / "architecture-minds.json").write_text(json.dumps(old))
+    monkeypatch.setattr(minds, "seeing", lambda *_: [seen | {"mean": -1.0}])
+    which = {"tables": ("critic",), "pupils": ("pendulum",), "remembering": (), "seeds": 1}
+    found = minds.run(minds.Minds(**which, out=tmp_path, runs=tmp_path / "runs"), tell=lambda _: None)
+    assert found["memory"] == [{"command": "earlier"} | row for row in remembered]
+    assert sorted(row["mean"] for row in found["critic"]) == [-3.0, -1.0]
+    text = (tmp_path / "architecture-minds.md").read_text()
+    assert "`earlier`" in text and "| T-maze | memory | 1 | 0.50 | 0.00 | 0.500 |" in text and "| 2 | -2.0 [" in text
+
+
+def test_a_proposal_saves_the_iterations_that_come_to_as_little():
+    """The best feedback leaves nothing to improve; doing nothing is worse than what is planned from noise."""
+    from tests.agent.test_reacting import EYES, PROBLEM, K
+
+    planner = mpc.gradient(PROBLEM, starts=4)
+    best, idle = (guessed(planner, EYES, jnp.asarray(gain), jnp.full((3, 1), 0.5), 0) for gain in (K, 0.0))
+    assert best == {"iterations": 1.0, "never": 0.0}
+    assert 5 < idle["iterations"] <= MOST

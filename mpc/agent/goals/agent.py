@@ -1,6 +1,7 @@
 """The goal-reaching agent: learns a world model from recorded trajectories, and plans in it to a goal observation."""
 
 import os
+import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,10 +14,14 @@ import numpy as np
 import optax
 
 from mpc.agent import gym_spaces
+from mpc.agent.budget import Budget, Mode
 from mpc.agent.goals import album, models, pursuit
+from mpc.agent.goals.actor import goal_actor, hindsight
 from mpc.agent.goals.pursuit import Pursuit
+from mpc.agent.goals.recent import nothing
 from mpc.agent.goals.settings import GoalSettings
 from mpc.agent.interrupting import bar, interruptible
+from mpc.agent.reacting import Eyes
 from world_models import checkpoint, datasets, trainer
 from world_models.base import WorldModel
 from world_models.datasets import Dataset
@@ -31,6 +36,8 @@ CHUNK = 100
 """Updates between two looks at whether to stop."""
 LEAST_RATE = 0.03
 """Share of the learning rate that is left at the end of a training, and beyond it."""
+RECORDINGS = 400
+"""Trajectories, at most, that an actor is taught from."""
 RESIDENT = 2**30
 """Bytes of observations that are put on the device; larger datasets are read from the disk as they are drawn."""
 
@@ -100,12 +107,21 @@ class GoalAgent:
         shape, size = self.observation_space.shape, int(np.prod(self.action_space.shape))
         self.model = models.world_model(settings, shape, size) if model is None else model
         self.distance = models.distance(settings) if distance is None else distance
-        low, high = self.action_space.low.ravel(), self.action_space.high.ravel()
-        self.pursuer = pursuit.pursuer(self.model, self.distance, low, high, settings)
+        low, high = self.action_space.low, self.action_space.high
+        self.blocks = pursuit.space(low, high, settings.block, settings.action_limit)
         self._trainer = lru_cache(self._make_trainer)
         training_key, distance_key = jax.random.split(jax.random.key(seed))
         self.training = self._trainer(CHUNK).init(training_key)
         self.distance_params = self.distance.init(distance_key)
+        like = jax.ShapeDtypeStruct(shape, self.observation_space.dtype)
+        self.latent: int = jax.eval_shape(self.model.encode, self.training.params, like).latent.shape[0]
+        """Size of a latent."""
+        self.reflex = goal_actor(self.latent, self.blocks)
+        self.actor: PyTree | None = None
+        """Weights of the actor; None before `distil`."""
+        self.pursuer = pursuit.pursuer(self.model, self.distance, self.blocks, settings, self.reflex)
+        self._budget = Budget()
+        self._aim: tuple[Any, np.ndarray, jax.Array] | None = None  # what was learnt then, the last goal, and its latent
         self.album: np.ndarray | None = None
         """Rows of the dataset, in which plans are shown to people; None before learning."""
         self._shown: tuple[int, np.ndarray] | None = None
@@ -132,6 +148,7 @@ class GoalAgent:
         model, going = self.model, self.pursuer
         self.encode = jax.jit(lambda params, o: model.encode(params, o))
         self._first, self._next, self._imagine = jax.jit(going.first), jax.jit(going.next), jax.jit(going.imagine)
+        self._start, self._react = jax.jit(going.start), jax.jit(going.react)
         self._measure = jax.jit(going.measure)
         like = jnp.zeros(self.observation_space.shape, self.observation_space.dtype)
         # shapes that do not fit, and settings that do not, are told now
@@ -152,46 +169,71 @@ class GoalAgent:
         Raises:
             ValueError: If it is none of the environment's, or not finite.
         """
-        return self._parameters(self.encode(self.training.params, self._goal(goal)).latent)
+        wanted, aim = self._goal(goal), self._aim
+        if aim is None or aim[0] is not self.training or not np.array_equal(aim[1], wanted):
+            self._aim = aim = self.training, wanted, self.encode(self.training.params, wanted).latent
+        return self._parameters(aim[2])
 
     def _parameters(self, latent: Any) -> dict[str, Any]:
-        return pursuit.parameters(self.settings, self.training.params, self.distance_params, latent)
+        return pursuit.parameters(self.settings, self.training.params, self.distance_params, latent, self.actor)
 
     # Acting
 
     def predict(
-        self, observation: Any, goal: Any, state: Underway | None = None, deterministic: bool = True
+        self,
+        observation: Any,
+        goal: Any,
+        state: Underway | None = None,
+        deterministic: bool = True,
+        mode: Mode = "plan",
     ) -> tuple[np.ndarray, Underway]:
         """Decide on one action of the environment.
 
         A plan is carried out for `settings.every` steps, and then improved from where it stands. With another goal than
-        before it is made from scratch.
+        before it is made from scratch. So is a reaction carried out, and planning goes on after it.
 
         Args:
             observation: What is seen now. Where it is not finite, what the model expected is gone by instead.
             goal: What shall be seen, an observation.
             state: What the last call returned beside the action; None at the beginning of an episode.
             deterministic: Without noise.
+            mode: `"plan"`; `"react"`, the actor by itself, which takes a small part of the time; or milliseconds that a
+                plan may take: plans as long as plans have been taking no longer than that lately, and else reacts.
 
         Returns:
             An action of the action space, finite and in bounds, and the state to give to the next call.
 
         Raises:
-            ValueError: If observation or goal have another shape or dtype than the environment's, or the goal is not finite.
+            ValueError: If observation or goal have another shape or dtype than the environment's, the goal is not finite,
+                there is no such mode, or there is no actor yet to react with.
         """
         seen, wanted = self._checked(observation, "observation"), self._goal(goal)
+        if mode != "plan" and self.actor is None:
+            raise ValueError(f"mode={mode!r} needs an actor, and this agent has none yet: distil makes one")
         if state is None or not np.array_equal(state.goal, wanted):
-            # a key that depends on the seed alone: the same call gives the same action
-            made = self._first(self.parameters(wanted), seen, jax.random.key(self.seed))
-            state = Underway(wanted, made, 0)
+            state = Underway(wanted, self._decided(wanted, seen, None, mode), 0)
         elif state.age >= self.settings.every:
-            state = Underway(wanted, self._next(self.parameters(wanted), seen, state.pursuit), 0)
+            state = Underway(wanted, self._decided(wanted, seen, state.pursuit, mode), 0)
         action = np.asarray(state.pursuit.actions[state.age])
         if not deterministic:
             half = 0.5 * (self.action_space.high - self.action_space.low).ravel()
             action = action + self.settings.noise * half * self._random.standard_normal(action.shape)
         bounded = np.clip(action.reshape(self.action_space.shape), self.action_space.low, self.action_space.high)
         return bounded.astype(self.action_space.dtype), state._replace(age=state.age + 1)
+
+    def _decided(self, wanted: np.ndarray, seen: np.ndarray, before: Pursuit | None, mode: Mode) -> Pursuit:
+        kind = int(before is not None)  # an episode's first plan takes longer
+        plans = self._budget.plans(mode, kind)
+        if before is None:
+            # a key that depends on the seed alone: the same call gives the same action
+            decide, given = self._first if plans else self._start, jax.random.key(self.seed)
+        else:
+            decide, given = self._next if plans else self._react, before
+        begun = time.perf_counter()
+        made = jax.block_until_ready(decide(self.parameters(wanted), seen, given))
+        if plans:
+            self._budget.spent(kind, 1e3 * (time.perf_counter() - begun))
+        return made
 
     def imagine(self, state: Underway) -> PyTree:
         """What the plan under way was expected to lead to when it was made, states `[H+1, ...]`, a block apart.
@@ -263,6 +305,8 @@ class GoalAgent:
             raise ValueError(f"updates must be at least 0; got {updates}")
         left = max(self.settings.updates - self.updates, 0) if updates is None else updates
         self._fitting(dataset)
+        if left:
+            self.actor = None  # it knows the latents of the encoder as it was
         with interruptible() as check, bar(left, progress_bar) as advance:
             try:
                 fit, end = self._source(dataset), self.updates + left
@@ -351,6 +395,56 @@ class GoalAgent:
         self.training = self.training._replace(params=params, network=jax.tree.map(jnp.copy, params["network"]))
         self.measured_at = self.updates
 
+    def distil(self, dataset: Dataset, passes: int = 1) -> dict[str, float]:
+        """Teach an actor to do at once what leads to goals, see `mpc.agent.goals.actor`.
+
+        From then on it can react, and plans begin with what it would do, too. To `learn` on undoes it.
+
+        Args:
+            dataset: As for `learn`.
+            passes: Of `reacting.imitation` over the lessons; more of them fit tighter and may generalise less; without any,
+                the actor goes downhill.
+
+        Returns:
+            `imitation`: how far the actor is from its lessons in the end, a mean square.
+
+        Raises:
+            DatasetError: As by `learn`.
+            ValueError: If the dataset tells no actions.
+        """
+        self._fitting(dataset)
+        s, eyes = self.settings, self.eyes
+        recorded = album.embed(dataset, s.block, RECORDINGS, self._latents)
+        taken = album.blocks(dataset, recorded, s.block)
+        measure = partial(self.distance.measure, self.distance_params)
+        pairs, rows = hindsight(measure, recorded, taken, self.seed, s.horizon)
+        shown = self.blocks.encode(jnp.asarray(taken[rows]))
+
+        @jax.jit
+        def look(params: PyTree, pairs: jax.Array) -> jax.Array:
+            return jax.lax.map(lambda pair: eyes.see(*eyes.begin(params, pair)), pairs, batch_size=500)
+
+        seen = look(self._parameters(jnp.zeros(self.latent)), jnp.asarray(pairs))
+        begin, *keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), self.updates), passes + 1)
+        self.actor, metrics = self.reflex.init(begin), {}
+        for key in keys:
+            self.actor, metrics = self.reflex.imitate(self.actor, key, seen, shown)
+        return {name: float(value) for name, value in metrics.items()}
+
+    @property
+    def eyes(self) -> Eyes:
+        """How what the actor sees is what is planned from, with nothing tried before."""
+        size, model, space = self.latent, self.model, self.observation_space
+
+        def begin(params: PyTree, seen: jax.Array) -> tuple[PyTree, PyTree]:
+            state = model.encode(params["model"], jnp.zeros(space.shape, space.dtype))._replace(latent=seen[:size])
+            return params | {
+                "goal": seen[size : 2 * size],
+                "recent": nothing(self.settings.recall, size, self.blocks.size),
+            }, state
+
+        return Eyes(begin, self.pursuer.see, lambda params, seen: self.reflex.act(params["actor"], seen))
+
     def _latents(self, rows: np.ndarray) -> jax.Array:
         return self._rows(self.training.params, rows)
 
@@ -382,13 +476,19 @@ class GoalAgent:
         """
         shown = np.zeros((0,)) if self.album is None else self.album
         tree = {"training": self.training, "distance": self.distance_params, "album": shown}
+        tree |= {} if self.actor is None else {"actor": self.actor}
         kept = {
             "kind": "goals",
             "env": self.env_id,
             "observation_space": gym_spaces.describe(self.observation_space),
             "action_space": gym_spaces.describe(self.action_space),
             "settings": self.settings.asdict(),
-            "state": {"seed": self.seed, "measured_at": self.measured_at, "album": [list(shown.shape), str(shown.dtype)]},
+            "state": {
+                "seed": self.seed,
+                "measured_at": self.measured_at,
+                "album": [list(shown.shape), str(shown.dtype)],
+                "actor": self.actor is not None,
+            },
         }
         return checkpoint.save(path, tree, kept, step=self.updates)
 
@@ -426,10 +526,10 @@ class GoalAgent:
             "training": agent.training,
             "distance": agent.distance_params,
             "album": np.zeros(shape, np.dtype(dtype)),
-        }
+        } | ({"actor": agent.reflex.init(jax.random.key(0))} if kept["state"].get("actor") else {})
         tree, _ = checkpoint.load(path, like)
         agent.training, agent.distance_params = tree["training"], tree["distance"]
-        agent.album = tree["album"] if shape != [0] else None
+        agent.album, agent.actor = tree["album"] if shape != [0] else None, tree.get("actor")
         agent.env_id, agent.measured_at = kept["env"], kept["state"]["measured_at"]
         return agent
 

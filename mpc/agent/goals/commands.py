@@ -74,7 +74,7 @@ def learn(options: Any, folder: Path) -> dict[str, Any]:
     """`craik learn ENV --offline DATA`.
 
     Args:
-        options: With `env`, `offline`, `updates`, `settings`, `resume`, and what is common.
+        options: With `env`, `offline`, `updates`, `distil`, `settings`, `resume`, and what is common.
         folder: Of the run.
     """
     data = read(options.offline).require(environment=options.env)
@@ -100,6 +100,10 @@ def learn(options: Any, folder: Path) -> dict[str, Any]:
         agent.learn(data, updates=options.updates, callback=note, progress_bar=shown, checkpoint_path=path)
     report = {"env": options.env, "updates": agent.updates, "folder": str(folder), "metrics": last}
     report["alarm"] = agent.alarm.raised
+    if options.distil:
+        tell("Teaching an actor what planning comes to ...")
+        report["distilled"] = agent.distil(data)
+        agent.save(folder / "checkpoint")
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     tell(f"  {agent.updates} updates; plan with: craik plan {folder} --goal IMAGE")
     return report
@@ -125,7 +129,7 @@ def plan(options: Any, path: Path) -> dict[str, Any]:
     """`craik plan RUN --goal IMAGE`, or without one, to the goals that the environment sets.
 
     Args:
-        options: With `checkpoint`, `env`, `goal`, `reset`, `episodes`, `video`, and what is common.
+        options: With `checkpoint`, `env`, `mode`, `goal`, `reset`, `episodes`, `video`, and what is common.
         path: Of the checkpoint.
     """
     kept = checkpoint.describe(path)["metadata"]
@@ -194,7 +198,7 @@ def reach(
     """Go to one goal, its own if None, and leave numbers, a picture and a film in a folder of their own."""
     observation = begin(env, options.seed, given)
     goal = own_goal(env) if goal is None else goal
-    episode = pictures.pursue(agent, env, observation, goal)
+    episode = pictures.pursue(agent, env, observation, goal, mode=options.mode)
     folder = options.checkpoint / f"goal-{name}"
     columns = ("step", "distance", "success")
     (folder / "metrics.csv").unlink(missing_ok=True)  # of an earlier plan to the same goal
@@ -218,7 +222,7 @@ def score(agent: GoalAgent, env: gymnasium.Env, options: Any, given: dict[str, A
         observation = begin(env, seed, given)
         goal, state, over, info = own_goal(env), None, False, {}
         while not over:
-            action, state = agent.predict(observation, goal, state)
+            action, state = agent.predict(observation, goal, state, mode=options.mode)
             observation, _, terminated, truncated, info = env.step(action)
             over = terminated or truncated
         reached.append(bool(info.get("success", False)))

@@ -118,14 +118,11 @@ class HierarchicalAgent:
             raise ValueError(
                 f"a step of {s.strides[0]} blocks is longer than the {agent.settings.horizon} blocks that the agent imagines"
             )
-        space = agent.observation_space
-        like = jax.ShapeDtypeStruct(space.shape, space.dtype)
-        self._size: int = jax.eval_shape(agent.model.encode, agent.training.params, like).latent.shape[0]
+        self._size = agent.latent
         given = {"macro": s.macro, "hidden": s.hidden, "sigma": s.sigma}
         self.models = [hierarchy.slower(self._size, stride=k * agent.settings.block, **given) for k in s.strides]
         self.params = [m.init(jax.random.fold_in(jax.random.key(seed), i)) for i, m in enumerate(self.models)]
-        low, high = agent.action_space.low, agent.action_space.high
-        self.blocks = pursuit.space(low, high, agent.settings.block, agent.settings.action_limit)
+        self.blocks = agent.blocks
         self.cascade = self._cascade()
         self._first, self._next = jax.jit(self.first), jax.jit(self.next)
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mpc.agent.budget import Mode
 from mpc.agent.goals.agent import GoalAgent
 from mpc.agent.pictures import movie
 
@@ -30,7 +31,14 @@ class Episode(NamedTuple):
     success: np.ndarray
 
 
-def pursue(agent: GoalAgent, env: gymnasium.Env, observation: Any, goal: np.ndarray, steps: int | None = None) -> Episode:
+def pursue(
+    agent: GoalAgent,
+    env: gymnasium.Env,
+    observation: Any,
+    goal: np.ndarray,
+    steps: int | None = None,
+    mode: Mode = "plan",
+) -> Episode:
     """Go after a goal for one episode, and keep everything.
 
     Args:
@@ -39,6 +47,7 @@ def pursue(agent: GoalAgent, env: gymnasium.Env, observation: Any, goal: np.ndar
         observation: What is seen after the reset.
         goal: An observation.
         steps: At most; to the end of the episode if None.
+        mode: As for `GoalAgent.predict`.
     """
     draw = env.render_mode == "rgb_array"
     frames, observations, futures, success = [], [observation], [], []
@@ -46,7 +55,7 @@ def pursue(agent: GoalAgent, env: gymnasium.Env, observation: Any, goal: np.ndar
     while not over and (steps is None or len(success) < steps):
         if draw:
             frames.append(np.asarray(env.render()))
-        action, state = agent.predict(observation, goal, state)
+        action, state = agent.predict(observation, goal, state, mode=mode)
         if state.age == 1 or not futures:  # a new plan
             imagined = np.asarray(agent.imagine(state).latent)
             futures.append(agent.look_up(imagined[np.linspace(1, len(imagined) - 1, SHOWN).astype(int)]))

@@ -20,8 +20,11 @@ from jaxtyping import Array, Float
 
 import mpc
 from mpc import controller as loops
+from mpc.agent.goals.actor import GoalActor, downhill
 from mpc.agent.goals.recent import Recent, correct, nothing, remember
 from mpc.agent.goals.settings import GoalSettings
+from mpc.agent.reacting import react
+from mpc.planners.multistart import MultistartMemory, propose
 from world_models.base import WorldModel
 from world_models.distance import Distance
 
@@ -29,11 +32,11 @@ PyTree = Any
 
 
 class Pursuit(NamedTuple):
-    """A plan being carried out.
+    """A plan being carried out, or a reaction.
 
     `state`: what the model believed when it was made. `actions` `[H * block, A]`: of the environment, to be taken one after
-    the other. `cost`: what the plan is expected to cost; `status`: an `mpc.Status`. `recent`: what has gone otherwise than
-    predicted. The rest is for the next plan.
+    the other. `cost`: what the plan is expected to cost, infinite where nothing was planned; `status`: an `mpc.Status`.
+    `recent`: what has gone otherwise than predicted. The rest is for the next plan.
     """
 
     state: PyTree
@@ -46,23 +49,30 @@ class Pursuit(NamedTuple):
 
 
 class Pursuer(NamedTuple):
-    """Four pure functions; over many episodes, `vmap` them.
+    """Seven pure functions; over many episodes, `vmap` them.
 
     Their parameters are `{"model": …, "distance": …, "goal": latent [D], "cost": {"weights": {…}}}`, made by
-    `parameters`. `first(params, observation, key) -> Pursuit`. `next(params, observation, pursuit) -> Pursuit`, `every`
-    environment steps later. `imagine(params, pursuit) -> states [H+1, ...]`, what the plan is expected to lead to.
-    `measure(params, state) -> scalar`, how far a state is from the goal.
+    `parameters`, and `"actor"`, where there is one. `first(params, observation, key) -> Pursuit`. `next(params, observation,
+    pursuit) -> Pursuit`, `every` environment steps later. With an actor, plans begin from what it would do; and
+    `start` and `react`, of the same signatures, do what it says, without planning. `imagine(params, pursuit) -> states
+    [H+1, ...]`, what the plan is expected to lead to. `measure(params, state) -> scalar`, how far a state is from the goal.
+    `see(params, state) -> seen [S]`, what the actor sees.
     """
 
     first: Callable[[PyTree, Array, Array], Pursuit]
     next: Callable[[PyTree, Array, Pursuit], Pursuit]
+    start: Callable[[PyTree, Array, Array], Pursuit]
+    react: Callable[[PyTree, Array, Pursuit], Pursuit]
     imagine: Callable[[PyTree, Pursuit], PyTree]
     measure: Callable[[PyTree, PyTree], Array]
+    see: Callable[[PyTree, PyTree], Array]
     planner: mpc.Planner
     every: int
 
 
-def parameters(settings: GoalSettings, model: PyTree, distance: PyTree, goal: Array) -> dict[str, Any]:
+def parameters(
+    settings: GoalSettings, model: PyTree, distance: PyTree, goal: Array, actor: PyTree | None = None
+) -> dict[str, Any]:
     """What a pursuer's functions are given.
 
     Args:
@@ -70,14 +80,16 @@ def parameters(settings: GoalSettings, model: PyTree, distance: PyTree, goal: Ar
         model: Parameters of the world model.
         distance: Parameters of the distance.
         goal: Latent of the goal, `[D]`.
+        actor: Weights of the actor, where there is one.
     """
     weights = {
         "way": settings.cumulative_weight / settings.horizon,
         "effort": settings.effort_weight / settings.horizon,
         "end": settings.terminal_weight,
     }
-    weights = {name: jnp.float32(weight) for name, weight in weights.items()}
-    return {"model": model, "distance": distance, "goal": goal, "cost": {"weights": weights}}
+    weights = {name: np.float32(weight) for name, weight in weights.items()}
+    params = {"model": model, "distance": distance, "goal": goal, "cost": {"weights": weights}}
+    return params if actor is None else params | {"actor": actor}
 
 
 def space(low: np.ndarray, high: np.ndarray, block: int, limit: float | None) -> mpc.Box:
@@ -134,22 +146,21 @@ def planner(task: mpc.Problem, settings: GoalSettings, iterations: int) -> mpc.P
     return mpc.mppi(task, samples=samples, spread=spread)
 
 
-def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.ndarray, settings: GoalSettings) -> Pursuer:
+def pursuer(model: WorldModel, distance: Distance, blocks: mpc.Box, settings: GoalSettings, actor: GoalActor) -> Pursuer:
     """Make the functions.
 
     Args:
         model: Whose states have a `latent`.
         distance: In its latent space.
-        low: The least of every coordinate of an action of the environment.
-        high: The largest.
+        blocks: The space of blocks of actions, as `space` makes it.
         settings: How to plan.
+        actor: Reacts.
 
     Raises:
         ValueError: By `first`, when it is traced, if plans are to be made within blocks, and the predictor remembers from
             block to block.
     """
     block, every, horizon = settings.block, settings.every, settings.horizon
-    blocks = space(low, high, block, settings.action_limit)
     task = problem(model, distance, blocks, horizon)
     begin_by, plan_by = (planner(task, settings, count) for count in (settings.first_iterations, settings.iterations))
     whole = every % block == 0
@@ -163,15 +174,30 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
             state, plan.actions.reshape(horizon * block, -1), plan.cost, plan.status, params["recent"], later, key
         )
 
-    def first(params: PyTree, observation: Array, key: Array) -> Pursuit:
-        key, draw = jax.random.split(key)
+    def act(params: PyTree, state: PyTree) -> Array:
+        return actor.act(params["actor"], see(params, state))
+
+    def see(params: PyTree, state: PyTree) -> Array:
+        def far(variables: Array) -> Array:
+            return measure(params, task.dynamics(params, state, blocks.relax(variables)))
+
+        return jnp.concatenate([state.latent, params["goal"], downhill(far, blocks.size)])
+
+    def blank(params: PyTree, observation: Array) -> tuple[PyTree, PyTree]:
+        """The state at the beginning of an episode, and the parameters with nothing in recent memory."""
         state = model.encode(params["model"], observation)
         if not whole and jax.tree.leaves(getattr(state, "memory", ())):
             raise ValueError(
                 f"this predictor remembers blocks of {block}: replan_every must be a multiple of that; got {every}"
             )
-        params = params | {"recent": nothing(settings.recall, state.latent.shape[0], blocks.size)}
-        return spend(params, state, begin_by, loops.begin(begin_by, params, state, draw), settings.first_iterations, key)
+        return state, params | {"recent": nothing(settings.recall, state.latent.shape[0], blocks.size)}
+
+    def first(params: PyTree, observation: Array, key: Array) -> Pursuit:
+        key, draw = jax.random.split(key)
+        state, params = blank(params, observation)
+        guess = blocks.decide(react(task, act, params, state)) if "actor" in params else None
+        loop = loops.begin(begin_by, params, state, draw, guess)
+        return spend(params, state, begin_by, loop, settings.first_iterations, key)
 
     def next_(params: PyTree, observation: Array, pursuit: Pursuit) -> Pursuit:
         (state, recent), loop, key = perceived(params, observation, pursuit), pursuit.loop, pursuit.key
@@ -180,7 +206,29 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
             key, draw = jax.random.split(key)
             left = _later(pursuit.actions, every).reshape(horizon, -1)
             loop = loops.begin(plan_by, params, state, draw, left)._replace(backup=left)
+        if "actor" in params and isinstance(loop.planner, MultistartMemory):
+            loop = loop._replace(planner=propose(loop.planner, react(task, act, params, state)))
         return spend(params, state, plan_by, loop, settings.iterations, key)
+
+    def reacted(params: PyTree, state: PyTree, loop: loops.Loop, key: Array) -> Pursuit:
+        """As many blocks of the actor's as are taken before the next look, and behind them what was planned before."""
+        count = -(-every // block)
+        done = blocks.decide(react(task, act, params, state, count))
+        done = jnp.where(jnp.isfinite(done).all(), done, loop.backup[:count])
+        actions = jnp.concatenate([done, loop.backup[count:]]).reshape(horizon * block, -1)
+        for _ in range(every // block):
+            loop = loops.Loop(plan_by.shift(loop.planner), _later(loop.backup, 1))
+        unknown, status = jnp.asarray(jnp.inf), jnp.asarray(mpc.Status.ITERATIONS)
+        return Pursuit(state, actions, unknown, status, params["recent"], loop, key)
+
+    def start(params: PyTree, observation: Array, key: Array) -> Pursuit:
+        key, draw = jax.random.split(key)
+        state, params = blank(params, observation)
+        return reacted(params, state, loops.begin(plan_by, params, state, draw), key)
+
+    def react_(params: PyTree, observation: Array, pursuit: Pursuit) -> Pursuit:
+        state, recent = perceived(params, observation, pursuit)
+        return reacted(params | {"recent": recent}, state, pursuit.loop, pursuit.key)
 
     def perceived(params: PyTree, observation: Array, pursuit: Pursuit) -> tuple[PyTree, Recent]:
         if whole:
@@ -197,7 +245,7 @@ def pursuer(model: WorldModel, distance: Distance, low: np.ndarray, high: np.nda
     def measure(params: PyTree, state: PyTree) -> Array:
         return distance.measure(params["distance"], state.latent, params["goal"])
 
-    return Pursuer(first, next_, imagine, measure, plan_by, every)
+    return Pursuer(first, next_, start, react_, imagine, measure, see, plan_by, every)
 
 
 def perceive(
