@@ -97,7 +97,7 @@ def _known(observation: int, steps: int) -> int:
     return observation + RECOLLECTED * (steps > 1)
 
 
-SEEN = 64
+SEEN = 32
 """Size of an image's latent, unless told."""
 
 
@@ -128,7 +128,7 @@ def jepa(
         steps: Shown at once, K: what the model takes for an observation is then `[K * O]`, the newest first. Images are
             shown one by one: stack frames as channels where one does not tell it all.
         latent: Size D of the latent; unless told, the larger of 8 and of what the encoder sees: O, and 8 more for K > 1;
-            64 of images.
+            32 of images.
         hidden: Units of every hidden layer.
         members: Size of the ensemble, at least 2, for disagreement is measured between members.
         discount: Per step, in what is imagined.
