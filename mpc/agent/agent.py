@@ -85,6 +85,11 @@ class Agent:
         self.observation_space, self.action_space, self.seed, self.cost = observation_space, action_space, seed, cost
         self.image = gym_spaces.is_image(observation_space)
         self.settings = settings = Settings.fitting(self.image, **given)
+        if self.image and settings.memory > 1:
+            raise ValueError(
+                f"images are remembered one by one, so memory must be 1; got memory={settings.memory}: wrap the environment in "
+                "gymnasium.wrappers.FrameStackObservation"
+            )
         self.space = gym_spaces.planner_space(action_space)
         shown = self.space.size
         self.memory = Memory(settings.memory, gym_spaces.observation_shape(observation_space), shown)

@@ -64,8 +64,8 @@ def test_of_a_stack_the_newest_frame_is_drawn_and_kinds_have_colours():
 
     np.testing.assert_allclose(drawn(BYTES), BYTES[3] / 255.0, atol=1e-6)
     np.testing.assert_allclose(drawn(BYTES[..., 0]), np.repeat(BYTES[3, :, :, :1], 3, axis=-1) / 255.0, atol=1e-6)
-    kinds = drawn(255 * np.eye(5, dtype=np.uint8)[None])  # [1, 5, 5]: every place of another kind
-    assert len({tuple(colour) for colour in kinds[0].round(3).tolist()}) == 5
+    kinds = drawn(255 * np.eye(5, dtype=np.uint8)[:, None])  # [5, 1, 5]: every place of another kind
+    assert len({tuple(colour) for colour in kinds[:, 0].round(3).tolist()}) == 5
 
 
 def test_images_are_kept_as_bytes_and_no_more_of_them_than_there_is_room_for():
@@ -85,7 +85,7 @@ def test_defaults_follow_the_observations_and_what_is_given_counts():
     space, choice = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
     with pytest.raises(ValueError, match=r"planner must be one of gradient, cem; got 'guess'"):
         Agent(None, settings={"planner": "guess"}, observation_space=space, action_space=choice)
-    with pytest.raises(ValueError, match="of images"):
+    with pytest.raises(ValueError, match="FrameStackObservation"):
         Agent(None, settings={"memory": 2}, observation_space=spaces.Box(0, 1, (6, 6), np.bool_), action_space=choice)
 
 
@@ -108,17 +108,29 @@ def test_members_that_share_windows_lose_as_much_as_with_copies_of_their_own():
     np.testing.assert_allclose(seen(windows.observations[0, 0, 0]), seen(windows.observations[0, 0, 0] / 255.0), atol=1e-4)
 
 
+@pytest.mark.usefixtures("optimised")
+def test_catching_is_learnt_from_300_steps():
+    """Without actor and critic, whose programs take longer to compile than all of this: plans see to the episode's end."""
+    smaller = {
+        "hidden": 64,
+        "members": 2,
+        "window": 3,
+        "horizon": 5,
+        "practice": 0,
+        "first_starts": 8,
+        "first_iterations": 6,
+    }
+    agent = Agent(CATCH, seed=0, settings=smaller).learn(300, progress_bar=False)
+    # one after the other: a batch would be another program
+    planned, random = np.concatenate([evaluate(agent, CATCH, [s]) for s in range(40)]), random_returns(CATCH, range(200))
+    print(f"{planned.mean():.2f} of 5; random actions {random.mean():.2f}")
+    assert planned.mean() > random.mean() + 0.7
+
+
 @pytest.fixture(scope="module")
 def catcher():
-    """An agent that has learnt to catch."""
-    return Agent(CATCH, seed=0).learn(300, progress_bar=False)
-
-
-@pytest.mark.usefixtures("optimised")
-def test_catching_is_learnt_from_300_steps(catcher):
-    random, planned = random_returns(CATCH, range(100)), evaluate(catcher, CATCH, range(100))
-    print(f"{planned.mean():.2f}; random actions {random.mean():.2f}")
-    assert planned.mean() > random.mean() + 0.4
+    """An agent that has seen a few episodes."""
+    return Agent(CATCH, seed=0, settings=SMALL.asdict() | {"updates": 50, "hidden": 16}).learn(40, progress_bar=False)
 
 
 def test_it_is_saved_loaded_and_drawn(catcher, tmp_path):
@@ -139,13 +151,12 @@ def test_every_planner_acts_on_images_and_leaves_as_an_artefact(planner):
     agent = Agent(Toy(spaces.Box(0, 255, (6, 6), np.uint8), spaces.Discrete(3)), settings=settings)
     agent.learn(25, progress_bar=False)
     raw = np.full((6, 6), 51, np.uint8)
-    action, state = agent.predict(raw)
+    state = agent.predict(raw)[1]
     assert agent.futures(raw, state).latent.shape[1] == settings["horizon"] + 1
     artefact = mpc.runtime.loads(
         mpc.export(agent.policy, agent.params, np.zeros(agent.memory.shape, np.float32), platforms=("cpu",))
     )
     assert artefact.manifest["observation"]["shape"] == [6, 6, 1]
-    del action
 
 
 def _missing(env: str, extra: str, capsys) -> None:

@@ -45,7 +45,7 @@ class Toy(gymnasium.Env):
 
 
 class Catch(gymnasium.Env):
-    """A ball falls, blown about by chance, and a paddle three wide catches it or does not; seen as 6x6x2 yes and no."""
+    """A ball falls, blown about by chance; a paddle three wide is paid for being beneath it. Seen as 6x6x2 yes and no."""
 
     SIDE = 6
     observation_space, action_space = spaces.Box(0, 1, (SIDE, SIDE, 2), np.bool_), spaces.Discrete(3)
@@ -72,7 +72,7 @@ class Catch(gymnasium.Env):
         self.ball = np.clip(self.ball + self.np_random.choice([-1, 0, 1], p=[0.1, 0.8, 0.1]), 0, self.SIDE - 1)
         self.row += 1
         over = self.row == self.SIDE - 1
-        return self._seen(), 2.0 * (abs(self.ball - self.paddle) <= 1) - 1.0 if over else 0.0, over, False, {}
+        return self._seen(), float(abs(self.ball - self.paddle) <= 1), over, False, {}
 
     def render(self):
         """Ball and paddle in red and green."""
