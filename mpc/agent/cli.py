@@ -198,6 +198,9 @@ def learn(options: Learn) -> dict[str, Any]:
         return goals.learn(options, folder)
     agent = begun(options, folder)
     tell(f"Learning in {options.env} for {options.steps} steps; writing to {folder} ...")
+    kept = agent.buffer.follows.size
+    if kept < min(options.steps, agent.settings.capacity):
+        tell(f"  of which the last {kept:,} are remembered, what {agent.settings.room} MiB hold")
     returns = learn_into(agent, options.env, options.steps, folder, options)
     report: dict[str, Any] = {"env": options.env, "steps": agent.num_timesteps, "folder": str(folder), "returns": returns}
     if options.episodes:

@@ -217,7 +217,7 @@ def _minatar(env: str, **settings: Any) -> gymnasium.Env:
     if env not in gymnasium.registry:
         games.register_envs()
     # its environments are simpler than the checker asks for, and who plays well plays on for ever: Freeway's limit for all
-    return gymnasium.make(env, **{"disable_env_checker": True, "max_episode_steps": 2_500} | settings)
+    return gymnasium.make(env, **({"disable_env_checker": True, "max_episode_steps": 2_500} | settings))
 
 
 def _deepmind_control(env: str, **settings: Any) -> gymnasium.Env:

@@ -49,7 +49,7 @@ class Catch(gymnasium.Env):
 
     SIDE = 6
     observation_space, action_space = spaces.Box(0, 1, (SIDE, SIDE, 2), np.bool_), spaces.Discrete(3)
-    metadata: dict = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    metadata: dict = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None):
         self.render_mode = render_mode
