@@ -87,8 +87,8 @@ class Agent:
         self.settings = settings = Settings.fitting(self.image, **given)
         if self.image and settings.memory > 1:
             raise ValueError(
-                f"images are remembered one by one, so memory must be 1; got memory={settings.memory}: wrap the environment in "
-                "gymnasium.wrappers.FrameStackObservation"
+                f"images are remembered one by one, so memory must be 1; got memory={settings.memory}: wrap the environment "
+                "in gymnasium.wrappers.FrameStackObservation"
             )
         self.space = gym_spaces.planner_space(action_space)
         shown = self.space.size

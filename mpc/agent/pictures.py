@@ -20,7 +20,6 @@ from mpc.health import SOURCES
 REAL, IMAGINED, BASELINE = "#1b1b1b", "#d1495b", "#8d99ae"
 SHOWN = 4  # observation coordinates that a picture has room for
 SIDE = 480  # of a film's two halves, in pixels
-LEAST = 0.02  # standard deviation of a pixel, from 0 to 1: what flickers once must not decide over errors
 
 
 class Episode(NamedTuple):
@@ -88,7 +87,9 @@ def futures_picture(agent: Any, episode: Episode, probe: Probe, path: Path) -> d
     looked = [episode.observations[b : b + horizon + 1] for b in begins]
     real = np.stack([_looked(agent, rows).reshape(len(rows), -1) for rows in looked])
     every = _looked(agent, episode.observations[np.unique(np.linspace(0, steps, 500).astype(int))])
-    scale = np.maximum(every.reshape(len(every), -1).std(axis=0), 1e-6 if not agent.image else LEAST)
+    scale = np.maximum(every.reshape(len(every), -1).std(axis=0), 1e-6)
+    if agent.image:  # one for all pixels: most never change
+        scale = np.sqrt(np.square(scale).mean())
     errors = {
         "imagined": np.sqrt(np.square((imagined - real) / scale).mean(axis=(0, 2))),
         "unchanged": np.sqrt(np.square((real[:, :1] - real) / scale).mean(axis=(0, 2))),
