@@ -184,17 +184,16 @@ def film(episode: Episode, probe: Probe, path: Path, fps: int = 20) -> None:
     """
     if not episode.frames:
         raise ValueError("a film needs frames: make the environment with render_mode='rgb_array'")
-    if episode.observations.ndim > 2:
-        size = episode.observations.shape[1:3]
-
-        def panel(t: int) -> np.ndarray:
-            return images.futures_panel(episode.futures[max(t - 1, 0)][0], probe, size, SIDE)
-
-    else:
-        panel = _moving_lines(episode, probe)
+    panel = (_moving_lines if episode.observations.ndim == 2 else _imagined_frames)(episode, probe)
     with movie(path, fps) as append:
         for t, frame in enumerate(episode.frames):
             append(np.concatenate([_fit(frame, SIDE), panel(t)], axis=1))
+
+
+def _imagined_frames(episode: Episode, probe: Probe) -> Callable[[int], np.ndarray]:
+    """What draws, for step t, the images that the leading plan expects, `[SIDE, SIDE, 3]`."""
+    size = episode.observations.shape[1:3]
+    return lambda t: images.futures_panel(episode.futures[max(t - 1, 0)][0], probe, size, SIDE)
 
 
 def _moving_lines(episode: Episode, probe: Probe) -> Callable[[int], np.ndarray]:

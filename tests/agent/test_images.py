@@ -28,7 +28,7 @@ CATCH = "tests/Catch-v0"
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     """Catch, by an id."""
-    gymnasium.register(CATCH, Catch)
+    gymnasium.register(CATCH, lambda **given: Catch(**given))
     yield
     gymnasium.registry.pop(CATCH)
 
@@ -94,22 +94,23 @@ def test_defaults_follow_the_observations_and_what_is_given_counts():
     with pytest.raises(ValueError, match=r"planner must be one of gradient, cem; got 'guess'"):
         Agent(None, settings={"planner": "guess"}, observation_space=space, action_space=choice)
     with pytest.raises(ValueError, match="FrameStackObservation"):
-        Agent(None, settings={"memory": 2}, observation_space=spaces.Box(0, 1, (6, 6), np.bool_), action_space=choice)
+        Agent(None, settings={"memory": 2}, observation_space=spaces.Box(0, 255, (6, 6), np.uint8), action_space=choice)
 
 
 def test_members_that_share_windows_lose_as_much_as_with_copies_of_their_own():
     model = jepa((5, 6, 2), 3, hidden=8, members=3)
     params = model.init(jax.random.key(0))
     random = np.random.default_rng(1)
-    windows = data.Window(
+    drawn = (
         random.integers(0, 256, (1, 4, 3, 5, 6, 2), np.uint8),
         np.eye(3, dtype=np.float32)[random.integers(3, size=(1, 4, 2))],
         random.normal(size=(1, 4, 2)).astype(np.float32),
         random.random((1, 4, 2)) < 0.2,
         np.cumprod(random.random((1, 4, 2)) < 0.8, axis=-1) > 0,
     )
+    windows = data.Window(*map(jnp.asarray, drawn))
     loss = jax.jit(lambda windows: model.loss(params, windows)[1])
-    shared, owned = loss(windows), loss(jax.tree.map(lambda x: np.repeat(x, 3, axis=0), windows))
+    shared, owned = loss(windows), loss(jax.tree.map(lambda x: jnp.repeat(x, 3, axis=0), windows))
     for name in ("latent", "reward", "termination"):
         assert float(shared[name]) == pytest.approx(float(owned[name]), rel=1e-4)
     seen = jax.jit(lambda o: model.encode(params, o).latent)

@@ -48,7 +48,8 @@ class Catch(gymnasium.Env):
     """A ball falls, blown about by chance; a paddle three wide is paid for being beneath it. Seen as 6x6x2 yes and no."""
 
     SIDE = 6
-    observation_space, action_space = spaces.Box(0, 1, (SIDE, SIDE, 2), np.bool_), spaces.Discrete(3)
+    observation_space = spaces.Box(0, 1, (SIDE, SIDE, 2), bool)  # type: ignore[arg-type]
+    action_space = spaces.Discrete(3)
     metadata: dict = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(self, render_mode: str | None = None):
