@@ -41,6 +41,8 @@ HIDDEN = "benchmarks/PendulumHidden-v1"
 VISIBLE = "benchmarks/TMazeVisible-v0"
 """The T-maze with a cue that is seen everywhere: nothing has to be remembered."""
 
+SWINGUP = "craik/CartPoleSwingUp-v0"
+
 SUITE = {
     task.name: task
     for task in (
@@ -54,18 +56,32 @@ SUITE = {
         Task(HIDDEN, (500, 1_000, 1_500), -170.0),
     )
 }
-KNOWN = SUITE | {
-    task.name: task
-    for task in (
-        Task("craik/CartPoleSwingUp-v0", (500, 1_000, 2_000, 3_000), truth=_cartpole),
-        *(Task(f"{name}-v5", (5_000, 10_000, 25_000)) for name in ("HalfCheetah", "Hopper", "Walker2d")),
-        # steps of DeepMind Control are frames; the best public scores after 50,000 of them are goals
-        Task("dm_control/cartpole-swingup-v0", (10_000, 25_000, 50_000), 870.0),
-        Task("dm_control/pendulum-swingup-v0", (10_000, 25_000, 50_000), 832.0),
-        Task("dm_control/reacher-easy-v0", (10_000, 25_000, 50_000), 867.0),
-        Task("dm_control/finger-spin-v0", (10_000, 25_000, 50_000), 937.0),
+GAMES = {
+    name: Task(name, at)
+    for names, at in (
+        ([f"MinAtar/{game}-v1" for game in ("Breakout", "Freeway", "Asterix", "SpaceInvaders", "Seaquest")], (2_000, 5_000)),
+        (("ALE/Pong-v5", "ALE/Freeway-v5"), (2_000, 5_000)),
     )
+    for name in names
 }
+"""Games seen as images: MinAtar's, 10x10, and Atari's, where a step is four frames."""
+
+KNOWN = (
+    SUITE
+    | GAMES
+    | {
+        task.name: task
+        for task in (
+            Task(SWINGUP, (500, 1_000, 2_000, 3_000), truth=_cartpole),
+            *(Task(f"{name}-v5", (5_000, 10_000, 25_000)) for name in ("HalfCheetah", "Hopper", "Walker2d")),
+            # steps of DeepMind Control are frames; the best public scores after 50,000 of them are goals
+            Task("dm_control/cartpole-swingup-v0", (10_000, 25_000, 50_000), 870.0),
+            Task("dm_control/pendulum-swingup-v0", (10_000, 25_000, 50_000), 832.0),
+            Task("dm_control/reacher-easy-v0", (10_000, 25_000, 50_000), 867.0),
+            Task("dm_control/finger-spin-v0", (10_000, 25_000, 50_000), 937.0),
+        )
+    }
+)
 OTHERWISE = (500, 1_000, 2_000)
 """Steps at which tasks are scored that nothing is known of."""
 
