@@ -13,21 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import mpc
-from mpc.agent import careful, curiosity, gym_spaces, images, objective, reacting, saving
+from mpc.agent import careful, curiosity, gym_spaces, images, reacting, saving
 from mpc.agent.budget import Budget, Mode
-from mpc.agent.deciding import Decider, policy
 from mpc.agent.experience import Experience
 from mpc.agent.interrupting import bar, interruptible
 from mpc.agent.learner import Learner
+from mpc.agent.machinery import machinery
 from mpc.agent.memory import Memory, Ongoing
 from mpc.agent.objective import Cost
 from mpc.agent.probe import Probe, probe
 from mpc.agent.settings import Settings
 from mpc.planners.multistart import side_by_side
-from world_models import data, jepa
+from world_models import data
 from world_models.base import Imagined, WorldModel, perceived
-from world_models.diagnostics import effective_rank
 
 PyTree = Any
 LESSONS = 1024  # observations that are embedded at once
@@ -91,22 +89,16 @@ class Agent:
                 f"images are remembered one by one, so memory must be 1; got memory={settings.memory}: wrap the environment "
                 "in gymnasium.wrappers.FrameStackObservation"
             )
-        self.space = gym_spaces.planner_space(action_space)
-        shown = self.space.size
-        self.memory = Memory(settings.memory, gym_spaces.observation_shape(observation_space), shown)
-        if model is None:
-            sizes = {"hidden": settings.hidden, "members": settings.members, "discount": settings.discount}
-            model = jepa(self.memory.token, shown, steps=settings.memory, **sizes)
-        self.model = model
+        seen = gym_spaces.observation_shape(observation_space)
+        self.memory = Memory(settings.memory, seen, gym_spaces.planner_space(action_space).size)
+        made = machinery(self.memory, action_space, settings, cost, model)
+        self.space, self.model, self.policy = made.space, made.model, made.policy
+        self._decider, self._rank, self._budget = made.decider, made.rank, Budget()
         self.buffer = self.room(1 if self.env is None else self.env.num_envs)
-        minds = objective.actor_and_critic(model, self.memory.shape, self.space, settings, cost)
         training_key, practice_key, self.key = jax.random.split(jax.random.key(seed), 3)
-        self.learner = Learner(model, minds, settings, training_key, practice_key)
+        self.learner = Learner(made.trainer, made.minds, settings, training_key, practice_key)
         self.num_timesteps = 0
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
-        self.policy: mpc.Policy = policy(model, self.space, settings, minds, cost)
-        self._decider, self._budget = Decider(self.policy, settings.noise), Budget()
-        self._rank = jax.jit(lambda params, seen: effective_rank(jax.vmap(lambda o: model.encode(params, o).latent)(seen)))
 
     def room(self, environments: int) -> data.TrajectoryBuffer:
         """An empty memory for so many environments."""

@@ -9,8 +9,7 @@ import jax
 from mpc.agent import careful
 from mpc.agent.actor import ActorCritic
 from mpc.agent.settings import Settings
-from world_models import data, trainer
-from world_models.base import WorldModel
+from world_models import Trainer, data
 
 PyTree = Any
 
@@ -19,7 +18,7 @@ class Learner:
     """A world model, an actor and a critic, with all that they have learnt so far.
 
     Args:
-        model: To be trained.
+        trainer: Of the model.
         minds: To practise in it.
         settings: How much.
         training_key: Of the model's weights and windows.
@@ -27,10 +26,9 @@ class Learner:
     """
 
     def __init__(
-        self, model: WorldModel, minds: ActorCritic, settings: Settings, training_key: jax.Array, practice_key: jax.Array
+        self, trainer: Trainer, minds: ActorCritic, settings: Settings, training_key: jax.Array, practice_key: jax.Array
     ):
-        self.trainer = trainer(model, batch=settings.batch, length=settings.window, updates=settings.spent(settings.updates))
-        self.minds, self.settings = minds, settings
+        self.trainer, self.minds, self.settings = trainer, minds, settings
         self.training, self.practice = self.trainer.init(training_key), minds.init(practice_key)
         self.trained = False
         self.practised_since = 0
