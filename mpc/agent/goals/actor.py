@@ -2,8 +2,7 @@
 
     u = tanh(π(z, g, h) + artanh h),        h = the step `downhill` from z to g, as the model and recent mistakes tell
 
-An actor that has learnt nothing takes h, one gradient of the distance; what it learns is where that is wrong, such as beside
-a door that the model sees wider than it is.
+An actor that has learnt nothing takes h, one gradient of the distance; what it learns is where to do otherwise.
 
 A recording tells what each block of actions led to, and that is a lesson for every goal that it led towards, whoever took it
 and whatever for. For the distance d with which the agent plans, and the length of a long step in it,

@@ -214,7 +214,6 @@ def pursuer(model: WorldModel, distance: Distance, blocks: mpc.Box, settings: Go
         """As many blocks of the actor's as are taken before the next look, and behind them what was planned before."""
         count = -(-every // block)
         done = blocks.decide(react(task, act, params, state, count))
-        done = jnp.where(jnp.isfinite(done).all(), done, loop.backup[:count])
         actions = jnp.concatenate([done, loop.backup[count:]]).reshape(horizon * block, -1)
         for _ in range(every // block):
             loop = loops.Loop(plan_by.shift(loop.planner), _later(loop.backup, 1))
