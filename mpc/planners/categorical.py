@@ -18,13 +18,23 @@ from mpc.spaces import MultiDiscrete
 
 
 class CategoricalMemory(NamedTuple):
-    """Probabilities `[H, V]` of every alternative, the best actions seen `[H, ...]`, and how undecided it still is."""
+    """Probabilities `[H, V]` of every alternative, scores `[H, V]` of the best plan seen, and how undecided it still is."""
 
     probabilities: jax.Array
     best: jax.Array
     cost: jax.Array
     optimality: jax.Array
     key: jax.Array
+
+    @property
+    def variables(self) -> jax.Array:
+        """The best plan so far, `[H, V]`."""
+        return self.best
+
+    def restart(self, variables: jax.Array) -> "CategoricalMemory":
+        """Take up a proposal `[H, V]` in place of the best plan, which goes on competing as the likeliest."""
+        infinite = jnp.full_like(self.cost, jnp.inf)
+        return self._replace(best=variables, cost=infinite, optimality=infinite)
 
 
 @constrained(inner=10, growth=2.0)
@@ -75,20 +85,21 @@ def categorical_cem(
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
     def begin(best: jax.Array, key: jax.Array, trust: float) -> CategoricalMemory:
-        shown = space.embed(best)
+        shown = space.embed(space.decide(best))
         probabilities = trust * shown + (1 - trust) * uniform.astype(shown.dtype)
         infinite = jnp.asarray(jnp.inf, shown.dtype)
         return CategoricalMemory(probabilities, best, infinite, infinite, key)
 
     def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> CategoricalMemory:
-        middle = space.decide(jnp.zeros((horizon, space.size)))
-        return begin(middle, key, 0.0) if guess is None else begin(space.decide(space.encode(guess)), key, confidence)
+        if guess is None:
+            return begin(jnp.zeros((horizon, space.size)), key, 0.0)
+        return begin(space.encode(guess), key, confidence)
 
     def step(params: Any, state: Any, memory: CategoricalMemory) -> CategoricalMemory:
         key, key_draw = jax.random.split(memory.key)
         candidates = space.decide(draw(key_draw, memory.probabilities))
         # the likeliest actions and the best so far compete too, so that an iteration never loses ground
-        kept = jnp.stack([memory.best, space.decide(memory.probabilities)])
+        kept = space.decide(jnp.stack([memory.best, memory.probabilities]))
         candidates = jnp.concatenate([kept, candidates[2:]])[:samples]
         shown = space.embed(candidates)
         costs = jax.vmap(score, in_axes=(0, None, None))(shown, params, state)
@@ -98,13 +109,13 @@ def categorical_cem(
         fitted = momentum * memory.probabilities + (1 - momentum) * share
         probabilities = jnp.where(finite.any(), fitted, memory.probabilities)
         better = -values[0] < memory.cost
-        best = jnp.where(better, candidates[order[0]], memory.best)
+        best = jnp.where(better, space.encode(candidates[order[0]]), memory.best)
         likeliest = jnp.stack([p.max(axis=-1) for p in jnp.split(probabilities, ends[:-1], axis=-1)])
         return CategoricalMemory(probabilities, best, jnp.minimum(-values[0], memory.cost), 1 - likeliest.min(), key)
 
     def choose(params: Any, state: Any, memory: CategoricalMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         info = {"optimality": memory.optimality, "probabilities": memory.probabilities}
-        return memory.best, jnp.isfinite(memory.cost), info
+        return space.decide(memory.best), jnp.isfinite(memory.cost), info
 
     def shift(memory: CategoricalMemory) -> CategoricalMemory:
         return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]), memory.key, confidence)

@@ -24,6 +24,16 @@ class CemMemory(NamedTuple):
     optimality: jax.Array
     key: jax.Array
 
+    @property
+    def variables(self) -> jax.Array:
+        """The best plan so far; `[H, V]` where every step is a knot."""
+        return self.best
+
+    def restart(self, variables: jax.Array) -> "CemMemory":
+        """Take up a proposal in place of the best plan, which goes on competing as the mean."""
+        infinite = jnp.full_like(self.cost, jnp.inf)
+        return self._replace(best=variables, cost=infinite, optimality=infinite)
+
 
 @constrained(inner=10, growth=2.0)
 def cem(

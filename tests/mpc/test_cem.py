@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import mpc
 from mpc.planners.knots import knots_in_time
+from mpc.planners.multistart import propose, side_by_side
 from mpc.planners.sampling import colouring, gaussian_noise
 
 
@@ -195,3 +196,33 @@ def test_categorical_search_enforces_constraints():
     )
     plan = mpc.solve(mpc.cem(problem, samples=64, elites=8), None, jnp.zeros(1), jax.random.key(0), iterations=60)
     assert plan.status == mpc.Status.ITERATIONS and float(plan.cost) == pytest.approx(2.5, rel=1e-5)
+
+
+def test_a_proposal_competes_with_the_plan_under_way():
+    """With two samples, they are all that is scored: the better one is the plan, whichever that is."""
+    wanted = jnp.array([2, 0, 1, 2])
+    problem = mpc.Problem(
+        lambda p, s, a: s + 1.0,
+        lambda p, s, a, t: 1.0 - a[wanted[t]],
+        horizon=4,
+        action_space=mpc.Discrete(3),
+    )
+    space, start, key = problem.action_space, jnp.zeros(1), jax.random.key(0)
+    planner = mpc.cem(problem, samples=2, elites=1)
+    other = jnp.array([0, 0, 1, 1])
+    for guess, proposal in ((wanted, other), (other, wanted)):
+        memory = propose(planner.init(None, start, key, guess), space.encode(proposal))
+        np.testing.assert_array_equal(side_by_side(memory).variables[0], space.encode(proposal))
+        memory = planner.step(None, start, memory)
+        assert planner.plan(None, start, memory).actions.tolist() == wanted.tolist()
+        assert float(memory.cost) == 0.0
+
+
+def test_a_continuous_proposal_competes_with_the_mean():
+    problem, start, key = integrator(), jnp.array([0.3]), jax.random.key(0)
+    planner = mpc.cem(problem, samples=2, elites=1)
+    good = mpc.solve(mpc.gradient(problem, starts=2), None, start, key, iterations=400).actions
+    for guess, proposal in ((good, -good), (-good, good)):
+        memory = propose(planner.init(None, start, key, guess), problem.action_space.encode(proposal))
+        plan = planner.plan(None, start, planner.step(None, start, memory))
+        np.testing.assert_allclose(plan.actions, good, atol=1e-6)
