@@ -41,7 +41,8 @@ class WorldModel(NamedTuple):
 
     `init(key) -> params`. `encode(params, observation) -> state`. `predict(params, state, action) -> state`, the action as
     `space.embed` shows it. `normalise(params, moments) -> params`: scales of the data at hand.
-    `loss(params, windows) -> (scalar, metrics)` over windows with a leading axis of M members, `[M, B, L, ...]`; only
+    `loss(params, windows) -> (scalar, metrics)` over windows with a leading axis of M members, `[M, B, L, ...]`, each of
+    which has windows of its own, or of 1, where all learn from the same; only
     `params["network"]` is learnt, by `optimizer`. In training, `params["average"]` is a running average of the network, and
     `params["key"]` another key at every step. `infer(params, state, following) -> action`, for models that can tell what
     was done from what came of it, else None.

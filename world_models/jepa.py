@@ -1,4 +1,4 @@
-"""A joint-embedding predictive architecture for vector observations, with an ensemble that knows what it has not seen.
+"""A joint-embedding predictive architecture of rewarding worlds, with an ensemble that knows what it has not seen.
 
     z[t]   = encoder(o[t]),        (Δz, r̂, ℓ̂) = predictor_m(ẑ[t], a[t]),        ẑ[t+1] = ẑ[t] + Δz,     m = 1..M
 
@@ -11,6 +11,9 @@ than it brings.
 Where one observation does not tell it all, the model is shown the last K steps instead. The encoder then sees the newest of
 them beside what it recollects of all by attention, `(x[t], m(x[t], x[t-1], …, x[t-K+1]))`; latents hold both, so that what
 is remembered is carried along in what is imagined.
+
+Images are encoded by patches of patches, which begin anywhere and learn as fast as the predictors. As encoding is what
+costs, all members learn from the same windows, and differ by where they began.
 """
 
 from typing import Any
@@ -24,7 +27,9 @@ from jaxtyping import Array, Float
 from world_models.anticollapse import variance_covariance
 from world_models.base import Imagined, Moments, WorldModel, perceived
 from world_models.data import Window
-from world_models.networks import MLP, Recollection
+from world_models.networks import MLP, PatchEncoder, Recollection
+from world_models.networks.encoders import levels_for
+from world_models.networks.patches import unit
 
 PyTree = Any
 
@@ -33,9 +38,9 @@ class Networks(nnx.Module):
     """Encoder and ensemble of predictors, whose last layer holds the reward and the termination head.
 
     Args:
-        observation: Size O of an observation.
+        shape: Of an observation, `(O,)`, or `(H, W, C)` of an image.
         action: Size A of an action as the model sees it.
-        latent: Size D of a latent, at least O, and what is recollected.
+        latent: Size D of a latent; at least O, and what is recollected.
         hidden: Units of every hidden layer.
         members: Size M of the ensemble.
         steps: Shown, K.
@@ -43,15 +48,32 @@ class Networks(nnx.Module):
     """
 
     def __init__(
-        self, observation: int, action: int, latent: int, hidden: int, members: int, steps: int = 1, *, rngs: nnx.Rngs
+        self,
+        shape: tuple[int, ...],
+        action: int,
+        latent: int,
+        hidden: int,
+        members: int,
+        steps: int = 1,
+        *,
+        rngs: nnx.Rngs,
     ):
         self.latent = latent
-        self.recollection = Recollection(observation, steps, RECOLLECTED, rngs=rngs) if steps > 1 else None
-        self.bend = MLP((_known(observation, steps), hidden, latent), last_scale=0.0, rngs=rngs)
+        self.recollection = Recollection(shape[0], steps, RECOLLECTED, rngs=rngs) if steps > 1 else None
+        if len(shape) == 1:
+            self.bend = MLP((_known(shape[0], steps), hidden, latent), last_scale=0.0, rngs=rngs)
+        else:
+            self.sight = PatchEncoder(shape, latent, levels=levels_for(shape), dense=(hidden,), fit="pad", rngs=rngs)
         self.predictor = MLP((latent + action, hidden, hidden, latent + 2), members=members, last_scale=0.1, rngs=rngs)
 
+    def see(self, images: Float[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
+        """Normalised images to latents."""
+        seen = self.sight(images)
+        apart = seen - seen.mean(axis=-1, keepdims=True)  # unlike vectors, images have no scale that latents could take over
+        return apart / jnp.sqrt(jnp.square(apart).mean(axis=-1, keepdims=True) + 1e-6)
+
     def encode(self, steps: Float[Array, "*batch K observation"]) -> Float[Array, "*batch latent"]:
-        """Normalised observations, the newest first, to latents."""
+        """Normalised vectors, the newest first, to latents."""
         known = steps[..., 0, :]
         if self.recollection is not None:
             known = jnp.concatenate([known, self.recollection(steps)], axis=-1)
@@ -75,8 +97,12 @@ def _known(observation: int, steps: int) -> int:
     return observation + RECOLLECTED * (steps > 1)
 
 
+SEEN = 32
+"""Size of an image's latent, unless told."""
+
+
 def jepa(
-    observation: int,
+    observation: int | tuple[int, ...],
     action: int,
     *,
     steps: int = 1,
@@ -90,17 +116,19 @@ def jepa(
     learning_rate: float = 1e-3,
     encoder_rate: float = 0.1,
 ) -> WorldModel:
-    """Build a JEPA world model for vector observations.
+    """Build a JEPA world model for observations that are vectors or images.
 
     Its loss over windows of L steps, averaged over members and windows, is
 
         Σ_k decay^k ( |ẑ[k+1] - z[k+1]|² + (r̂[k] - r[k])² + BCE(ℓ̂[k], terminated[k]) ) + variance–covariance(z)
 
     Args:
-        observation: Size O of an observation.
+        observation: Size O of a vector, or `(H, W, C)` of an image, bytes or numbers from 0 to 1.
         action: Size A of an action as `space.embed` shows it.
-        steps: Shown at once, K: what the model takes for an observation is then `[K * O]`, the newest first.
-        latent: Size D of the latent; unless told, the larger of 8 and of what the encoder sees: O, and 8 more for K > 1.
+        steps: Shown at once, K: what the model takes for an observation is then `[K * O]`, the newest first. Images are
+            shown one by one: stack frames as channels where one does not tell it all.
+        latent: Size D of the latent; unless told, the larger of 8 and of what the encoder sees: O, and 8 more for K > 1;
+            32 of images.
         hidden: Units of every hidden layer.
         members: Size of the ensemble, at least 2, for disagreement is measured between members.
         discount: Per step, in what is imagined.
@@ -113,18 +141,20 @@ def jepa(
     Raises:
         ValueError: If a size is impossible, or a factor lies outside `(0, 1]`.
     """
-    known = _known(observation, steps)
-    latent = max(known, 8) if latent is None else latent
-    if min(observation, action, hidden, steps) < 1 or latent < known or members < 2:
+    shape = (observation,) if isinstance(observation, int) else tuple(observation)
+    image = len(shape) == 3
+    known = 1 if image else _known(shape[0], steps)
+    latent = (SEEN if image else max(known, 8)) if latent is None else latent
+    if min(*shape, action, hidden, steps) < 1 or latent < known or members < 2 or (image and steps > 1):
         raise ValueError(
-            f"a JEPA needs observation, action, hidden, steps >= 1, latent >= {known}, members >= 2; got observation="
-            f"{observation}, action={action}, hidden={hidden}, steps={steps}, latent={latent}, members={members}"
+            f"a JEPA needs observation, action, hidden, steps >= 1 (= 1 of images), latent >= {known}, members >= 2; got "
+            f"observation={observation}, action={action}, hidden={hidden}, steps={steps}, latent={latent}, members={members}"
         )
     if not 0 < discount <= 1 or not 0 < decay <= 1:
         raise ValueError(f"discount and decay must lie in (0, 1]; got discount={discount}, decay={decay}")
 
     def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(observation, action, latent, hidden, members, steps, rngs=rngs)
+        return Networks(shape, action, latent, hidden, members, steps, rngs=rngs)
 
     graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
 
@@ -134,12 +164,14 @@ def jepa(
     def init(key: jax.Array) -> PyTree:
         weights = nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
         rewards = (jnp.zeros(()), jnp.ones(()), jnp.ones(()))
-        scales = Moments(jnp.zeros(observation), jnp.ones(observation), *rewards, terminates=jnp.asarray(False))
+        scales = Moments(jnp.zeros(shape[-1]), jnp.ones(shape[-1]), *rewards, terminates=jnp.asarray(False))
         return {"network": weights, "scales": scales}
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
-        means, stds = (m.reshape(steps, observation) for m in (moments.observation_mean, moments.observation_std))
+        means, stds = (m.reshape(steps, shape[-1]) for m in (moments.observation_mean, moments.observation_std))
         mean, std = means[0], stds[0]
+        if image:  # one scale for all channels: what is rare in one must not drown the others
+            std = jnp.broadcast_to(jnp.sqrt(jnp.square(std).mean()), std.shape)
         if steps > 1:  # one scale for all: what has only been seen long ago is to look the same when it is new
             mean = means.mean(axis=0)
             std = jnp.sqrt((jnp.square(stds) + jnp.square(means - mean)).mean(axis=0))
@@ -148,7 +180,9 @@ def jepa(
 
     def embed(params: PyTree, observations: jax.Array) -> jax.Array:
         scales = params["scales"]
-        tokens = observations.reshape(*observations.shape[:-1], steps, observation)
+        if image:
+            return networks(params).see((unit(observations) - scales.observation_mean) / scales.observation_std)
+        tokens = observations.reshape(*observations.shape[:-1], steps, shape[0])
         return networks(params).encode((tokens - scales.observation_mean) / scales.observation_std)
 
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
@@ -176,11 +210,12 @@ def jepa(
         targets = jax.lax.stop_gradient(latents)
         rewards = (windows.rewards - scales.reward_mean) / scales.reward_std
         mask = windows.mask.astype(latents.dtype)
-        imagined, length = latents[:, :, 0], mask.shape[-1]
+        length, shared = mask.shape[-1], (members, *latents.shape[1:2])  # with windows of their own, or the same for all
+        imagined = jnp.broadcast_to(latents[:, :, 0], (*shared, latent))
         terms = {"latent": jnp.zeros(()), "reward": jnp.zeros(()), "termination": jnp.zeros(())}
         for k in range(length):  # short and static: unrolled, the steps' products overlap
-            imagined, reward, log_odds = net.predict(imagined, windows.actions[:, :, k])
-            weight = decay**k * mask[:, :, k] * members / jnp.maximum(mask[:, :, 0].sum(), 1.0)
+            imagined, reward, log_odds = net.predict(imagined, jnp.broadcast_to(windows.actions[:, :, k], (*shared, action)))
+            weight = decay**k * mask[:, :, k] * len(mask) / jnp.maximum(mask[:, :, 0].sum(), 1.0)
             terms["latent"] += jnp.sum(weight * jnp.square(imagined - targets[:, :, k + 1]).sum(axis=-1))
             terms["reward"] += jnp.sum(weight * jnp.square(reward - rewards[:, :, k]))
             bce = optax.sigmoid_binary_cross_entropy(log_odds, windows.terminated[:, :, k].astype(latents.dtype))
@@ -196,4 +231,4 @@ def jepa(
         return jax.tree.map_with_path(lambda path, _: path[0].key == "bend", network)
 
     optimizer = optax.chain(optax.adamw(learning_rate), optax.masked(optax.scale(encoder_rate), slow))
-    return WorldModel(init, encode, predict, normalise, loss, optimizer, members)
+    return WorldModel(init, encode, predict, normalise, loss, optimizer, 1 if image else members)

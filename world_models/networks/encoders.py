@@ -22,6 +22,12 @@ LEVELS: Levels = ((4, 32), (4, 64), (2, 128))
 """Patches of 4x4 pixels become 32 numbers, 4x4 of those 64, 2x2 of those 128: 64x64 pixels become 2x2 places."""
 
 
+def levels_for(shape: tuple[int, ...]) -> Levels:
+    """Levels of patches that leave about 4x4 places of an image `[H, W, C]`; 5x5 of one of 10x10, seen closely."""
+    side = max(shape[:2])
+    return ((2, 32),) if side <= 16 else ((math.ceil(side / 12), 32), (3, 64))
+
+
 class VectorEncoder(nnx.Module):
     """A multi-layer perceptron for observations that are vectors already, `[*batch, O]` to `[*batch, latent]`.
 
