@@ -1,8 +1,9 @@
 """The agent: learns a world model from its own experience and plans in it by gradient."""
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mpc
-from mpc.agent import careful, curiosity, gym_spaces, objective, saving
+from mpc.agent import careful, curiosity, gym_spaces, images, objective, saving
 from mpc.agent.budget import Budget, Mode
 from mpc.agent.deciding import Decider, policy
 from mpc.agent.experience import Experience
@@ -28,6 +29,8 @@ from world_models.base import Imagined, WorldModel
 from world_models.diagnostics import effective_rank
 
 PyTree = Any
+LESSONS = 1024  # observations that are embedded at once
+PROBED = 512  # images that are read back as well as a probe can
 
 
 class Progress(NamedTuple):
@@ -45,7 +48,7 @@ class Agent:
 
     Args:
         env: A Gymnasium environment, its id, or a vector environment; None for an agent that only predicts.
-        settings: How to explore, learn and plan.
+        settings: How to explore, learn and plan; or what is to be otherwise than in the defaults for such observations.
         seed: Of everything random, the environment's first reset included.
         cost: A known differentiable stage cost `(params, imagined, action, t) -> scalar` to plan for instead of the learnt
             reward; doubt is added to it.
@@ -54,7 +57,7 @@ class Agent:
         action_space: Of one action, where there is no `env`.
 
     Raises:
-        ValueError: If a space is not supported, with what to wrap the environment in.
+        ValueError: If a space is not supported, with what to wrap the environment in; or a setting is not.
 
     Example:
         >>> agent = mpc.Agent("Pendulum-v1", seed=0)  # doctest: +SKIP
@@ -66,32 +69,36 @@ class Agent:
         self,
         env: str | gymnasium.Env | gymnasium.vector.VectorEnv | None,
         *,
-        settings: Settings | None = None,
+        settings: Settings | Mapping[str, Any] | None = None,
         seed: int = 0,
         cost: Cost | None = None,
         model: WorldModel | None = None,
         observation_space: gymnasium.Space | None = None,
         action_space: gymnasium.Space | None = None,
     ):
-        self.settings = settings = Settings() if settings is None else settings
-        self.env = None if env is None else gym_spaces.vectorise(env, settings.repeat)
+        given = settings.asdict() if isinstance(settings, Settings) else dict(settings or {})
+        self.env = None if env is None else gym_spaces.vectorise(env, given.get("repeat", 1))
         if self.env is not None:
             observation_space, action_space = self.env.single_observation_space, self.env.single_action_space
         if observation_space is None or action_space is None:
             raise ValueError("an agent needs an env, or else an observation_space and an action_space")
         self.observation_space, self.action_space, self.seed, self.cost = observation_space, action_space, seed, cost
+        self.image = gym_spaces.is_image(observation_space)
+        self.settings = settings = Settings.fitting(self.image, **given)
+        if self.image and settings.memory > 1:
+            raise ValueError(
+                f"images are remembered one by one, so memory must be 1; got memory={settings.memory}: wrap the environment "
+                "in gymnasium.wrappers.FrameStackObservation"
+            )
         self.space = gym_spaces.planner_space(action_space)
         shown = self.space.size
-        self.memory = Memory(settings.memory, gym_spaces.observation_size(observation_space), shown)
-        size = self.memory.width
+        self.memory = Memory(settings.memory, gym_spaces.observation_shape(observation_space), shown)
         if model is None:
-            sizes = {"hidden": settings.hidden, "members": settings.members}
-            model = jepa(self.memory.token, shown, steps=settings.memory, discount=settings.discount, **sizes)
+            sizes = {"hidden": settings.hidden, "members": settings.members, "discount": settings.discount}
+            model = jepa(self.memory.token, shown, steps=settings.memory, **sizes)
         self.model = model
-        environments = 1 if self.env is None else self.env.num_envs
-        rows = max(settings.capacity // environments, 2)
-        self.buffer = data.create(rows, environments, (size,), (shown,))
-        minds = objective.actor_and_critic(model, size, self.space, settings, cost)
+        self.buffer = self.room(1 if self.env is None else self.env.num_envs)
+        minds = objective.actor_and_critic(model, self.memory.shape, self.space, settings, cost)
         training_key, practice_key, self.key = jax.random.split(jax.random.key(seed), 3)
         self.learner = Learner(model, minds, settings, training_key, practice_key)
         self.num_timesteps = 0
@@ -99,6 +106,12 @@ class Agent:
         self.policy: mpc.Policy = policy(model, self.space, settings, minds, cost)
         self._decider, self._budget = Decider(self.policy, settings.noise), Budget()
         self._rank = jax.jit(lambda params, seen: effective_rank(jax.vmap(lambda o: model.encode(params, o).latent)(seen)))
+
+    def room(self, environments: int) -> data.TrajectoryBuffer:
+        """An empty memory for so many environments."""
+        shape, kind = self.memory.shape, np.dtype(np.uint8 if self.image else np.float32)
+        rows = self.settings.remembered(math.prod(shape) * kind.itemsize, environments)
+        return data.create(rows, environments, shape, (self.space.size,), observation_dtype=kind)
 
     @property
     def params(self) -> PyTree:
@@ -136,7 +149,7 @@ class Agent:
             ValueError: If the observation has the wrong shape, or there is no such mode.
         """
         batched = gym_spaces.is_batched(self.observation_space, observation)
-        rows = gym_spaces.flatten(self.observation_space, observation, batched)
+        rows = gym_spaces.rows(self.observation_space, observation, batched)
         starts = None if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
         going: Ongoing | None = state
         left = np.zeros(len(rows), int) if going is None else going.left
@@ -207,7 +220,7 @@ class Agent:
         if state.loop is None:
             raise ValueError("there are no plans whose futures could be seen: until now, the agent has only reacted")
         batched = gym_spaces.is_batched(self.observation_space, observation)
-        rows = gym_spaces.flatten(self.observation_space, observation, batched)
+        rows = gym_spaces.rows(self.observation_space, observation, batched)
         one = state._replace(seen=state.seen[:1], held=state.held[:1])
         row = self.memory.shown(self._remembered(rows[:1], one, None))[0]
         first = jax.tree.map(lambda x: x[0], state.loop.planner)
@@ -217,20 +230,26 @@ class Agent:
         """What a sequence of actions of the environment would lead to from one observation, `[H+1, ...]`.
 
         Args:
-            observation: `[O]`, flat, as if nothing had moved before; or what is remembered, `[K, ...]`, of the `seen` of a
-                state of `predict`.
+            observation: `[O]`, flat, or an image `[H, W, C]`, as if nothing had moved before; or what is remembered,
+                `[K, ...]`, of the `seen` of a state of `predict`.
             actions: `[H, ...]` as the environment takes them.
         """
-        given = np.asarray(observation, np.float32)[None]
-        row = self.memory.shown(self.memory.begun(given) if given.ndim == 2 else given)[0]
+        given = np.asarray(observation, np.uint8 if self.image else np.float32)[None]
+        alone = given.ndim == 1 + len(self.memory.observation)
+        row = self.memory.shown(self.memory.begun(given) if alone else given)[0]
         every = self._decider.imagined(self.params, jnp.asarray(row), self.space.embed(jnp.asarray(actions))[None])
         return jax.tree.map(lambda x: x[0], every)
 
     def probe(self) -> Probe:
-        """Fit what reads latents back as observations, to everything remembered."""
-        seen = self.buffer.observations[0, : max(int(self.buffer.filled[0]), 1)]
+        """Fit what reads latents back as observations, images as they are drawn, to what is remembered."""
+        filled = max(int(self.buffer.filled[0]), 1)
+        picked = np.unique(np.linspace(0, filled - 1, PROBED).astype(int)) if self.image else np.arange(filled)
+        seen = self.buffer.observations[0, picked]
         latents = jax.vmap(lambda o: self.model.encode(self.learner.training.params, o).latent)(seen)
-        newest = np.asarray(seen)[:, : self.memory.observation]
+        if self.image:
+            newest = images.drawn(np.asarray(seen), self.observation_space).reshape(len(seen), -1)
+        else:
+            newest = np.asarray(seen)[:, : self.memory.observation[0]]
         return probe(np.asarray(latents), newest)
 
     def effective_rank(self, newest: int = 512) -> float:
@@ -340,7 +359,7 @@ class Agent:
             variables = minds.act(learnt["actor"], latent)
             return latent, variables if self.space.exact else self.space.relax(variables)
 
-        latents, own = jax.vmap(lesson)(kept.observations[acted])
+        latents, own = jax.lax.map(lesson, kept.observations[acted], batch_size=LESSONS)
         shown = jnp.where(planned[acted][:, None], kept.actions[acted], own)
         self.learner.practice, metrics = minds.imitate(self.learner.practice, latents, shown)
         return {name: float(value) for name, value in metrics.items()}

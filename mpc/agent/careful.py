@@ -97,7 +97,7 @@ class Watch:
         """Look at what a step led to.
 
         Args:
-            observations: `[E, O]`, of episodes that ended the last ones.
+            observations: `[E, ...]`, of episodes that ended the last ones.
             rewards: `[E]`.
             real: `[E]`, where it was a step, and not the beginning of another episode.
             steps: Taken before.
@@ -105,7 +105,7 @@ class Watch:
         Raises:
             EnvironmentFailure: If an environment has not returned anything finite for a while.
         """
-        fine = np.isfinite(observations).all(axis=1) & np.isfinite(rewards)
+        fine = np.isfinite(observations).all(axis=tuple(range(1, observations.ndim))) & np.isfinite(rewards)
         self._broken = np.where(real, np.where(fine, 0, self._broken + 1), self._broken)
         if self._broken.max() >= PATIENCE:
             index = int(self._broken.argmax())

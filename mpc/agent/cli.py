@@ -24,7 +24,6 @@ from mpc.agent.doctor import examine, ours
 from mpc.agent.evaluation import decision_times, evaluate, random_returns
 from mpc.agent.goals import commands as goals
 from mpc.agent.runs import Run
-from mpc.agent.settings import Settings
 from world_models import analytic
 from world_models.checkpoint import CheckpointError
 
@@ -152,12 +151,11 @@ def learn_into(agent: Agent, env: str, steps: int, folder: Path, options: Common
 def show(agent: Agent, env: str, folder: Path, seed: int) -> dict[str, Any]:
     """Write futures.png and video.mp4 of one episode."""
     made = gym_spaces.make(env, render_mode="rgb_array")
-    probe = agent.probe()
-    episode = pictures.record(agent, made, seed, probe)
+    probe, episode = agent.probe(), pictures.record(agent, made, seed)
     made.close()
     errors = pictures.futures_picture(agent, episode, probe, folder / "futures.png")
-    fps = max(made.metadata.get("render_fps", 20) // agent.settings.repeat, 1)
-    pictures.film(episode, folder / "video.mp4", fps=fps)
+    fps = max((made.metadata.get("render_fps") or 20) // agent.settings.repeat, 1)
+    pictures.film(episode, probe, folder / "video.mp4", fps=fps)
     return {"return": float(episode.rewards.sum()), "prediction_error": errors}
 
 
@@ -200,6 +198,9 @@ def learn(options: Learn) -> dict[str, Any]:
         return goals.learn(options, folder)
     agent = begun(options, folder)
     tell(f"Learning in {options.env} for {options.steps} steps; writing to {folder} ...")
+    kept = agent.buffer.follows.size
+    if kept < min(options.steps, agent.settings.capacity):
+        tell(f"  of which the last {kept:,} are remembered, what {agent.settings.room} MiB hold")
     returns = learn_into(agent, options.env, options.steps, folder, options)
     report: dict[str, Any] = {"env": options.env, "steps": agent.num_timesteps, "folder": str(folder), "returns": returns}
     if options.episodes:
@@ -219,10 +220,7 @@ def begun(options: Learn, folder: Path) -> Agent:
         if given:
             raise ValueError(f"{folder} goes on with the settings it began with: leave out --effort and --settings")
         return Agent.load(folder / "checkpoint", options.env)
-    unknown = sorted(set(given) - set(Settings.__annotations__))
-    if unknown:
-        raise ValueError(f"--settings: there is no {', '.join(unknown)}; there are {', '.join(Settings.__annotations__)}")
-    return Agent(options.env, seed=options.seed, settings=Settings(**given))
+    return Agent(options.env, seed=options.seed, settings=given)
 
 
 def score(

@@ -11,7 +11,6 @@ import tyro
 
 import mpc
 from mpc import runtime
-from mpc.agent import gym_spaces
 from mpc.agent.agent import Agent
 from mpc.agent.common import Common, mapping, say
 from mpc.agent.goals import commands as goals
@@ -114,9 +113,11 @@ def _learnt(options: Export) -> tuple[mpc.Policy, Any, np.ndarray, dict[str, Any
         raise ValueError(
             f"{options.checkpoint} was learnt with memory={agent.memory.steps}; only agents with memory=1 are exported"
         )
-    seen = agent.observation_space
-    example = np.zeros(gym_spaces.observation_size(seen), np.float32)
-    bounds = {"low": seen.low.ravel(), "high": seen.high.ravel()} if isinstance(seen, gymnasium.spaces.Box) else {}
+    seen, example = agent.observation_space, np.zeros(agent.memory.shape, np.float32)
+    if agent.image:
+        bounds = {"low": 0.0, "high": 1.0}  # artefacts take numbers, not bytes
+    else:
+        bounds = {"low": seen.low.ravel(), "high": seen.high.ravel()} if isinstance(seen, gymnasium.spaces.Box) else {}
     about = {"env": agent.env_id, "repeat": agent.settings.repeat, "timesteps": agent.num_timesteps, "seed": agent.seed}
     period = None if options.period is None else agent.settings.repeat * options.period  # that of a decision
     return agent.policy, agent.params, example, {"observed": bounds, "period": period, "about": about}

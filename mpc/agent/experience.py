@@ -44,7 +44,7 @@ class Experience:
         with careful.blamed("reset", timesteps):
             raw, _ = env.reset(seed=seed)
         env.action_space.seed(seed)
-        self._seen = memory.begun(self._flat(raw))
+        self._seen = memory.begun(self._rows(raw))
         self.begun: Writes = self._recorder.reset(self.rows)
         self.started = np.ones(env.num_envs, bool)
         """`[E]`, where an episode begins with the newest observation."""
@@ -52,7 +52,7 @@ class Experience:
 
     @property
     def rows(self) -> np.ndarray:
-        """`[E, memory.width]`, what to decide from."""
+        """`[E, *memory.shape]`, what to decide from."""
         return self.memory.shown(self._seen)
 
     def step(self, actions: np.ndarray, shown: np.ndarray) -> Happened:
@@ -71,11 +71,11 @@ class Experience:
         real, done = ~over, (terminated | truncated) & ~over
         self.started = done if mode != "NextStep" else over
         before, fresh = self._seen, self.started if mode != "Disabled" else None
-        self._seen = self.memory.recall(before, self._flat(raw), shown, fresh)
+        self._seen = self.memory.recall(before, self._rows(raw), shown, fresh)
         reached = self.rows
         if "final_obs" in infos:
             final = self.memory.shown(self.memory.recall(before, self._final(infos), shown))
-            reached, infos = np.where(infos["_final_obs"][:, None], final, reached), infos | {"final_obs": final}
+            reached, infos = np.where(_along(infos["_final_obs"], final), final, reached), infos | {"final_obs": final}
         self._watch.look(reached, np.asarray(rewards), real, self.timesteps)
         writes = self._recorder.step(shown, self.rows, rewards, terminated, truncated, infos)
         self._returns += np.where(over, 0.0, rewards)
@@ -91,15 +91,20 @@ class Experience:
     def _reset(self, done: np.ndarray) -> Writes:
         with careful.blamed("reset", self.timesteps):
             raw, _ = self.env.reset(options={"reset_mask": done})
-        self._seen = np.where(done[:, None, None], self.memory.begun(self._flat(raw)), self._seen)
+        self._seen = np.where(_along(done, self._seen), self.memory.begun(self._rows(raw)), self._seen)
         return self._recorder.reset(self.rows, done)
 
-    def _flat(self, raw: Any) -> np.ndarray:
-        return gym_spaces.flatten(self.env.single_observation_space, raw, batched=True)
+    def _rows(self, raw: Any) -> np.ndarray:
+        return gym_spaces.rows(self.env.single_observation_space, raw, batched=True)
 
     def _final(self, infos: dict[str, Any]) -> np.ndarray:
         space, there = self.env.single_observation_space, infos["_final_obs"]
-        rows = np.zeros((len(there), gym_spaces.observation_size(space)), np.float32)
+        rows = np.zeros((len(there), *self.memory.observation), self._seen.dtype)
         for index in np.flatnonzero(there):
-            rows[index] = gym_spaces.flatten(space, infos["final_obs"][index], batched=False)
+            rows[index] = gym_spaces.rows(space, infos["final_obs"][index], batched=False)
         return rows
+
+
+def _along(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A mask `[E]` that selects whole rows of `[E, ...]`."""
+    return mask.reshape(-1, *(1,) * (values.ndim - 1))

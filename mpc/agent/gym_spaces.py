@@ -1,4 +1,14 @@
-"""Gymnasium spaces on one side, flat observations and planner spaces on the other."""
+"""Gymnasium spaces on one side; vectors, images and planner spaces on the other.
+
+Boxes of bytes or of yes and no with two axes or more are images, `[H, W, C]` to the agent; everything else is flattened:
+
+| space | image |
+|---|---|
+| `[H, W]` | `[H, W, 1]` |
+| `[H, W, C]` | as it is |
+| `[K, H, W]`, fewer along the first axis than along the last: a stack of frames | `[H, W, K]`, the newest last |
+| `[K, H, W, C]` | `[H, W, K C]` |
+"""
 
 import importlib
 from typing import Any
@@ -11,7 +21,7 @@ import mpc
 from mpc.agent.doctor import ours
 from mpc.agent.repeating import Repeated, repeats
 
-LARGEST = 4096  # numbers in a vector observation; more is an image, which wants another encoder
+LARGEST = 4096  # numbers in a vector observation; an image has more, which want another encoder
 
 
 def planner_space(space: gym.Space) -> mpc.Box | mpc.MultiDiscrete:
@@ -39,11 +49,33 @@ def planner_space(space: gym.Space) -> mpc.Box | mpc.MultiDiscrete:
     )
 
 
+def is_image(space: gym.Space) -> bool:
+    """Whether observations are images."""
+    return isinstance(space, gym.Box) and space.dtype in (np.uint8, np.bool_) and 2 <= len(space.shape) <= 4
+
+
+def is_stack(space: gym.Space) -> bool:
+    """Whether an image is a stack of frames, from the oldest to the newest."""
+    shape = space.shape or ()
+    return is_image(space) and (len(shape) == 4 or (len(shape) == 3 and shape[0] < shape[2]))
+
+
+def observation_shape(space: gym.Space) -> tuple[int, ...]:
+    """Of an observation as the agent takes it: `(O,)`, or `(H, W, C)` of an image.
+
+    Raises:
+        ValueError: If it has no fixed number of numbers, or too many for what is no image.
+    """
+    if not is_image(space):
+        return (observation_size(space),)
+    return rows(space, np.zeros(space.shape or (), space.dtype), batched=False).shape[1:]
+
+
 def observation_size(space: gym.Space) -> int:
     """How many numbers an observation flattens to.
 
     Raises:
-        ValueError: If it has no fixed number of them, or so many that it must be an image.
+        ValueError: If it has no fixed number of them, or too many for what is no image.
     """
     unsupported = _unsupported(space)
     if unsupported is not None:
@@ -55,27 +87,38 @@ def observation_size(space: gym.Space) -> int:
     if not 1 <= size <= LARGEST:
         raise ValueError(
             f"observation space {space} flattens to {size} numbers, and vector observations have 1 to {LARGEST}: wrap the "
-            "environment in gymnasium.wrappers.TransformObservation so that it returns fewer features"
+            "environment in gymnasium.wrappers.TransformObservation so that it returns fewer features, or an image of bytes "
+            "(uint8), [H, W] or [H, W, C]"
         )
     return size
 
 
-def flatten(space: gym.Space, observations: Any, batched: bool) -> np.ndarray:
-    """Observations as float32 vectors `[B, O]`, in the order of `gymnasium.spaces.flatten`.
+def rows(space: gym.Space, observations: Any, batched: bool) -> np.ndarray:
+    """Observations as float32 vectors `[B, O]`, in the order of `gymnasium.spaces.flatten`; images as bytes `[B, H, W, C]`.
 
     Args:
         space: Of one observation.
         observations: One observation, or a batch of them with a leading axis in every part.
         batched: Which of the two.
     """
+    if is_image(space):
+        return _images(space, np.asarray(observations) if batched else np.asarray(observations)[None])
     if not batched:
         return np.asarray(gym.flatten(space, observations), np.float32).reshape(1, -1)
     if isinstance(space, gym.Dict):
-        parts = [flatten(part, observations[name], batched=True) for name, part in space.spaces.items()]
+        parts = [rows(part, observations[name], batched=True) for name, part in space.spaces.items()]
         return np.concatenate(parts, axis=1)
     if isinstance(space, gym.Box | gym.MultiBinary):
         return np.asarray(observations, np.float32).reshape(len(observations), -1)
     return np.stack([np.asarray(gym.flatten(space, o), np.float32).ravel() for o in observations])
+
+
+def _images(space: gym.Space, observations: np.ndarray) -> np.ndarray:
+    """`[B, ...]` to bytes `[B, H, W, C]`; see the module's table."""
+    images = 255 * observations.astype(np.uint8) if space.dtype == np.bool_ else observations.astype(np.uint8)
+    if is_stack(space):
+        images = np.moveaxis(images, 1, -2 if images.ndim == 5 else -1)
+    return images.reshape(*images.shape[:3], -1)
 
 
 def is_batched(space: gym.Space, observations: Any) -> bool:
@@ -101,7 +144,8 @@ def describe(space: gym.Space) -> dict[str, Any]:
     """A space as JSON, for checkpoints."""
     kind = type(space).__name__
     if isinstance(space, gym.Box):
-        low, high = (np.asarray(b, np.float64).ravel().astype(str).tolist() for b in (space.low, space.high))
+        bounds = (b.ravel()[:1] if is_image(space) and np.all(b == b.ravel()[0]) else b for b in (space.low, space.high))
+        low, high = (np.asarray(b, np.float64).ravel().astype(str).tolist() for b in bounds)
         return {"kind": kind, "shape": list(space.shape), "low": low, "high": high, "dtype": str(space.dtype)}
     if isinstance(space, gym.Discrete):
         return {"kind": kind, "n": int(space.n), "start": int(space.start)}
@@ -118,8 +162,9 @@ def rebuild(description: dict[str, Any]) -> gym.Space:
     """The inverse of `describe`."""
     kind = description["kind"]
     if kind == "Box":
-        low, high = (np.asarray(description[k], np.float64).reshape(description["shape"]) for k in ("low", "high"))
-        dtype = np.dtype(description["dtype"])
+        shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
+        given = (np.asarray(description[k], np.float64) for k in ("low", "high"))
+        low, high = (np.broadcast_to(b, shape) if b.size == 1 else b.reshape(shape) for b in given)
         return gym.Box(low.astype(dtype), high.astype(dtype), dtype=dtype.type)
     if kind == "Discrete":
         return gym.Discrete(description["n"], start=description["start"])
@@ -131,20 +176,48 @@ def rebuild(description: dict[str, Any]) -> gym.Space:
 
 
 def make(env: str, **settings: Any) -> gymnasium.Env:
-    """`gymnasium.make`, which knows our own tasks and those of DeepMind Control, too.
+    """`gymnasium.make`, which knows our own tasks, those of DeepMind Control, Atari games and MinAtar's, too.
+
+    Atari games come with the usual preprocessing (Machado et al. 2018): up to 30 idle frames at the beginning, every action
+    held for 4 frames, of the last two the brighter pixels, grey, 84x84, the last 4 such frames stacked.
 
     Args:
-        env: Id of an environment: `craik/...`, `dm_control/DOMAIN-TASK-v0`, or any that Gymnasium has.
+        env: Id of an environment: `craik/...`, `dm_control/DOMAIN-TASK-v0`, `ALE/GAME-v5`, `MinAtar/GAME-v1`, or any that
+            Gymnasium has.
         **settings: Of `gymnasium.make`.
 
     Raises:
-        ImportError: If it is of DeepMind Control, and that is not installed or does not work, with the extra that has it.
+        ImportError: If what it takes is not installed or does not work, with the extra that has it.
     """
-    if env.startswith("craik/"):
-        ours("envs")  # importing it registers them
-    if env.startswith("dm_control/"):
-        return _deepmind_control(env, **settings)
+    made = _ELSEWHERE.get(env.split("/")[0])
+    return gymnasium.make(env, **settings) if made is None else made(env, **settings)
+
+
+def _our_own(env: str, **settings: Any) -> gymnasium.Env:
+    ours("envs")  # importing it registers them
     return gymnasium.make(env, **settings)
+
+
+def _atari(env: str, **settings: Any) -> gymnasium.Env:
+    try:
+        importlib.import_module("cv2")  # Gymnasium scales frames by it
+        gymnasium.register_envs(importlib.import_module("ale_py"))
+    except ImportError as error:
+        raise ImportError(f"{env} cannot be made ({error}): pip install 'craik[atari]'") from error
+    frames = gymnasium.make(env, frameskip=1, **settings)
+    return gymnasium.wrappers.FrameStackObservation(gymnasium.wrappers.AtariPreprocessing(frames), 4)
+
+
+def _minatar(env: str, **settings: Any) -> gymnasium.Env:
+    try:
+        importlib.import_module("seaborn")  # frames are coloured by it; without, MinAtar only logs a warning
+        games = importlib.import_module("minatar.gym")
+    except ImportError as error:
+        raise ImportError(f"{env} cannot be made ({error}): pip install 'craik[minatar]'") from error
+    if env not in gymnasium.registry:
+        games.register_envs()
+    # its environments are simpler than the checker asks for, and who plays well plays on for ever: Freeway's limit for all
+    return gymnasium.make(env, **({"disable_env_checker": True, "max_episode_steps": 2_500} | settings))
 
 
 def _deepmind_control(env: str, **settings: Any) -> gymnasium.Env:
@@ -157,6 +230,9 @@ def _deepmind_control(env: str, **settings: Any) -> gymnasium.Env:
             f"{env} cannot be made ({error}): pip install 'craik[dmc]', best into an environment of its own, for "
             "dm_control wants a MuJoCo older than 4"
         ) from error
+
+
+_ELSEWHERE = {"craik": _our_own, "dm_control": _deepmind_control, "ALE": _atari, "MinAtar": _minatar}
 
 
 def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int = 1) -> gymnasium.vector.VectorEnv:

@@ -6,6 +6,7 @@
 These K tokens, the newest first, are what a world model sees instead of an observation, reads out by attention
 (`world_models.networks.Recollection`) and carries along in what it imagines: so plans are made, and the critic learns, from
 what is remembered. Every coordinate is scaled by itself: as changes, small motions are seen as well as large places.
+Images are shown one by one, K = 1: what has to be seen of their past is stacked into them as channels.
 """
 
 from typing import NamedTuple
@@ -21,7 +22,7 @@ class Ongoing(NamedTuple):
     loop: Loop | None
     """The plan under way; None where nothing has been planned."""
     seen: np.ndarray
-    """`[B, K, O (+ A)]`, what is remembered, as it was at the last decision; see `Memory`."""
+    """`[B, K, O (+ A)]`, `[B, 1, H, W, C]` of images: what is remembered, as it was at the last decision; see `Memory`."""
     held: np.ndarray
     """`[B, ...]`, the actions decided on."""
     left: np.ndarray
@@ -37,25 +38,25 @@ class Ongoing(NamedTuple):
 class Memory(NamedTuple):
     """What is remembered, and how a world model is shown it.
 
-    With K = 1 that is the newest observation, and nothing else.
+    With K = 1 that is the newest observation, and nothing else; it may then be an image `[H, W, C]`, too.
     """
 
     steps: int
     """K, the newest observation included."""
-    observation: int
-    """Size O of an observation."""
+    observation: tuple[int, ...]
+    """Shape of an observation."""
     action: int
     """Size A of an action, as networks see it."""
 
     @property
-    def token(self) -> int:
-        """Numbers that a step is shown as."""
-        return self.observation if self.steps == 1 else 2 * self.observation + self.action
+    def token(self) -> tuple[int, ...]:
+        """Shape of what a step is shown as."""
+        return self.observation if self.steps == 1 else (2 * self.observation[0] + self.action,)
 
     @property
-    def width(self) -> int:
-        """Numbers of everything that is shown."""
-        return self.steps * self.token
+    def shape(self) -> tuple[int, ...]:
+        """Shape of everything that is shown."""
+        return self.observation if self.steps == 1 else (self.steps * self.token[0],)
 
     def begun(self, observations: np.ndarray) -> np.ndarray:
         """What is remembered after the first observations `[B, O]` of episodes, `[B, K, O]`; `[B, K, O + A]` for K > 1."""
@@ -85,7 +86,7 @@ class Memory(NamedTuple):
         """As a world model sees what is remembered, `[B, K * token]`, the newest step first."""
         if self.steps == 1:
             return seen[:, 0]
-        observations, actions = seen[..., : self.observation], seen[..., self.observation :]
+        observations, actions = np.split(seen, self.observation, axis=-1)
         before = np.concatenate([observations[:, 1:], observations[:, -1:]], axis=1)
         return np.concatenate([observations, observations - before, actions], axis=2).reshape(len(seen), -1)
 

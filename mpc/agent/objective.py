@@ -38,13 +38,13 @@ def _dynamics(model: WorldModel, space: Space) -> Callable[[PyTree, Imagined, ja
 
 
 def actor_and_critic(
-    model: WorldModel, observation: int, space: Space, settings: Settings, known: Cost | None = None
+    model: WorldModel, shape: tuple[int, ...], space: Space, settings: Settings, known: Cost | None = None
 ) -> ActorCritic:
     """An actor and a critic for the learnt reward or a known stage cost, doubt included.
 
     Args:
         model: Predicts.
-        observation: Size of an observation.
+        shape: Of what the model takes for an observation.
         space: Of actions.
         settings: Sizes, and how much to practise.
         known: Known stage cost, or None for the learnt reward.
@@ -64,7 +64,7 @@ def actor_and_critic(
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
         return model.encode(params["model"], observation)
 
-    latent = jax.eval_shape(lambda: model.encode(model.init(jax.random.key(0)), jnp.zeros(observation))).latent.shape[0]
+    latent = jax.eval_shape(lambda: model.encode(model.init(jax.random.key(0)), jnp.zeros(shape))).latent.shape[0]
     return actor_critic(
         _dynamics(model, space),
         cost,
@@ -81,15 +81,20 @@ def actor_and_critic(
 def planner(
     model: WorldModel, space: Space, settings: Settings, minds: ActorCritic, known: Cost | None = None
 ) -> mpc.Planner:
-    """The gradient planner through a world model, for the learnt reward or a known cost, with the critic at its horizon.
+    """A planner through a world model, for the learnt reward or a known cost, with the critic at its horizon.
 
     Args:
         model: Predicts.
         space: Of actions.
-        settings: Horizon, starts, step size.
+        settings: Which planner, horizon, starts, step size.
         minds: Whose critic says what comes after the horizon.
         known: Known stage cost, or None for the learnt reward.
+
+    Raises:
+        ValueError: If there is no such planner.
     """
+    if settings.planner not in PLANNERS:
+        raise ValueError(f"planner must be one of {', '.join(PLANNERS)}; got {settings.planner!r}")
 
     def beyond(params: PyTree, state: Imagined) -> jax.Array:
         return params["cost"]["reward"] * state.alive * minds.value(params, params["critic"], state.latent)
@@ -102,7 +107,20 @@ def planner(
         stage = mpc.costs.total(cost=(1.0, lambda p, s, a, t: s.alive * known(p, s, a, t)), **terms)
     terminal = mpc.costs.total(critic=(1.0, beyond), **terms)
     problem = mpc.Problem(_dynamics(model, space), stage, terminal, horizon=settings.horizon, action_space=space)
-    return mpc.gradient(problem, optimizer=optax.adam(settings.step_size), starts=settings.starts, spread=settings.spread)
+    return PLANNERS[settings.planner](problem, settings)
+
+
+def _by_gradient(problem: mpc.Problem, s: Settings) -> mpc.Planner:
+    return mpc.gradient(problem, optimizer=optax.adam(s.step_size), starts=s.starts, spread=s.spread)
+
+
+def _by_sampling(problem: mpc.Problem, s: Settings) -> mpc.Planner:
+    # to imagine a future costs a third of its gradient, and many at once less than that
+    return mpc.cem(problem, samples=4 * s.starts, elites=max(s.starts // 2, 2), spread=s.spread)
+
+
+PLANNERS: dict[str, Callable[[mpc.Problem, Settings], mpc.Planner]] = {"gradient": _by_gradient, "cem": _by_sampling}
+"""What `Settings.planner` may be."""
 
 
 def react(problem: mpc.Problem, minds: ActorCritic, params: PyTree, state: Imagined) -> jax.Array:

@@ -91,7 +91,7 @@ class Stepped(AbstractContextManager["Stepped"]):
 
     def newest(self) -> tuple[np.ndarray, float]:
         """What the last step led to, seen now."""
-        return gym_spaces.flatten(self._env.observation_space, self._raw, batched=False)[0], time.monotonic()
+        return gym_spaces.rows(self._env.observation_space, self._raw, batched=False)[0], time.monotonic()
 
     def send(self, action: np.ndarray) -> None:
         """Step, and begin anew where an episode is over."""

@@ -8,7 +8,7 @@ import gymnasium
 
 from mpc.agent import gym_spaces
 from mpc.agent.settings import Settings
-from world_models import checkpoint, data
+from world_models import checkpoint
 
 PARTS = ("training", "practice", "buffer", "key")
 
@@ -58,12 +58,7 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: dict[str, Any
     if vector is not None:
         _compare(path, kept, spaces, vector)
     agent = kind(vector, settings=settings, seed=kept["state"]["seed"], **how, **spaces)
-    agent.buffer = data.create(
-        agent.buffer.follows.shape[1] if vector else max(agent.settings.capacity // kept["environments"], 2),
-        kept["environments"],
-        agent.buffer.observations.shape[2:],
-        agent.buffer.actions.shape[2:],
-    )
+    agent.buffer = agent.room(kept["environments"])
     tree, _ = checkpoint.load(path, _tree(agent))
     learner = agent.learner
     learner.training, learner.practice, agent.buffer, agent.key = (tree[name] for name in PARTS)
@@ -82,7 +77,7 @@ def _compare(path: Any, kept: dict[str, Any], spaces: dict[str, Any], vector: gy
     """Make sure that a checkpoint is of an environment like this one."""
     for name in ("observation_space", "action_space"):
         got = getattr(vector, f"single_{name}")
-        if gym_spaces.describe(got) != kept[name]:
+        if got != spaces[name]:
             raise checkpoint.CheckpointError(
                 f"{path} is of another environment: it was learnt with {name} {spaces[name]}, this one has {got}"
             )

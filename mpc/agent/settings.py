@@ -4,6 +4,17 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+FOR_IMAGES: dict[str, Any] = {
+    "hidden": 128,
+    "horizon": 10,
+    "updates": 40,
+    "practice": 20,
+    "first_trainings": 20,
+    "first_starts": 16,
+    "first_iterations": 20,
+}
+"""What is otherwise where observations are images: a gradient step through them costs tens of times as much, and games show
+several frames a step, so that the critic has to see from a nearer horizon."""
 _MAY_BE_0 = ("curious", "doubt", "noise", "spread", "first_iterations", "practice", "train_growth")
 
 
@@ -57,14 +68,16 @@ class Settings:
     """Of imagined rewards, per step."""
     horizon: int = 40
     """Steps imagined ahead, with the critic behind them; with fewer, plans suffer from a critic that is still poor."""
+    planner: str = "gradient"
+    """How plans are improved: `"gradient"`, of choices through their relaxation; or `"cem"`, by sampling."""
     starts: int = 8
-    """Starts of the gradient planner."""
+    """Starts of the gradient planner; a quarter of the samples of the other."""
     iterations: int = 6
-    """Gradient steps per decision, from the last decision's plan."""
+    """Improvements per decision, from the last decision's plan."""
     first_starts: int = 32
     """Starts of an episode's first decision, which has no plan to begin with."""
     first_iterations: int = 60
-    """Gradient steps of an episode's first decision."""
+    """Improvements of an episode's first decision."""
     step_size: float = 0.15
     """Of Adam, in planner variables, which span [-1, 1]."""
     spread: float = 0.5
@@ -75,6 +88,8 @@ class Settings:
     """Of `predict(deterministic=False)`: deviation in planner variables; of choices, the share made at random."""
     capacity: int = 100_000
     """Steps remembered, over all environments."""
+    room: int = 512
+    """MiB that observations may take up in memory: where they are large, fewer steps are remembered than `capacity`."""
 
     def __post_init__(self):
         for name, value in asdict(self).items():
@@ -85,10 +100,28 @@ class Settings:
             elif name == "effort":
                 if not 0 < value < math.inf:
                     raise ValueError(f"effort must be a positive number; got {value}")
+            elif name == "planner":
+                continue  # the objective knows which there are
             elif not value >= low or (self.__annotations__[name] is int and not isinstance(value, int)):
                 raise ValueError(
                     f"{name} must be at least {low} and of type {self.__annotations__[name].__name__}; got {value}"
                 )
+
+    @classmethod
+    def fitting(cls, image: bool, **given: Any) -> "Settings":
+        """The defaults for images or for vectors, but for what was given.
+
+        Raises:
+            ValueError: If a number is out of range, or there is no such setting.
+        """
+        unknown = sorted(set(given) - set(cls.__annotations__))
+        if unknown:
+            raise ValueError(f"settings: there is no {', '.join(unknown)}; there are {', '.join(cls.__annotations__)}")
+        return cls(**((FOR_IMAGES if image else {}) | given))
+
+    def remembered(self, size: int, environments: int) -> int:
+        """How many steps of each environment are remembered, where an observation takes so many bytes; at least 2."""
+        return max(min(self.capacity, self.room * 2**20 // size) // environments, 2)
 
     def spent(self, steps: int) -> int:
         """Gradient steps by the effort: `effort` times as many, at least 1 unless there are none."""

@@ -31,7 +31,7 @@ def test_the_task_is_deepminds_own():
     raw, _ = env.reset(seed=3)
     shown = theirs.reset()
     for action in np.random.default_rng(0).uniform(-1, 1, (20, 1)):
-        row = gym_spaces.flatten(env.observation_space, raw, batched=False)[0]
+        row = gym_spaces.rows(env.observation_space, raw, batched=False)[0]
         np.testing.assert_allclose(row, np.concatenate(list(shown.observation.values())), rtol=1e-6)
         raw, reward, terminated, truncated, _ = env.step(action)
         shown = theirs.step(action)

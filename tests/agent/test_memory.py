@@ -46,7 +46,7 @@ class Clock(gymnasium.Env):
 
 
 def test_memory_begins_as_if_nothing_had_moved_and_endures_glitches():
-    memory, done = Memory(STEPS, 1, 1), np.array([[0.5]])
+    memory, done = Memory(STEPS, (1,), 1), np.array([[0.5]])
     rows = [np.array([[float(t)]]) for t in range(5)]
     seen = memory.begun(rows[0])
     np.testing.assert_array_equal(seen[0], [[0, 0]] * STEPS)
@@ -61,10 +61,10 @@ def test_memory_begins_as_if_nothing_had_moved_and_endures_glitches():
 
 
 def test_one_step_of_memory_is_the_observation():
-    memory = Memory(1, 2, 1)
+    memory = Memory(1, (2,), 1)
     seen = memory.recall(memory.begun(np.zeros((1, 2))), np.array([[1.0, 2.0]]), None)
     np.testing.assert_array_equal(memory.shown(seen), [[1.0, 2.0]])
-    assert memory.width == 2
+    assert memory.shape == (2,)
 
 
 @pytest.mark.parametrize("mode", list(gymnasium.vector.AutoresetMode), ids=str)
@@ -119,13 +119,13 @@ def test_what_was_seen_long_ago_is_recalled_when_it_pays():
     marks = np.where(np.arange(600) % every == 0, np.repeat(drawn, every), 0.0).astype(np.float32)
     missed = {}
     for steps in (every, 1):
-        memory = Memory(steps, 1, 1)
+        memory = Memory(steps, (1,), 1)
         model = jepa(memory.token, 1, steps=steps, hidden=16, members=2)
         seen, rows = memory.begun(marks[:1, None]), []
         for t in range(600):
             rows.append(memory.shown(seen)[0])
             seen = memory.recall(seen, marks[min(t + 1, 599), None, None], np.zeros((1, 1)))
-        buffer = data.create(600, 1, (memory.width,), (1,))._replace(
+        buffer = data.create(600, 1, memory.shape, (1,))._replace(
             observations=jnp.asarray(np.stack(rows)[None], jnp.float32),
             rewards=jnp.repeat(drawn, every)[None],
             follows=jnp.arange(600)[None] > 0,
