@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -10,7 +10,9 @@ import gymnasium
 import numpy as np
 
 from benchmarks.learning.tasks import Task
-from mpc.agent import Agent, Settings, gym_spaces
+from mpc.agent import Agent, gym_spaces
+
+CONVOLVED = 36  # pixels along a side that the convolutions of stable-baselines3 (Mnih et al. 2015) need
 
 Seen = Callable[[int], None]
 """Called after every environment step with their number so far."""
@@ -90,7 +92,7 @@ class Floor:
 
 def ours(task: Task, seed: int, **changes: Any) -> Learner:
     """Our agent with its default settings, but for what is to be otherwise."""
-    return Planning(Agent(task.name, seed=seed, settings=replace(Settings(), **changes)))
+    return Planning(Agent(task.name, seed=seed, settings=changes))
 
 
 def truth(task: Task, seed: int) -> Learner:
@@ -104,16 +106,25 @@ def floor(task: Task, seed: int) -> Learner:
     return Floor(gym_spaces.make(task.name), seed)
 
 
-def reinforced(task: Task, seed: int, *, module: str, name: str) -> Learner:
-    """An agent with the default settings of its library, on the CPU.
+def reinforced(task: Task, seed: int, *, module: str, name: str, **changes: Any) -> Learner:
+    """An agent with the default settings of its library but for what is to be otherwise, on the CPU.
 
     Raises:
         ImportError: If the library is not installed, with the extra that has it.
     """
     env = gym_spaces.make(task.name)
-    policy = "MultiInputPolicy" if isinstance(env.observation_space, gymnasium.spaces.Dict) else "MlpPolicy"
     where = {} if module == "sbx" else {"device": "cpu"}  # JAX has a device of its own accord
-    return Reinforced(getattr(library(module), name)(policy, env, seed=seed, **where))
+    if name == "DQN":  # room for a million steps, the default, would be reserved at once: too much where they are images
+        where |= {"buffer_size": min(task.at[-1], 1_000_000)}
+    return Reinforced(getattr(library(module), name)(policy_for(env.observation_space), env, seed=seed, **where, **changes))
+
+
+def policy_for(space: gymnasium.Space) -> str:
+    """The kind of network that fits observations: convolutions where images are large enough for those of the library."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return "MultiInputPolicy"
+    large = gym_spaces.is_image(space) and min(gym_spaces.observation_shape(space)[:2]) >= CONVOLVED
+    return "CnnPolicy" if large else "MlpPolicy"
 
 
 def library(module: str) -> Any:
@@ -128,8 +139,8 @@ def library(module: str) -> Any:
         raise ImportError(f"{module} cannot be imported ({error}): pip install 'craik[baselines]'") from error
 
 
-def _row(module: str, name: str, *actions: type) -> Method:
-    return Method(partial(reinforced, module=module, name=name), actions, needs=(module,))
+def _row(module: str, name: str, *actions: type, **changes: Any) -> Method:
+    return Method(partial(reinforced, module=module, name=name, **changes), actions, needs=(module,))
 
 
 _BOX = gymnasium.spaces.Box
@@ -137,11 +148,14 @@ METHODS: dict[str, Method] = {
     "craik": Method(ours),
     "craik-no-critic": Method(partial(ours, practice=0)),
     "craik-no-doubt": Method(partial(ours, doubt=0.0)),
+    "craik-cem": Method(partial(ours, planner="cem")),
     "truth": Method(truth, learns=False, truth=True),
     "random": Method(floor, learns=False),
     "sac": _row("stable_baselines3", "SAC", _BOX),
     "ppo": _row("stable_baselines3", "PPO"),
     "dqn": _row("stable_baselines3", "DQN", gymnasium.spaces.Discrete),
+    # the defaults are meant for millions of steps: an update every fourth, targets that move every ten thousandth
+    "dqn-brief": _row("stable_baselines3", "DQN", gymnasium.spaces.Discrete, train_freq=1, target_update_interval=500),
     "tqc": _row("sb3_contrib", "TQC", _BOX),
     "sbx-sac": _row("sbx", "SAC", _BOX),
     "sbx-crossq": _row("sbx", "CrossQ", _BOX),

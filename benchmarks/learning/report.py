@@ -24,7 +24,8 @@ PACKAGES = (
     "sb3-contrib",
     "sbx-rl",
 )
-RIVAL = "sac"
+RIVALS = {"sac": "SAC", "dqn": "DQN", "dqn-brief": "Updated-at-every-step DQN"}
+"""Whom the report begins with, each where there are runs of it."""
 
 
 def write(folder: Path, raw: list[sums.Raw], tasks: list[Task], command: str) -> list[Path]:
@@ -78,31 +79,38 @@ def _finite(value: Any) -> Any:
 
 
 def _heading(scores: list[sums.Score], reached: list[sums.Reached], raw: list[sums.Raw]) -> str:
-    """Begins with where the rival is better."""
-    theirs = {(line.task, line.asked): line for line in scores if line.method == RIVAL}
+    """Begins with where the rivals are better."""
+    found = [_compared(rival, scores, reached, raw) for rival in RIVALS]
+    first = " ".join(sentence for sentence in found if sentence) or "SAC was not run beside craik here, nor was DQN."
+    return f"# Learning, measured\n\n{first}"
+
+
+def _compared(rival: str, scores: list[sums.Score], reached: list[sums.Reached], raw: list[sums.Raw]) -> str:
+    """Where one rival is better; empty where it was not run."""
+    theirs = {(line.task, line.asked): line for line in scores if line.method == rival}
     ours = {(line.task, line.asked): line for line in scores if line.method == sums.OURS}
     both = [key for key in ours if key in theirs]
     if not both:
-        first = "SAC was not run beside craik here."
-    else:
-        places = [
-            f"{task} after {at:,} steps ({theirs[task, at].iqm:.1f} against {ours[task, at].iqm:.1f})"
-            for task, at in both
-            if theirs[task, at].iqm > ours[task, at].iqm
-        ]
-        first = f"SAC's return is higher at {len(places)} of {len(both)} places compared"
-        first += f": {'; '.join(places)}." if places else "."
-        sooner = []
-        there = {(line.task, line.method): line for line in reached}
-        for task in dict.fromkeys(task for task, _ in both):
-            pair = [there.get((task, method)) for method in (RIVAL, sums.OURS)]
-            if pair[0] and pair[1] and pair[0].cpu_seconds < pair[1].cpu_seconds:
-                sooner.append(f"{task} ({pair[0].cpu_seconds:.0f} CPU s against {pair[1].cpu_seconds:.0f})")
+        return ""
+    places = [
+        f"{task} after {at:,} steps ({theirs[task, at].iqm:.1f} against {ours[task, at].iqm:.1f})"
+        for task, at in both
+        if theirs[task, at].iqm > ours[task, at].iqm
+    ]
+    first = f"{RIVALS[rival]}'s return is higher at {len(places)} of {len(both)} places compared"
+    first += f": {'; '.join(places)}." if places else "."
+    sooner = []
+    there = {(line.task, line.method): line for line in reached}
+    for task in dict.fromkeys(task for task, _ in both):
+        pair = [there.get((task, method)) for method in (rival, sums.OURS)]
+        if pair[0] and pair[1] and pair[0].cpu_seconds < pair[1].cpu_seconds:
+            sooner.append(f"{task} ({pair[0].cpu_seconds:.0f} CPU s against {pair[1].cpu_seconds:.0f})")
+    if any((task, sums.OURS) in there for task, _ in both):
         first += f" It reaches the goal in fewer CPU seconds in: {', '.join(sooner) or 'none of these tasks'}."
-        faster = [_p50(raw, method) for method in (RIVAL, sums.OURS)]
-        if all(faster):
-            first += f" A decision takes it {faster[0]:.2g} ms, craik {faster[1]:.2g} ms (median over runs of their p50)."
-    return f"# Learning, measured\n\n{first}"
+    faster = [_p50(raw, method) for method in (rival, sums.OURS)]
+    if all(faster):
+        first += f" A decision takes it {faster[0]:.2g} ms, craik {faster[1]:.2g} ms (median over runs of their p50)."
+    return first
 
 
 def _p50(raw: list[sums.Raw], method: str) -> float | None:

@@ -41,6 +41,8 @@ HIDDEN = "benchmarks/PendulumHidden-v1"
 VISIBLE = "benchmarks/TMazeVisible-v0"
 """The T-maze with a cue that is seen everywhere: nothing has to be remembered."""
 
+SWINGUP = "craik/CartPoleSwingUp-v0"
+
 SUITE = {
     task.name: task
     for task in (
@@ -54,7 +56,17 @@ SUITE = {
         Task(HIDDEN, (500, 1_000, 1_500), -170.0),
     )
 }
-KNOWN = SUITE | {"craik/CartPoleSwingUp-v0": Task("craik/CartPoleSwingUp-v0", (500, 1_000, 2_000, 3_000), truth=_cartpole)}
+GAMES = {
+    name: Task(name, at)
+    for names, at in (
+        ([f"MinAtar/{game}-v1" for game in ("Breakout", "Freeway", "Asterix", "SpaceInvaders", "Seaquest")], (2_000, 5_000)),
+        (("ALE/Pong-v5", "ALE/Freeway-v5"), (2_000, 5_000)),
+    )
+    for name in names
+}
+"""Games seen as images: MinAtar's, 10x10, and Atari's, where a step is four frames."""
+
+KNOWN = SUITE | GAMES | {SWINGUP: Task(SWINGUP, (500, 1_000, 2_000, 3_000), truth=_cartpole)}
 OTHERWISE = (500, 1_000, 2_000)
 """Steps at which tasks are scored that nothing is known of."""
 

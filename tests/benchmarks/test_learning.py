@@ -124,3 +124,11 @@ def test_the_command_line_says_what_is_wrong(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mpc.__file__", str(tmp_path / "mpc" / "__init__.py"))
     assert craik(["bench", "Pendulum-v1"]) == 2
     assert "checkout" in capsys.readouterr().err
+
+
+def test_rivals_get_the_networks_that_fit_what_is_seen():
+    frames = [gymnasium.spaces.Box(0, 255, (4, side, side), np.uint8) for side in (84, 10)]
+    numbers = gymnasium.spaces.Box(-1, 1, (3,))
+    spaces = [*frames, numbers, gymnasium.spaces.Dict({"a": numbers})]
+    fitting = ["CnnPolicy", "MlpPolicy", "MlpPolicy", "MultiInputPolicy"]
+    assert [methods.policy_for(space) for space in spaces] == fitting
