@@ -32,7 +32,7 @@ from world_models.diagnostics import rank_correlation
 
 PyTree = Any
 RECIPE = Recipe(
-    replace(ROOMS, updates=3000, settling=1500, settled_sequences=2000, distance_settings={"reach": 40.0}),
+    replace(ROOMS, updates=1200, settling=1500, settled_sequences=2000, distance_settings={"reach": 40.0}),
     trajectories=3000,  # each in a maze of its own
     length=300,
     budget=300,
