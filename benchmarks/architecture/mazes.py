@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.pixels import episodes, study
 from benchmarks.pixels.episodes import Policy
 from benchmarks.pixels.probes import encoded
-from benchmarks.pixels.recipes import ROOMS, Recipe
+from benchmarks.pixels.recipes import ROOMS, VICREG, Recipe
 from benchmarks.pixels.worlds import World, walks
 from envs import drawing as d
 from envs import maze, rooms
@@ -32,14 +32,22 @@ from world_models.diagnostics import rank_correlation
 
 PyTree = Any
 RECIPE = Recipe(
-    replace(ROOMS, updates=1200, settling=1500, settled_sequences=2000, distance_settings={"reach": 40.0}),
+    replace(
+        ROOMS,
+        latent=32,  # place and doors are 26 numbers: with 128, all as lively, hardly any tells places
+        objective_settings=VICREG | {"covariance_weight": 1.0},
+        updates=1200,
+        settling=1500,
+        settled_sequences=2000,
+        distance_settings={"reach": 40.0},
+    ),
     trajectories=3000,  # each in a maze of its own
     length=300,
     budget=300,
 )
 """What the lowest level learns with."""
 LEVELS = HierarchySettings(
-    strides=(4,), sigma=0.3, horizon=10, first_iterations=30, iterations=8, updates=3000, hidden=(192, 192)
+    strides=(4,), sigma=0.2, horizon=10, first_iterations=30, iterations=8, updates=3000, hidden=(192, 192)
 )
 """What the level above learns and plans with: a step of it is 16 of the environment, some one and a half cells of way."""
 PLANNING = ("horizon", "near", "hope_weight", "candidates", "starts", "first_iterations", "iterations")
