@@ -4,15 +4,16 @@
 
 What happens in k steps is told to a level by a macro-action m of few numbers, whose information is limited: it cannot spell
 out the steps, only say what they come to. It is the latent variable of `latent_variables`, all of whose change it tells, and
-is inferred as such; to planners it is an action, standard normal where nothing else is known. The levels of a hierarchy
-differ in their stride k alone, and any number of them is the same code.
+is inferred as such. Which of them are likely depends on where one is, and where one comes from: a wall leaves some out. So
+a level learns that, too, and planners choose the noise that a macro-action is drawn by: what no recording shows is not
+among what they can choose. The levels of a hierarchy differ in their stride k alone, and any number is the same code.
 
 Sources: LeCun (2022), A path towards autonomous machine intelligence, section 4.6; latent actions from what is only watched:
-Schmidt, Jiang (2024), Learning to act without actions, arXiv:2312.10812.
+Schmidt, Jiang (2024), Learning to act without actions, arXiv:2312.10812; planning in the noise of a prior that depends on
+the state: Singh et al. (2021), Parrot, arXiv:2011.10024.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from world_models.base import WorldModel
 from world_models.datasets import About, Dataset
 from world_models.information import Limit
 from world_models.latent_variables import latent_variable_model
-from world_models.networks import MLPExplainer, MLPPredictor
+from world_models.networks import HeadingPredictor, MLPExplainer, QuantilePrior
 from world_models.training import trainer
 
 PyTree = Any
@@ -38,8 +39,8 @@ def slower(
     stride: int,
     macro: int = 2,
     limit: Limit | None = None,
-    hidden: tuple[int, ...] = (256, 256),
-    steps: int = 2,
+    hidden: tuple[int, ...] = (192, 192),
+    steps: int = 3,
     sigma: float = 0.1,
     **settings: Any,
 ) -> WorldModel:
@@ -49,10 +50,10 @@ def slower(
 
     Args:
         size: Of a representation.
-        stride: Rows of the dataset in one of its steps, k.
+        stride: Rows of what is represented in one of its steps, k.
         macro: Size of a macro-action.
         limit: On what it tells, of `world_models.information`; `noise()` unless told.
-        hidden: Units of the hidden layers of predictor and explainer.
+        hidden: Units of the hidden layers of predictor, explainer and prior.
         steps: Predictions chained in the loss.
         sigma: Deviation of errors that need no explanation, in units of a representation.
         **settings: Others of `latent_variable_model`.
@@ -64,24 +65,33 @@ def slower(
         limit=limit,
         block=stride,
         normalised=False,
-        predictor=partial(MLPPredictor, hidden=hidden),
+        predictor=partial(HeadingPredictor, hidden=hidden),
         explainer=partial(MLPExplainer, hidden=hidden),
+        prior=partial(QuantilePrior, hidden=hidden),
         steps=steps,
         sigma=sigma,
         **settings,
     )
 
 
-def represented(dataset: Dataset, encode: Callable[[np.ndarray], jax.Array]) -> Dataset:
+def represented(dataset: Dataset, encode: Callable[[np.ndarray], jax.Array], apart: int = 1) -> Dataset:
     """The same trajectories as representations, without actions.
 
     Args:
         dataset: What is represented.
         encode: `rows [N, ...] -> representations [N, D]`.
+        apart: Rows from one that is represented to the next.
     """
-    seen = datasets.encoded(dataset, np.arange(len(dataset.rewards)), encode)
-    about = About(dataset.about.environment, notes={"rows": "representations"})
-    return replace(dataset, observations=seen, actions=None, about=about)
+    steps = dataset.lengths // apart
+    rows = np.concatenate([begin + apart * np.arange(n + 1) for begin, n in zip(dataset.first, steps, strict=True)])
+    return Dataset(
+        observations=datasets.encoded(dataset, rows, encode),
+        actions=None,
+        rewards=dataset.rewards[rows],
+        terminated=dataset.terminated[rows],
+        lengths=steps,
+        about=About(dataset.about.environment, notes={"rows": "representations"}),
+    )
 
 
 def learn(
@@ -91,8 +101,8 @@ def learn(
     *,
     stride: int,
     updates: int,
-    window: int = 3,
-    batch: int = 128,
+    window: int = 4,
+    batch: int = 256,
     learning_rate: float = 3e-3,
 ) -> tuple[PyTree, dict[str, float]]:
     """Fit a level to represented trajectories.

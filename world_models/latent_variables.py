@@ -44,6 +44,7 @@ class Networks(nnx.Module):
         numbers: Inferred per coordinate of it.
         predictor: `(latent, action, *, rngs) -> predictor`, the latent variable at the end of its action.
         explainer: `(latent, action, size, numbers, *, rngs) -> explainer`.
+        prior: `(context, size, *, rngs) -> prior`, or None.
         rngs: Source of the initial weights.
     """
 
@@ -55,12 +56,21 @@ class Networks(nnx.Module):
         numbers: int,
         predictor: Callable[..., Any],
         explainer: Callable[..., Any],
+        prior: Callable[..., Any] | None,
         *,
         rngs: nnx.Rngs,
     ):
         self.encoder = Identity((size,), size, rngs=rngs)
         self.predictor = predictor(size, action + latents, rngs=rngs)
         self.explainer = explainer(size, action, latents, numbers, rngs=rngs)
+        if prior is not None:
+            known = context(jnp.zeros(size), self.predictor.begin(jnp.zeros(size)), jnp.zeros(action))
+            self.prior = prior(len(known), latents, rngs=rngs)
+
+
+def context(latent: Float[Array, "*batch size"], memory: PyTree, action: Float[Array, "*batch action"]) -> Array:
+    """What a prior knows: a state, what the predictor remembers, and what is done."""
+    return jnp.concatenate([latent, *jax.tree.leaves(memory), action], axis=-1)
 
 
 def energy(error: Float[Array, "*batch size"], sigma: float | Sequence[float]) -> Float[Array, "*batch"]:
@@ -85,6 +95,7 @@ def latent_variable_model(
     normalised: bool = True,
     predictor: Callable[..., Any] = MLPPredictor,
     explainer: Callable[..., Any] = MLPExplainer,
+    prior: Callable[..., Any] | None = None,
     steps: int = 1,
     decay: float = 0.9,
     sigma: float | Sequence[float] = 0.1,
@@ -115,6 +126,9 @@ def latent_variable_model(
             have common units of about 1 already, as numbers of several objects must have to be read by one network.
         predictor: `(latent, action, *, rngs) -> predictor`, see `world_models.networks`.
         explainer: `(latent, action, size, numbers, *, rngs) -> explainer`, see `world_models.networks`.
+        prior: `(context, size, *, rngs) -> prior`, see `world_models.networks`: learns what is told where, given state,
+            memory and action. The latent variable of `predict` is then its noise, and stands for what happens there. None
+            where everything is as likely everywhere.
         steps: Predictions chained in the loss.
         decay: How much less each further chained step counts.
         sigma: Deviation of errors that need no explanation, σ, in units of the state; one for all numbers, or one for each.
@@ -142,19 +156,33 @@ def latent_variable_model(
     kind = information.noise() if limit is None else limit
 
     def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(size, action * block, latents, kind.numbers, predictor, explainer, rngs=rngs)
+        return Networks(size, action * block, latents, kind.numbers, predictor, explainer, prior, rngs=rngs)
 
     def loss(batch: Batch) -> tuple[jax.Array, Metrics]:
         net, true = batch.net, batch.latents
         raw = net.explainer(true[:, :-1], batch.actions, true[:, 1:])
         key = jax.random.key(0) if batch.key is None else batch.key
-        actions = jnp.concatenate([batch.actions, kind.draw(raw, key)], axis=-1)
+        codes = kind.draw(raw, key)
+        actions = jnp.concatenate([batch.actions, codes], axis=-1)
         every = chained(batch._replace(actions=actions), min(steps, actions.shape[1]))
         energies = [energy(true[:, k:] - guess, sigma) for k, guess in enumerate(every, 1)]
         told = mean(kind.price(raw), batch.reached[:, 1:])
         squared = mean(jnp.mean((true[:, 1:] - every[0]) ** 2, axis=-1), batch.reached[:, 1:])
         total = discounted(energies, batch.reached, decay) + price * jnp.maximum(told, allowance)
-        return total, {"energy": mean(energies[0], batch.reached[:, 1:]), "nats": told, "latent": squared, "loss": total}
+        metrics = {"energy": mean(energies[0], batch.reached[:, 1:]), "nats": told, "latent": squared}
+        if prior is not None:
+            memories, _ = net.predictor.follow(true[:, :-1], actions)
+            begun = net.predictor.begin(true[:, :1])
+            before = jax.tree.map(lambda first, rest: jnp.concatenate([first, rest[:, :-1]], axis=1), begun, memories)
+            # it learns what is told, and has no say in that
+            given = jax.lax.stop_gradient((context(true[:, :-1], before, batch.actions), codes))
+            unlikely = mean(-net.prior.log_density(*given), batch.reached[:, 1:])
+            total += unlikely
+            metrics["unlikely"] = unlikely
+        return total, metrics | {"loss": total}
+
+    def shape(net: Networks, state: Latent, taken: jax.Array, latent: jax.Array) -> jax.Array:
+        return kind.shape(latent if prior is None else net.prior.code(context(state.latent, state.memory, taken), latent))
 
     model = latent_world(
         build,
@@ -169,7 +197,7 @@ def latent_variable_model(
         learning_rate=learning_rate,
         encoder_rate=1.0,
         latents=latents,
-        shape_latent=kind.shape,
+        shape_latent=shape,
     )
     graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
 
@@ -179,6 +207,8 @@ def latent_variable_model(
         scales = params["scales"]
         action_ = ((taken.reshape(block, action) - scales["action_mean"]) / scales["action_std"]).reshape(-1)
         proposal = kind.likeliest(net.explainer(state.latent, action_, following.latent))
+        if prior is not None:
+            proposal = net.prior.noise(context(state.latent, state.memory, action_), proposal)
 
         def cost(latent: jax.Array) -> jax.Array:
             guess = model.predict(params, state, taken, latent).latent

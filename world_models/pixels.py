@@ -238,7 +238,7 @@ def latent_world(
     learning_rate: float,
     encoder_rate: float,
     latents: int = 0,
-    shape_latent: Callable[[jax.Array], jax.Array] = lambda latent: latent,
+    shape_latent: Callable[[Any, Latent, jax.Array, jax.Array], jax.Array] = lambda net, state, action, latent: latent,
 ) -> WorldModel:
     """The verbs that every world model with an encoder and a predictor for frames shares, whatever it learns from.
 
@@ -255,7 +255,8 @@ def latent_world(
         learning_rate: Of AdamW.
         encoder_rate: Factor on it for the encoder.
         latents: Size of the latent variable that the predictor takes beside an action, 0 for none.
-        shape_latent: A standard normal latent variable as the predictor is shown it.
+        shape_latent: `(networks, state, scaled action, latent) -> latent`: a standard normal latent variable, as the
+            predictor is shown it there.
 
     Raises:
         ValueError: If a number is out of range.
@@ -319,7 +320,7 @@ def latent_world(
         net = nnx.merge(graph, params["network"])
         given = scaled(params, action_block.reshape(block, action))
         if latent is not None:
-            given = jnp.concatenate([given, shape_latent(latent)])
+            given = jnp.concatenate([given, shape_latent(net, state, given, latent)])
         memory, following = net.predictor.step(state.memory, state.latent, given)
         return Latent(following, memory)
 

@@ -1,5 +1,7 @@
 """A dot whose walks are all that the upper level knows of: what macro-actions stand for, and plans on two levels."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,8 @@ SETTINGS = HierarchySettings(
     strides=(3,),
     sigma=0.5,
     horizon=4,
+    near=4.0,
+    candidates=8,
     starts=2,
     first_iterations=20,
     iterations=10,
@@ -82,6 +86,20 @@ def test_plans_on_two_levels_get_there(learnt):
     assert np.linalg.norm(expected[1] - [12.0, 11.0]) < 3.0
 
 
+def test_upper_plans_keep_to_the_ways_that_recordings_show():
+    """A goal 9 away beyond a wall, 15 and more by way of its door, and steps of which none was longer than 8.1."""
+    settings = replace(SETTINGS, horizon=5, near=3.0, candidates=16, starts=8, first_iterations=30, updates=800)
+    agent, walks = HierarchicalAgent(knowing(QUICK), settings=replace(settings, hope_weight=0.1)), dots.around()
+    agent.learn(walks)
+    recorded = walks.observations.reshape(len(walks.lengths), -1, 2)[:, ::ROWS]
+    longest = dots.way(recorded[:, :-1], recorded[:, 1:]).max()
+    for place, goal in [((3.0, 3.0), (12.0, 3.0)), ((12.0, 4.0), (2.0, 3.0))]:
+        _, state = agent.predict(np.array(place, np.float32), np.array(goal, np.float32))
+        plan = np.asarray(state.course.standings[1].states.latent)
+        assert dots.way(plan[:-1], plan[1:]).max() < 1.1 * longest < 10.0
+        assert dots.way(plan, np.array(goal)).min() < 4.0
+
+
 @pytest.mark.parametrize(("goal", "handed"), [((12.0, 11.0), (6.0, 6.0)), ((4.0, 4.5), (4.0, 4.5))])
 def test_the_goal_itself_is_handed_down_where_it_is_nearer_than_a_step(learnt, goal, handed):
     params = {"distance": {}, "goal": jnp.array(goal)}
@@ -127,6 +145,11 @@ def test_a_loaded_agent_acts_as_the_saved_one_did(learnt, tmp_path):
 def test_strides_that_fit_no_hierarchy_are_refused(strides):
     with pytest.raises(ValueError, match=r"multiple of the one below|a level above"):
         HierarchySettings(strides=strides)
+
+
+def test_more_starts_than_candidates_are_refused():
+    with pytest.raises(ValueError, match="starts are the best of candidates"):
+        HierarchySettings(starts=8, candidates=4)
 
 
 def test_a_step_that_the_agent_cannot_imagine_is_refused():

@@ -10,6 +10,7 @@ from flax import nnx
 
 from world_models.networks import (
     CausalPredictor,
+    HeadingPredictor,
     MLPPredictor,
     PatchDecoder,
     PatchEncoder,
@@ -21,6 +22,7 @@ from world_models.networks import (
 
 PREDICTORS = [
     partial(MLPPredictor, hidden=(16,)),
+    partial(HeadingPredictor, hidden=(16,)),
     partial(RecurrentPredictor, units=12, hidden=(16,)),
     partial(CausalPredictor, window=3, width=16, depth=2, heads=2),
 ]

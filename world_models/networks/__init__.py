@@ -6,18 +6,21 @@
 | predictors | `Predictor(latent, action, *, rngs, ...)`, with `begin`, `step` and `follow`; see `predictors.py` |
 | memory | `Recollection(token, steps, size, *, rngs, ...)`, called on `[*batch, steps, token]`, gives `[*batch, size]` |
 | explainers | `Explainer(latent, action, size, numbers, *, rngs, ...)`: what led there; see `explainers.py` |
+| priors | `Prior(context, size, *, rngs, ...)`: which latent variables are likely where; see `priors.py` |
 """
 
 from world_models.networks.encoders import Identity, PatchDecoder, PatchEncoder, VectorEncoder, ViTEncoder
 from world_models.networks.explainers import MLPExplainer
 from world_models.networks.mlp import MLP
 from world_models.networks.objects import ObjectExplainer, ObjectPredictor
-from world_models.networks.predictors import CausalPredictor, MLPPredictor, RecurrentPredictor
+from world_models.networks.predictors import CausalPredictor, HeadingPredictor, MLPPredictor, RecurrentPredictor
+from world_models.networks.priors import QuantilePrior
 from world_models.networks.recollection import Recollection
 
 __all__ = [
     "MLP",
     "CausalPredictor",
+    "HeadingPredictor",
     "Identity",
     "MLPExplainer",
     "MLPPredictor",
@@ -25,6 +28,7 @@ __all__ = [
     "ObjectPredictor",
     "PatchDecoder",
     "PatchEncoder",
+    "QuantilePrior",
     "Recollection",
     "RecurrentPredictor",
     "VectorEncoder",

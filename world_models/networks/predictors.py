@@ -77,6 +77,30 @@ class MLPPredictor(nnx.Module):
         return self.step((), latents, actions)
 
 
+class HeadingPredictor(MLPPredictor):
+    """The same, with a memory of what changed in the last step: not for its predictions, but for priors beside it.
+
+    Where one is does not say where one is heading, and who walks seldom turns back.
+    """
+
+    def begin(self, latent: Float[Array, "*batch latent"]) -> Float[Array, "*batch latent"]:
+        """No change is known."""
+        return jnp.zeros_like(latent)
+
+    def step(
+        self, memory: Any, latent: Float[Array, "*batch latent"], action: Float[Array, "*batch action"]
+    ) -> tuple[Float[Array, "*batch latent"], Float[Array, "*batch latent"]]:
+        """One step."""
+        change = self.change(jnp.concatenate([latent, action], axis=-1))
+        return change, latent + change
+
+    def follow(
+        self, latents: Float[Array, "batch steps latent"], actions: Float[Array, "batch steps action"]
+    ) -> tuple[Float[Array, "batch steps latent"], Float[Array, "batch steps latent"]]:
+        """Every step of real trajectories."""
+        return self.step((), latents, actions)
+
+
 class RecurrentPredictor(nnx.Module):
     """A gated recurrent unit beside the latent: for worlds in which one observation does not say what moves how.
 

@@ -1,11 +1,16 @@
 """A goal-reaching agent that plans on several levels: far ahead in macro-actions, and what comes next in actions.
 
-    level n > 1:   minimise over macro-actions m    Σ_t d(z[t], g) / H + d(z[H], g) + hope_weight Σ_t ½ |m[t]|² / H
+    level n > 1:   minimise over noise u            (Σ_t c(z[t]) + c(z[H]) + hope_weight Σ_t ½ |u[t]|²) / H,
+                                                    c(z) = 1 - exp(-d(z, g) / near)
     level 1:       minimise over blocks u           what the agent minimises, to where level 2 expects to be in one step,
                                                     or to the goal where that is nearer
 
 All levels plan by gradient, in the agent's own latent space and distance, each at its own rate: a level anew when one of its
 steps is over. Together they are one compiled program (`mpc.cascade`).
+
+The noise u[t] stands for the macro-actions that recordings show from where the plan is by then, heading as it does
+(`world_models.hierarchy`). A distance learnt from steps tells little about what is many steps away, so the upper levels ask
+it only whether a place is near the goal, and find the way there by imagining it.
 """
 
 import os
@@ -50,8 +55,12 @@ class HierarchySettings:
     values macro-actions say less."""
     horizon: int = 6
     """Steps that each of them imagines ahead."""
+    near: float = 1.5
+    """Distance at which a place begins to count as near the goal."""
     hope_weight: float = 0.1
     """Of how unlikely macro-actions are."""
+    candidates: int = 64
+    """Plans that an episode begins with, of which the best are improved."""
     starts: int = 16
     """Plans that are improved side by side."""
     first_iterations: int = 60
@@ -70,10 +79,12 @@ class HierarchySettings:
                 raise ValueError(f"every stride must be a multiple of the one below, and longer; got {self.strides}")
             below = stride
         numbers = (self.macro, self.horizon, self.starts, self.first_iterations, self.iterations, self.updates)
-        if not self.strides or min(numbers) < 1 or not (self.hope_weight >= 0 and self.sigma > 0):
+        if not self.strides or min(numbers) < 1 or not (self.hope_weight >= 0 and min(self.sigma, self.near) > 0):
             raise ValueError(
                 f"a hierarchy needs a level above, positive numbers and a hope_weight of at least 0; got {self}"
             )
+        if self.candidates < self.starts:
+            raise ValueError(f"starts are the best of candidates, of which there must be as many or more; got {self}")
 
 
 class Course(NamedTuple):
@@ -120,7 +131,7 @@ class HierarchicalAgent:
             )
         self._size = agent.latent
         given = {"macro": s.macro, "hidden": s.hidden, "sigma": s.sigma}
-        self.models = [hierarchy.slower(self._size, stride=k * agent.settings.block, **given) for k in s.strides]
+        self.models = [hierarchy.slower(self._size, stride=k, **given) for k in s.strides]
         self.params = [m.init(jax.random.fold_in(jax.random.key(seed), i)) for i, m in enumerate(self.models)]
         self.blocks = agent.blocks
         self.cascade = self._cascade()
@@ -150,14 +161,11 @@ class HierarchicalAgent:
         Raises:
             DatasetError: If its trajectories are too short for a level.
         """
-        data = hierarchy.represented(dataset, self.agent._latents)
+        data = hierarchy.represented(dataset, self.agent._latents, self.agent.settings.block)
         told = []
         for index, (model, stride) in enumerate(zip(self.models, self.settings.strides, strict=True)):
             key = jax.random.fold_in(jax.random.key(self.seed), index)
-            rows = stride * self.agent.settings.block
-            self.params[index], metrics = hierarchy.learn(
-                model, data, key, stride=rows, updates=self.settings.updates, window=2
-            )
+            self.params[index], metrics = hierarchy.learn(model, data, key, stride=stride, updates=self.settings.updates)
             told.append(metrics)
         return told
 
@@ -187,11 +195,13 @@ class HierarchicalAgent:
         standings, action = self.cascade.next(self._levels(params, recent), state, course.standings)
         return Course(state, action.reshape(a.settings.block, -1), standings, recent)
 
-    @staticmethod
-    def _levels(params: PyTree, recent: Recent) -> list[dict[str, Any]]:
+    def _levels(self, params: PyTree, recent: Recent) -> list[dict[str, Any]]:
         """The parameters of each level's problem, the lowest first."""
         lowest = {name: part for name, part in params.items() if name not in ("above", "goal")} | {"recent": recent}
-        above = [{"model": part, "distance": params["distance"]} for part in params["above"]]
+        above = [
+            {"model": part, "distance": params["distance"], "before": _before(recent, stride)}
+            for part, stride in zip(params["above"], self.settings.strides, strict=True)
+        ]
         above[-1]["goal"] = params["goal"]
         return [lowest, *above]
 
@@ -287,30 +297,40 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: i
     reach = [mpc.risk.REACH] * settings.macro
 
     def far(params: PyTree, state: Latent, *_: Any) -> jax.Array:
-        return measure(params["distance"], state.latent, params["goal"])
+        return 1.0 - jnp.exp(-measure(params["distance"], state.latent, params["goal"]) / settings.near)
 
     def hope(params: PyTree, state: Latent, macro: jax.Array, t: jax.Array) -> jax.Array:
         return 0.5 * jnp.sum(macro**2)
 
+    each = 1.0 / horizon
     problem = mpc.Problem(
         lambda params, state, macro: model.predict(params["model"], state, none, macro),
-        mpc.costs.total(way=(1.0 / horizon, far), hope=(settings.hope_weight / horizon, hope)),
-        mpc.costs.total(end=(1.0, far)),
+        mpc.costs.total(way=(each, far), hope=(each * settings.hope_weight, hope)),
+        mpc.costs.total(end=(each, far)),
         horizon=horizon,
         action_space=mpc.Box([-r for r in reach], reach),
     )
 
     def target(params: PyTree, states: Latent, age: jax.Array) -> jax.Array:
-        """Where this level expects to be after its next step; its own goal where that is nearer."""
-        here, there = states.latent[0], states.latent[1]
-        close = measure(params["distance"], here, params["goal"]) <= measure(params["distance"], here, there)
-        return jnp.where(close, params["goal"], there)
+        """Where this level expects to be after its next step; its own goal where it expects to be about there by then."""
+        left = jax.vmap(lambda z: measure(params["distance"], z, params["goal"]))(states.latent)
+        arrived = left <= jnp.minimum(left.min() + 0.5 * settings.near, settings.near)
+        return jnp.where(arrived[:2].any(), params["goal"], states.latent[1])
 
     steps = optax.cosine_decay_schedule(0.1, settings.iterations, alpha=0.1)
-    planner = mpc.gradient(problem, optimizer=optax.adam(steps), starts=settings.starts, spread=0.5)
+    screen = (settings.candidates, 1)
+    planner = mpc.gradient(problem, optimizer=optax.adam(steps), starts=settings.starts, spread=0.5, screen=screen)
     return Level(planner, settings.iterations, settings.first_iterations, every, lift, target)
 
 
 def lift(params: PyTree, state: Any) -> Latent:
-    """A level's state from that of the lowest: the same representation."""
-    return Latent(state.latent, ())
+    """A level's state from that of the lowest: the same representation, and what the last step of the level changed."""
+    before, known = params["before"]
+    return Latent(state.latent, jnp.where(known, state.latent - before, 0.0))
+
+
+def _before(recent: Recent, blocks: int) -> tuple[jax.Array, jax.Array]:
+    """The representation so many blocks ago, and whether it is remembered."""
+    if len(recent.reach) < blocks:
+        return jnp.zeros(recent.latents.shape[1]), jnp.asarray(False)
+    return recent.latents[blocks - 1], recent.reach[blocks - 1] > 0
