@@ -51,7 +51,7 @@ class Settings:
     """Steps over which predictions are chained in training."""
     practice: int = 100
     """Gradient steps of the actor and the critic, in imagination, after each training; 0 for neither."""
-    restart_growth: float = 2.0
+    restart_growth: float = 1.5
     """Growth of experience after which the actor and the critic begin anew."""
     restart_practices: int = 20
     """Practices in a row when they do."""
