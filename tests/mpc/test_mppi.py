@@ -18,7 +18,7 @@ from mpc.planners.mppi import adapted, softmin
 def test_the_temperature_gives_the_wanted_number_of_samples(seed, scale, wanted):
     costs = 10.0**scale * jax.random.normal(jax.random.key(seed), (100,)) ** 2
     excess = costs - costs.min()
-    assume(jnp.sort(excess)[1] > 1e-6 * excess.max())  # at no temperature that is tried does one of two nearer ones count alone
+    assume(jnp.sort(excess)[1] > 1e-6 * excess.max())  # two nearer ones count alike
     weights = softmin(excess, jax.jit(adapted)(excess, wanted))
     assert float(1 / jnp.sum(weights**2)) == pytest.approx(wanted, rel=2e-2)
     assert float(weights.sum()) == pytest.approx(1.0, rel=1e-5)
