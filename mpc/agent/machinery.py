@@ -24,8 +24,9 @@ from world_models import Trainer, jepa, trainer
 from world_models.base import WorldModel
 from world_models.diagnostics import effective_rank
 
-KINDS = 8
-"""That are kept, the last used ones; a kind holds on to its compiled programs."""
+KINDS = 2
+"""That are kept, the last used ones: a kind holds on to its compiled programs, some 2,600 mappings of memory, and a process
+may have 65,530 on Linux."""
 
 
 class Machinery(NamedTuple):
