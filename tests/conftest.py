@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import pytest
@@ -13,6 +14,7 @@ import mpc  # noqa: F401  (before any test module has JAX run something, whichev
 SHARED = "JAX_COMPILATION_CACHE_DIR"
 LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # what compiles faster than this is not worth a file
 PLAIN = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # programs that are small take longer to optimise than to run
+MAPPED = 30_000  # mappings after which a module's compiled programs are let go
 _owned: list[str] = []
 
 
@@ -31,6 +33,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Throw the folder away."""
     for folder in _owned:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs() -> Iterator[None]:
+    """Every compiled program takes mappings of memory, of which a process may have 65,530; beyond that, XLA crashes."""
+    yield
+    mapped = Path("/proc/self/maps")
+    if mapped.exists() and mapped.read_bytes().count(b"\n") > MAPPED:
+        jax.clear_caches()
 
 
 @pytest.fixture
