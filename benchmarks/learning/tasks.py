@@ -57,12 +57,11 @@ SUITE = {
     )
 }
 GAMES = {
-    name: Task(name, at)
-    for names, at in (
-        ([f"MinAtar/{game}-v1" for game in ("Breakout", "Freeway", "Asterix", "SpaceInvaders", "Seaquest")], (2_000, 5_000)),
-        (("ALE/Pong-v5", "ALE/Freeway-v5"), (2_000, 5_000)),
+    name: Task(name, (2_000, 5_000))
+    for name in (
+        *(f"MinAtar/{game}-v1" for game in ("Breakout", "Freeway", "Asterix", "SpaceInvaders", "Seaquest")),
+        *("ALE/Pong-v5", "ALE/Freeway-v5"),
     )
-    for name in names
 }
 """Games seen as images: MinAtar's, 10x10, and Atari's, where a step is four frames."""
 

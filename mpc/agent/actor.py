@@ -7,6 +7,9 @@ stage cost c and the probability d[k] of being alive k steps on (times the disco
 
 Two critics regress `V(z[k])` onto G[k], and V is the higher of the two; the actor descends the gradient of G[0] through the
 imagined dynamics (λ-returns: Sutton & Barto 2018, ch. 12; learning in imagination: Hafner et al. 2020).
+
+Who acts is chosen: a running average of the actor takes over only where the model imagines it to cost less, over many steps
+and without the critic, than who has been acting.
 """
 
 from collections.abc import Callable

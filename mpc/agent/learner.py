@@ -67,13 +67,12 @@ class Learner:
         if again:
             self.practice = self.minds.init(draw())._replace(acting=self.practice.acting)
             self.practised_since = timesteps
-        practices = self.settings.restart_practices if again else times
-        for _ in range(practices if self.settings.practice else 0):
-            given = (self.minds.fit, self.practice, self.learnt | {"cost": cost}, buffer)
-            self.practice, practised, astray = careful.attempt(*given)
-            _tell("the actor or the critic", astray, timesteps)
-            metrics |= practised
-        if practices and self.settings.practice:
+        if self.settings.practice:
+            for _ in range(self.settings.restart_practices if again else times):
+                given = (self.minds.fit, self.practice, self.learnt | {"cost": cost}, buffer)
+                self.practice, practised, astray = careful.attempt(*given)
+                _tell("the actor or the critic", astray, timesteps)
+                metrics |= practised
             self.practice = self.minds.choose(self.practice, self.learnt | {"cost": cost}, buffer)
         self.trained = True
         return metrics
