@@ -45,6 +45,14 @@ def test_the_noise_that_stands_for_a_code_gives_it_back(prior):
     np.testing.assert_allclose(prior.noise(context, prior.code(context, noise)), noise, atol=2e-2)
 
 
+def test_codes_at_the_edges_have_the_farthest_noise(prior):
+    """Sums of odds round to a little more than 1 in some contexts: that is still the highest rank, and not no number."""
+    context = jax.random.normal(jax.random.key(6), (2000, 2))
+    for side in (-1.0, 1.0):
+        noise = prior.noise(context, jnp.full_like(context, side * EDGE))
+        np.testing.assert_array_equal(noise, jnp.full_like(noise, side * 3.0))
+
+
 def test_what_is_never_seen_somewhere_cannot_be_drawn_there():
     """A wall on one side: codes lie around -1 or 1, and only around the one whose sign the context has where it is not 0."""
     key = jax.random.key(3)

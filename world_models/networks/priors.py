@@ -84,7 +84,8 @@ class QuantilePrior(nnx.Module):
         for i, head in enumerate(self.heads):
             odds, below = self._odds(head, features, code[..., :i])
             place, within = self._place(code[..., i])
-            found.append(norm.ppf(_at(below, place) + within * _at(odds, place)))
+            rank = _at(below, place) + within * _at(odds, place)
+            found.append(norm.ppf(jnp.clip(rank, 0.0, 1.0)))  # sums of odds may round to more than 1, which is no rank
         return jnp.clip(jnp.stack(found, axis=-1), -_FARTHEST, _FARTHEST)
 
     def _features(self, context: jax.Array) -> jax.Array:
