@@ -316,9 +316,9 @@ class Agent:
             yield Progress(self.num_timesteps, happened.returns, metrics)
 
     def _learning_params(self) -> PyTree:
-        """What to plan with while learning: for rewards, or for what the model is unsure of."""
-        explores = self.settings.curious and self.cost is None and not curiosity.informative(self.buffer)
-        return self.params | ({"cost": curiosity.exploring()} if explores else {})
+        """What to plan with while learning: for rewards and for what the model is unsure of, or for that alone."""
+        lost = self.settings.curious and self.cost is None and not curiosity.informative(self.buffer)
+        return self.params | {"cost": curiosity.aimless() if lost else curiosity.hopeful(self.settings.optimism)}
 
     def _remember(self, writes: list[tuple[data.Rows, np.ndarray]]) -> None:
         for rows, write in writes:

@@ -1,10 +1,11 @@
-"""Exploration by planned disagreement: while rewards tell nothing about places, plans go where the model is unsure.
+"""Exploration by planned disagreement: while learning, plans like what they otherwise avoid, that the model is unsure.
 
-    cost = -doubt        instead of        -reward + weight · doubt, and the critic at the end,
+    cost = -reward - optimism · doubt        instead of        -reward + weight · doubt
 
-in learning only (Pathak et al. 2019; planned for: Sekar et al. 2020). Rewards tell nothing about places as long as no
-episode has terminated and what was paid depends on the action alone, as where effort costs something and only a goal never
-reached pays.
+Who avoids it in learning, too, never hears that a better way is not as bad as it is feared to be. While rewards tell
+nothing about places, plans go by doubt alone, without the critic (Pathak et al. 2019; planned for: Sekar et al. 2020). They
+tell nothing as long as no episode has terminated and what was paid depends on the action alone, as where effort costs
+something and only a goal never reached pays.
 """
 
 from typing import Any
@@ -17,9 +18,18 @@ UNEXPLAINED = 0.1
 """Share of the variance of rewards that actions have to leave unexplained."""
 
 
-def exploring() -> dict[str, Any]:
-    """Parameters of the cost to explore with."""
+def aimless() -> dict[str, Any]:
+    """Parameters of the cost to explore with, where rewards tell nothing."""
     return {"doubt": np.float32(-1.0), "reward": np.float32(0.0)}
+
+
+def hopeful(optimism: float) -> dict[str, Any]:
+    """Parameters of the cost to explore with, where they tell something.
+
+    Args:
+        optimism: Reward of the ensemble's disagreement.
+    """
+    return {"doubt": np.float32(-optimism), "reward": np.float32(1.0)}
 
 
 def informative(buffer: data.TrajectoryBuffer) -> bool:

@@ -15,7 +15,7 @@ FOR_IMAGES: dict[str, Any] = {
 }
 """What is otherwise where observations are images: a gradient step through them costs tens of times as much, and games show
 several frames a step, so that the critic has to see from a nearer horizon."""
-_MAY_BE_0 = ("curious", "doubt", "noise", "spread", "first_iterations", "practice", "train_growth")
+_MAY_BE_0 = ("curious", "doubt", "optimism", "noise", "spread", "first_iterations", "practice", "train_growth")
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,10 @@ class Settings:
     """Of Adam, in planner variables, which span [-1, 1]."""
     spread: float = 0.5
     """Of the noise that fresh starts are drawn from, in planner variables."""
-    doubt: float = 0.3
+    doubt: float = 0.2
     """Cost of the ensemble's disagreement; higher values keep closer to what has been seen."""
+    optimism: float = 0.1
+    """Reward of the same while learning; higher values go sooner where the model is unsure."""
     noise: float = 0.1
     """Of `predict(deterministic=False)`: deviation in planner variables; of choices, the share made at random."""
     capacity: int = 100_000

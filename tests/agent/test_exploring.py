@@ -76,6 +76,17 @@ def test_it_goes_where_it_is_unsure_until_rewards_tell_places_apart_and_never_wh
     assert (taken(agent, 18) < -0.8).all()
 
 
+def test_optimism_is_weighed_against_rewards_while_learning_alone(cart):
+    agent, env = cart
+    env.leftwards = 1.0
+    agent.learn(21, progress_bar=False)
+    assert agent.settings.optimism < 1.0 and (taken(agent, 6) < -0.8).all()
+    agent.settings = replace(agent.settings, optimism=2.0)  # a place to the right costs 1 and is worth 2
+    agent.learn(21, progress_bar=False)
+    assert (taken(agent, 6) > 0.8).all()
+    np.testing.assert_array_less(agent.predict(np.zeros(1, np.float32))[0], -0.8)
+
+
 def test_effort_is_a_factor_on_gradient_steps(cart):
     agent, _ = cart
     trainings = agent.settings.trainings(agent.num_timesteps) - agent.settings.trainings(15) + SMALL.first_trainings
