@@ -1,6 +1,6 @@
 # Every target makes its own virtual environment first.
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist worksteal
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help

@@ -17,7 +17,7 @@ BRIEF: dict[str, Any] = {
     "practice": 2,
     "first_iterations": 1,
     "iterations": 1,
-    "random_steps": 390,
+    "random_steps": 290,
     "hidden": 8,
     "members": 2,
     "starts": 2,

@@ -60,7 +60,7 @@ class Agent:
 
     Example:
         >>> agent = mpc.Agent("Pendulum-v1", seed=0)  # doctest: +SKIP
-        >>> agent.learn(400)  # doctest: +SKIP
+        >>> agent.learn(300)  # doctest: +SKIP
         >>> action, state = agent.predict(observation)  # doctest: +SKIP
     """
 
