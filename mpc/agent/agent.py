@@ -316,7 +316,9 @@ class Agent:
             yield Progress(self.num_timesteps, happened.returns, metrics)
 
     def _learning_params(self) -> PyTree:
-        """What to plan with while learning: for rewards and for what the model is unsure of, or for that alone."""
+        """What to plan with while learning, see `curiosity`."""
+        if curiosity.ending(self.buffer):
+            return self.params
         lost = self.settings.curious and self.cost is None and not curiosity.informative(self.buffer)
         return self.params | {"cost": curiosity.aimless() if lost else curiosity.hopeful(self.settings.optimism)}
 

@@ -2,10 +2,11 @@
 
     cost = -reward - optimism · doubt        instead of        -reward + weight · doubt
 
-Who avoids it in learning, too, never hears that a better way is not as bad as it is feared to be. While rewards tell
-nothing about places, plans go by doubt alone, without the critic (Pathak et al. 2019; planned for: Sekar et al. 2020). They
-tell nothing as long as no episode has terminated and what was paid depends on the action alone, as where effort costs
-something and only a goal never reached pays.
+Who avoids it in learning, too, never hears that a better way is not as bad as it is feared to be. That holds until an
+episode has terminated: where one can fall, what is unsure is avoided from then on, for most of what is tried there ends
+what could be learnt from. While rewards tell nothing about places, plans go by doubt alone, without the critic (Pathak et
+al. 2019; planned for: Sekar et al. 2020). They tell nothing as long as no episode has terminated and what was paid depends
+on the action alone, as where effort costs something and only a goal never reached pays.
 """
 
 from typing import Any
@@ -32,13 +33,22 @@ def hopeful(optimism: float) -> dict[str, Any]:
     return {"doubt": np.float32(-optimism), "reward": np.float32(1.0)}
 
 
+def ending(buffer: data.TrajectoryBuffer) -> bool:
+    """Whether an episode has terminated.
+
+    Args:
+        buffer: What was experienced.
+    """
+    return bool(np.asarray(buffer.terminated).any())
+
+
 def informative(buffer: data.TrajectoryBuffer) -> bool:
     """Whether rewards tell good places from bad ones, by least squares of r on (1, a, a²), or an episode has terminated.
 
     Args:
         buffer: What was experienced.
     """
-    if bool(np.asarray(buffer.terminated).any()):
+    if ending(buffer):
         return True
     paid = np.roll(np.asarray(buffer.follows), -1, axis=1)  # a reward belongs to a row that the next one follows
     rewards = np.asarray(buffer.rewards)[paid].astype(np.float64)

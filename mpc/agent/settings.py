@@ -85,7 +85,7 @@ class Settings:
     doubt: float = 0.2
     """Cost of the ensemble's disagreement; higher values keep closer to what has been seen."""
     optimism: float = 0.1
-    """Reward of the same while learning; higher values go sooner where the model is unsure."""
+    """Reward of the same while learning, until an episode has terminated; higher values go sooner where it is unsure."""
     noise: float = 0.1
     """Of `predict(deterministic=False)`: deviation in planner variables; of choices, the share made at random."""
     capacity: int = 100_000

@@ -20,7 +20,7 @@ class Rail(gymnasium.Env):
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
     action_space = gymnasium.spaces.Box(-1, 1, (1,))
-    leftwards, steps = 0.0, 0
+    leftwards, steps, falls = 0.0, 0, False
 
     def reset(self, *, seed=None, options=None):
         """In the middle."""
@@ -32,7 +32,8 @@ class Rail(gymnasium.Env):
         """Push."""
         reward = -0.1 * float(action[0]) ** 2 - self.leftwards * float(self.place[0])
         self.place, self.left, self.steps = self.place + np.asarray(action, np.float32), self.left - 1, self.steps + 1
-        return self.place, reward, False, self.left == 0, {}
+        over = self.left == 0
+        return self.place, reward, over and self.falls, over, {}
 
 
 def rail(env: Rail):
@@ -76,7 +77,7 @@ def test_it_goes_where_it_is_unsure_until_rewards_tell_places_apart_and_never_wh
     assert (taken(agent, 18) < -0.8).all()
 
 
-def test_optimism_is_weighed_against_rewards_while_learning_alone(cart):
+def test_optimism_is_weighed_against_rewards_while_learning_alone_until_an_episode_terminates(cart):
     agent, env = cart
     env.leftwards = 1.0
     agent.learn(21, progress_bar=False)
@@ -85,6 +86,9 @@ def test_optimism_is_weighed_against_rewards_while_learning_alone(cart):
     agent.learn(21, progress_bar=False)
     assert (taken(agent, 6) > 0.8).all()
     np.testing.assert_array_less(agent.predict(np.zeros(1, np.float32))[0], -0.8)
+    env.falls = True
+    agent.learn(21, progress_bar=False)
+    assert (taken(agent, 6) < -0.8).all()
 
 
 def test_effort_is_a_factor_on_gradient_steps(cart):
