@@ -34,6 +34,8 @@ from world_models.datasets import Dataset
 from world_models.pixels import Latent
 
 PyTree = Any
+LONGEST = 1.1
+"""Of a step of a level, in steps of the distance for each block in it."""
 LOWEST, ABOVE = "lowest", "above"
 """Folders of a checkpoint: what the agent learnt, and the levels above it."""
 
@@ -59,6 +61,8 @@ class HierarchySettings:
     """Distance at which a place begins to count as near the goal."""
     hope_weight: float = 0.1
     """Of how unlikely macro-actions are."""
+    leap_weight: float = 1.0
+    """Of steps that lead farther, by the distance, than the blocks in them can."""
     candidates: int = 64
     """Plans that an episode begins with, of which the best are improved."""
     starts: int = 16
@@ -145,7 +149,7 @@ class HierarchicalAgent:
         )
         levels, below = [lowest], 1
         for stride, model in zip(s.strides, self.models, strict=True):
-            levels.append(upper(model, a.distance.measure, s, stride // below))
+            levels.append(upper(model, a.distance.measure, s, stride, stride // below))
             below = stride
         return mpc.cascade.cascade(levels)
 
@@ -284,13 +288,14 @@ class HierarchicalAgent:
         return made
 
 
-def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: int) -> Level:
+def upper(model: WorldModel, measure: Any, settings: HierarchySettings, stride: int, every: int) -> Level:
     """A level that plans macro-actions.
 
     Args:
         model: Of `world_models.hierarchy.slower`.
         measure: `(params of the distance, latent, goal) -> scalar`.
         settings: How to plan.
+        stride: Blocks of the agent in one of its steps.
         every: Plans of the level below in one of its steps.
     """
     horizon, none = settings.horizon, jnp.zeros(0)
@@ -302,11 +307,17 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: i
     def hope(params: PyTree, state: Latent, macro: jax.Array, t: jax.Array) -> jax.Array:
         return 0.5 * jnp.sum(macro**2)
 
+    def leap(params: PyTree, state: Latent, *_: Any) -> jax.Array:
+        moved = measure(params["distance"], state.latent - state.memory, state.latent)
+        return jax.nn.relu(moved / stride - LONGEST) ** 2
+
     each = 1.0 / horizon
     problem = mpc.Problem(
         lambda params, state, macro: model.predict(params["model"], state, none, macro),
-        mpc.costs.total(way=(each, far), hope=(each * settings.hope_weight, hope)),
-        mpc.costs.total(end=(each, far)),
+        mpc.costs.total(
+            way=(each, far), hope=(each * settings.hope_weight, hope), leap=(each * settings.leap_weight, leap)
+        ),
+        mpc.costs.total(end=(each, far), last=(each * settings.leap_weight, leap)),
         horizon=horizon,
         action_space=mpc.Box([-r for r in reach], reach),
     )
