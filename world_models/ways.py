@@ -11,9 +11,9 @@ from any other row of the same recording that looks as near as a step leads as t
 
     w(s, t) = 1  for t = s ± 1,        w(s, t) = |z_s - z_t| / m  where that is less than `near`,
 
-in units of m, what a step changes (the median). So a recording that crosses its own way is cut short there, and shortest ways
-are as long as those in the world, whatever detours were taken; d is fitted to them, for all pairs of a recording. What a wall
-parts must look farther apart than a step leads.
+in units of m, what a step changes (the median). So a recording that crosses its own way is cut short there, and shortest
+ways are about as long as those in the world, whatever detours were taken; d is fitted to them, for all pairs of a recording.
+What a wall parts must look farther apart than a step leads.
 
 Sources: shortest ways through recordings: Eysenbach, Salakhutdinov, Levine (2019), Search on the replay buffer,
 arXiv:1906.05253; Savinov, Dosovitskiy, Koltun (2018), Semi-parametric topological memory, arXiv:1803.00653, where they are

@@ -1,6 +1,7 @@
 """A goal-reaching agent that plans on several levels: far ahead in macro-actions, and what comes next in actions.
 
-    level n > 1:   minimise over noise u            (Σ_t c(z[t]) + c(z[H]) + hope_weight Σ_t ½ |u[t]|²) / H,
+    level n > 1:   minimise over noise u            (Σ_t c(z[t]) + c(z[H]) + hope_weight Σ_t ½ |u[t]|²
+                                                     + leap_weight Σ_t max(0, d(z[t-1], z[t]) / stride - 1.1)²) / H,
                                                     c(z) = 1 - exp(-d(z, g) / near)
     level 1:       minimise over blocks u           what the agent minimises, to where level 2 expects to be in one step,
                                                     or to the goal where that is nearer
@@ -9,8 +10,9 @@ All levels plan by gradient, in the agent's own latent space and distance, each 
 steps is over. Together they are one compiled program (`mpc.cascade`).
 
 The noise u[t] stands for the macro-actions that recordings show from where the plan is by then, heading as it does
-(`world_models.hierarchy`). A distance learnt from steps tells little about what is many steps away, so the upper levels ask
-it only whether a place is near the goal, and find the way there by imagining it.
+(`world_models.hierarchy`). A distance learnt from recordings tells little about what is many steps away, so the upper levels
+ask it whether a place is near the goal, and whether one of their steps is longer than the blocks in it, as through a wall, and
+find the way by imagining it.
 """
 
 import os
@@ -314,9 +316,7 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, stride: 
     each = 1.0 / horizon
     problem = mpc.Problem(
         lambda params, state, macro: model.predict(params["model"], state, none, macro),
-        mpc.costs.total(
-            way=(each, far), hope=(each * settings.hope_weight, hope), leap=(each * settings.leap_weight, leap)
-        ),
+        mpc.costs.total(way=(each, far), hope=(each * settings.hope_weight, hope), leap=(each * settings.leap_weight, leap)),
         mpc.costs.total(end=(each, far), last=(each * settings.leap_weight, leap)),
         horizon=horizon,
         action_space=mpc.Box([-r for r in reach], reach),

@@ -78,8 +78,8 @@ class GoalSettings:
     settled_sequences: int = 16_000
     """Trajectories, at most, that they are taken on, seen a block apart: a recorded one is several, by where it begins."""
     distance: str = "steps"
-    """What is minimised: `"latent"`, the distance between latents; `"steps"`, learnt steps to go; or `"ways"`, the same where
-    walls differ from recording to recording."""
+    """What is minimised: `"latent"`, the distance between latents; `"steps"`, learnt steps to go; or `"ways"`, the same
+    where walls differ from recording to recording."""
     distance_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the distance."""
 
