@@ -42,7 +42,7 @@ DISTANCES = {"far": (9, SIDE * SIDE), "near": (3, 5), "any": (1, SIDE * SIDE)}
 """Cells of way from the start to the goal."""
 DOORS = 2 * SIDE * (SIDE - 1)
 """Places where a door can be: first those in upright walls, row by row of each wall, then those in the others."""
-STRAYING, HEEDING = 0.05, 0.1
+STRAYING, HEEDING = 0.03, 0.15
 """Odds in a step that an explorer begins to go straight on, whatever is in the way; that either ends this."""
 _TREES = 8  # drawn for every maze, of which one with a long way is kept
 _ALONG = np.arange(SIDE * (SIDE - 1))

@@ -37,8 +37,9 @@ RECIPE = Recipe(
         latent=32,  # place and doors are 26 numbers: with 128, all as lively, hardly any tells places
         objective_settings=VICREG | {"covariance_weight": 1.0},
         updates=1200,
-        settling=3000,
+        settling=1500,
         distance="ways",  # walls differ from maze to maze
+        distance_settings={"updates": 8000},
     ),
     trajectories=3000,  # each in a maze of its own
     length=300,
@@ -49,10 +50,10 @@ LEVELS = HierarchySettings(
     strides=(4,),
     sigma=0.2,
     horizon=10,
-    leap_weight=10.0,
+    leap_weight=100.0,
     first_iterations=30,
     iterations=8,
-    updates=4000,
+    updates=3000,
     hidden=(192, 192),
 )
 """What the level above learns and plans with: a step of it is 16 of the environment, some one and a half cells of way."""

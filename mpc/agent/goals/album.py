@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from world_models.datasets import Dataset, encoded
+from world_models.datasets import Dataset, DatasetError, encoded
 
 PICTURES, BYTES = 512, 2**24
 """What an album holds at most."""
@@ -72,11 +72,16 @@ def embed(
         sequences: At most; spread evenly over the dataset.
         encode: `rows [N, ...] -> latents [N, D]`.
         whole: Whether a trajectory is embedded in all of its rows or not at all, so that fewer are.
+
+    Raises:
+        DatasetError: If no trajectory is long enough.
     """
     offsets = np.arange(block)
     first = (dataset.first[:, None] + offsets).ravel()
     lengths = ((dataset.lengths[:, None] - offsets) // block).ravel()
     long = np.flatnonzero(np.repeat(dataset.lengths >= 2 * block - 1, block) if whole else lengths > 0)
+    if whole and not len(long):
+        raise DatasetError(f"no trajectory has at least {2 * block - 1} steps, to be embedded in all of its rows")
     together = block if whole else 1
     groups = long.reshape(-1, together)
     chosen = groups[np.linspace(0, len(groups) - 1, min(-(-sequences // together), len(groups))).astype(int)].ravel()

@@ -11,8 +11,8 @@ steps is over. Together they are one compiled program (`mpc.cascade`).
 
 The noise u[t] stands for the macro-actions that recordings show from where the plan is by then, heading as it does
 (`world_models.hierarchy`). A distance learnt from recordings tells little about what is many steps away, so the upper levels
-ask it whether a place is near the goal, and whether one of their steps is longer than the blocks in it, as through a wall, and
-find the way by imagining it.
+ask it whether a place is near the goal, and whether one of their steps is longer than the blocks in it, as through a wall,
+and find the way by imagining it.
 """
 
 import os
