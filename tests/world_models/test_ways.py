@@ -1,4 +1,4 @@
-"""Ways to go, in a field whose wall ends above in some recordings, and below in the others."""
+"""Ways to go, on a ring that is cut at one side in some recordings, and at the other in the rest."""
 
 import jax
 import jax.numpy as jnp
@@ -6,56 +6,46 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import floyd_warshall
 
-from tests.world_models import dots
 from world_models.ways import edges, pieces, shortest, ways_to_go
 
-PACE = 1.2  # of walks
+COUNT = 16
+"""Places on the ring; the cut is before the first of them, or before the one opposite."""
 
 
-def seen(places: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """What is seen of places `[..., 2]`: where they are, and where the wall ends."""
-    return np.concatenate([places / 4.0, 2.0 * above[..., None] - 1.0], axis=-1).astype(np.float32)
-
-
-def turned(places: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Places upside down where the wall ends below, to be measured by `dots.way`."""
-    return np.where(above[..., None], places, np.stack([places[..., 0], 15.0 - places[..., 1]], axis=-1))
+def seen(place: np.ndarray, opposite: np.ndarray) -> np.ndarray:
+    """What is seen of places `[...]` on the ring: where they are, and where it is cut."""
+    angle = 2.0 * np.pi * place / COUNT
+    return np.stack([np.cos(angle), np.sin(angle), 2.0 * opposite - 1.0], axis=-1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def learnt():
-    walks = dots.around(200)
-    above = np.repeat(np.arange(200) % 2 == 0, 49)
-    latents = seen(turned(walks.observations, above), above)
-    distance = ways_to_go(latent=3, size=8, hidden=(64, 64), updates=2000, batch=256, near=0.4, learning_rate=5e-3)
+    random, steps = np.random.default_rng(0), 150
+    opposite = np.arange(20) % 2
+    moves = random.choice([-1, 1], (20, steps))
+    walks = [random.integers(COUNT, size=20)]
+    for move in moves.T:
+        walks.append(np.clip(walks[-1] + move, 0, COUNT - 1))  # counted from the cut
+    places = (np.stack(walks, axis=1) + COUNT // 2 * opposite[:, None]) % COUNT
+    latents = seen(places, np.repeat(opposite[:, None], steps + 1, axis=1)).reshape(-1, 3)
+    distance = ways_to_go(latent=3, size=8, hidden=(64, 64), updates=2000, batch=256, near=0.5, learning_rate=5e-3)
     assert distance.fit is not None
-    params, metrics = distance.fit(distance.init(jax.random.key(0)), jax.random.key(1), latents, walks.first, walks.lengths)
+    first, lengths = np.arange(20) * (steps + 1), np.full(20, steps)
+    params, metrics = distance.fit(distance.init(jax.random.key(0)), jax.random.key(1), latents, first, lengths)
     return distance, params, metrics
 
 
-@pytest.fixture(scope="module")
-def pairs(learnt):
-    """Places, where the wall ends, and how far it is by what was learnt."""
-    random = np.random.default_rng(5)
-    places, above = random.uniform(2.0, 13.0, (2, 2000, 2)), random.random(2000) < 0.5
-    far = jax.jit(jax.vmap(learnt[0].measure, (None, 0, 0)))(learnt[1], *(seen(ends, above) for ends in places))
-    return places, above, np.asarray(far)
-
-
-def test_the_way_is_as_long_as_the_wall_of_the_picture_makes_it(pairs):
-    places, above, far = pairs
-    way = dots.way(*(turned(ends, above) for ends in places)) / PACE
-    assert np.corrcoef(far, way)[0, 1] > 0.97
-    assert np.abs(far / way - 1.0)[way > 2.0].mean() < 0.15
-
-
-def test_the_same_two_places_are_far_apart_where_a_wall_is_between_them(learnt, pairs):
-    places, above, far = pairs
-    other = jax.vmap(learnt[0].measure, (None, 0, 0))(learnt[1], *(seen(ends, ~above) for ends in places))
-    shut = [dots.way(*(turned(ends, sides) for ends in places)) for sides in (above, ~above)]
-    much = shut[0] > 1.7 * shut[1]
-    assert much.sum() > 50
-    assert np.median(far[much] / np.asarray(other)[much]) > 1.5
+@pytest.mark.parametrize("opposite", [0, 1])
+def test_the_way_leads_round_the_cut_that_is_seen(learnt, opposite):
+    distance, params, _ = learnt
+    along = (np.arange(COUNT) - COUNT // 2 * opposite) % COUNT
+    z = seen(np.arange(COUNT), np.full(COUNT, opposite))
+    far = np.asarray(jax.vmap(jax.vmap(distance.measure, (None, None, 0)), (None, 0, None))(params, z, z))
+    way = np.abs(along[:, None] - along)
+    assert np.abs(far - way).mean() < 0.6 and np.corrcoef(far.ravel(), way.ravel())[0, 1] > 0.98
+    cut = np.flatnonzero(along == 0)[0]
+    assert far[cut - 1, cut] > 0.7 * (COUNT - 1)  # side by side, and as far apart as can be
+    assert far[cut - 9, cut - 8] < 2.0  # where the other one would be
 
 
 def test_it_is_the_same_there_and_back_and_flat_at_the_goal(learnt):
