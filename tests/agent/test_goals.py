@@ -289,7 +289,7 @@ def test_an_agent_learns_the_ways_that_recordings_show(walks):
     moved = [
         float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (learnt.distance_params, before)), strict=True)
     ]
-    assert min(moved) > 0 and all(np.isfinite(moved))
+    assert sum(m > 0 for m in moved) == len(moved) - 1 and all(np.isfinite(moved))  # a shift of all places changes nothing
 
 
 def test_an_album_finds_what_it_holds(walks):

@@ -63,8 +63,8 @@ class HierarchySettings:
     """Distance at which a place begins to count as near the goal."""
     hope_weight: float = 0.1
     """Of how unlikely macro-actions are."""
-    leap_weight: float = 1.0
-    """Of steps that lead farther, by the distance, than the blocks in them can."""
+    leap_weight: float = 0.0
+    """Of steps that lead farther, by the distance, than the blocks in them can; for a distance whose unit is a block."""
     candidates: int = 64
     """Plans that an episode begins with, of which the best are improved."""
     starts: int = 16
@@ -85,10 +85,12 @@ class HierarchySettings:
                 raise ValueError(f"every stride must be a multiple of the one below, and longer; got {self.strides}")
             below = stride
         numbers = (self.macro, self.horizon, self.starts, self.first_iterations, self.iterations, self.updates)
-        if not self.strides or min(numbers) < 1 or not (self.hope_weight >= 0 and min(self.sigma, self.near) > 0):
-            raise ValueError(
-                f"a hierarchy needs a level above, positive numbers and a hope_weight of at least 0; got {self}"
-            )
+        if (
+            not self.strides
+            or min(numbers) < 1
+            or not (min(self.hope_weight, self.leap_weight) >= 0 < min(self.sigma, self.near))
+        ):
+            raise ValueError(f"a hierarchy needs a level above, positive numbers, and weights of at least 0; got {self}")
         if self.candidates < self.starts:
             raise ValueError(f"starts are the best of candidates, of which there must be as many or more; got {self}")
 
