@@ -316,10 +316,12 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, stride: 
         return jax.nn.relu(moved / stride - LONGEST) ** 2
 
     each = 1.0 / horizon
+    leaps = (each * settings.leap_weight, leap)
+    asked = settings.leap_weight > 0  # it takes another look at the distance
     problem = mpc.Problem(
         lambda params, state, macro: model.predict(params["model"], state, none, macro),
-        mpc.costs.total(way=(each, far), hope=(each * settings.hope_weight, hope), leap=(each * settings.leap_weight, leap)),
-        mpc.costs.total(end=(each, far), last=(each * settings.leap_weight, leap)),
+        mpc.costs.total(way=(each, far), hope=(each * settings.hope_weight, hope), **({"leap": leaps} if asked else {})),
+        mpc.costs.total(end=(each, far), **({"last": leaps} if asked else {})),
         horizon=horizon,
         action_space=mpc.Box([-r for r in reach], reach),
     )
