@@ -42,6 +42,8 @@ DISTANCES = {"far": (9, SIDE * SIDE), "near": (3, 5), "any": (1, SIDE * SIDE)}
 """Cells of way from the start to the goal."""
 DOORS = 2 * SIDE * (SIDE - 1)
 """Places where a door can be: first those in upright walls, row by row of each wall, then those in the others."""
+STRAYING, HEEDING = 0.03, 0.15
+"""Odds in a step that an explorer begins to go straight on, whatever is in the way; that either ends this."""
 _TREES = 8  # drawn for every maze, of which one with a long way is kept
 _ALONG = np.arange(SIDE * (SIDE - 1))
 _UPRIGHT = np.stack([_ALONG // SIDE + SIDE * (_ALONG % SIDE), _ALONG // SIDE + SIDE * (_ALONG % SIDE) + 1], axis=1)
@@ -222,6 +224,8 @@ def report(state: State) -> dict[str, Array]:
 def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
     """Trajectories of dots that wander from cell to cell, towards one and then another, through whatever doors lead there.
 
+    Now and then a dot goes straight on for a while, whatever is in the way: nothing else tells what walls do.
+
     Args:
         key: Consumed.
         batch: Trajectories B.
@@ -239,8 +243,8 @@ def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
     def one(state: State, turns: Array, strides: Array, minds: Array, keys: Array) -> Trajectories:
         steps = ways(state.layout)
 
-        def advance(carry: tuple[State, Array], drawn: tuple[Array, ...]) -> tuple[Any, tuple[State, Array]]:
-            (state, target), (turn, stride, mind, key) = carry, drawn
+        def advance(carry: tuple[State, Array, Array], drawn: tuple[Array, ...]) -> tuple[Any, tuple[State, Array]]:
+            (state, target, blind), (turn, stride, mind, key) = carry, drawn
             column, row = cell(state.position)
             here = SIDE * row + column
             anew = (here == target) & (mind[0] < 0.2)
@@ -256,13 +260,15 @@ def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
             towards = jnp.where(centred, ahead / CELL, 0.0) - aside / jnp.where(centred, CELL, 2.0)
             free = jnp.stack([jnp.cos(2.0 * jnp.pi * mind[1]), jnp.sin(2.0 * jnp.pi * mind[1])])
             towards = jnp.where(here == target, free, towards)
+            blind = jnp.where(mind[0] > 1.0 - STRAYING, free, jnp.where(mind[0] > 1.0 - HEEDING, 0.0, blind))
+            towards = jnp.where(jnp.any(blind != 0.0), blind, towards)
             heading = jnp.arctan2(towards[1], towards[0]) + turn
             action = stride * jnp.stack([jnp.cos(heading), jnp.sin(heading)])
             following = step(PARAMS, state, action, key)
-            return (following, target), (following, action)
+            return (following, target, blind), (following, action)
 
         column, row = cell(state.goal)
-        return walk(advance, (state, SIDE * row + column), state, (turns, strides, minds, keys))
+        return walk(advance, (state, SIDE * row + column, jnp.zeros(2)), state, (turns, strides, minds, keys))
 
     return jax.vmap(one)(states, turns, strides, draws[..., 2:], jax.random.split(moving, (batch, length)))
 

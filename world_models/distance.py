@@ -55,12 +55,14 @@ class Distance(NamedTuple):
 
     `init(key) -> params`. `measure(params, latent [D], goal [D]) -> scalar`, at least 0, 0 at the goal, differentiable.
     `fit(params, key, latents [rows, D], first [sequences], lengths [sequences]) -> (params, metrics)`: learn it from latents
-    of whole trajectories, one row per step of the model; None where there is nothing to learn.
+    of whole trajectories, one row per step of the model; None where there is nothing to learn. `dense`: whether `fit` wants
+    one row per step of the environment instead.
     """
 
     init: Callable[[Array], PyTree]
     measure: Callable[[PyTree, Array, Array], Array]
     fit: Callable[..., tuple[PyTree, dict[str, Any]]] | None = None
+    dense: bool = False
 
 
 def length(gap: Float[Array, "*batch size"], parts: int = 1) -> Float[Array, "*batch"]:

@@ -38,8 +38,8 @@ RECIPE = Recipe(
         objective_settings=VICREG | {"covariance_weight": 1.0},
         updates=1200,
         settling=1500,
-        settled_sequences=2000,
-        distance_settings={"reach": 40.0},
+        distance="ways",  # walls differ from maze to maze
+        distance_settings={"updates": 8000},
     ),
     trajectories=3000,  # each in a maze of its own
     length=300,
@@ -47,10 +47,17 @@ RECIPE = Recipe(
 )
 """What the lowest level learns with."""
 LEVELS = HierarchySettings(
-    strides=(4,), sigma=0.2, horizon=10, first_iterations=30, iterations=8, updates=3000, hidden=(192, 192)
+    strides=(4,),
+    sigma=0.2,
+    horizon=10,
+    leap_weight=100.0,
+    first_iterations=30,
+    iterations=8,
+    updates=3000,
+    hidden=(192, 192),
 )
 """What the level above learns and plans with: a step of it is 16 of the environment, some one and a half cells of way."""
-PLANNING = ("horizon", "near", "hope_weight", "candidates", "starts", "first_iterations", "iterations")
+PLANNING = ("horizon", "near", "hope_weight", "leap_weight", "candidates", "starts", "first_iterations", "iterations")
 """Of these, what is taken from here also where the level was learnt in an earlier run."""
 ERRANDS = {"horizon": 5, "starts": 4, "first_iterations": 20, "iterations": 6}
 """How the lowest level plans where there is one above: what it goes for is a step of that away."""

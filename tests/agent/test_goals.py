@@ -268,6 +268,30 @@ def test_few_sequences_are_spread_over_all_trajectories(walks):
         assert (np.diff(few.row[first : first + steps + 1]) == 2).all()
 
 
+def test_whole_trajectories_are_embedded_in_the_order_that_they_were_recorded_in(walks):
+    """Twelve of 24 steps, of which 5 sequences make 3, the first and the last among them."""
+    some = album.embed(walks, 2, 5, lambda rows: jnp.asarray(rows), whole=True)
+    assert sorted(set(some.of)) == [0, 5, 11] and len(some.first) == 6
+    dense = some.dense()
+    every = np.concatenate([25 * i + np.arange(25) for i in (0, 5, 11)])
+    assert (
+        dense.row.tolist() == every.tolist() and dense.first.tolist() == [0, 25, 50] and dense.lengths.tolist() == [24] * 3
+    )
+    np.testing.assert_array_equal(dense.latents, walks.observations[every])
+    with pytest.raises(DatasetError, match="at least 49 steps"):
+        album.embed(walks, 25, 5, jnp.asarray, whole=True)
+
+
+def test_an_agent_learns_the_ways_that_recordings_show(walks):
+    settings = replace(TINY, distance="ways", distance_settings={"hidden": [8], "size": 4, "batch": 8, "updates": 3})
+    learnt = seeing(settings).learn(walks, progress_bar=False)
+    before = seeing(settings).distance_params
+    moved = [
+        float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (learnt.distance_params, before)), strict=True)
+    ]
+    assert sum(m > 0 for m in moved) == len(moved) - 1 and all(np.isfinite(moved))  # a shift of all places changes nothing
+
+
 def test_an_album_finds_what_it_holds(walks):
     kept = album.choose(walks)
     np.testing.assert_array_equal(album.nearest(kept, kept[:5] + 1e-4), np.arange(5))

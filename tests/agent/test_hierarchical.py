@@ -107,6 +107,17 @@ def test_the_goal_itself_is_handed_down_where_it_is_nearer_than_a_step(learnt, g
     np.testing.assert_array_equal(learnt.cascade.levels[1].target(params, states, jnp.int32(0)), handed)
 
 
+def test_steps_longer_than_their_blocks_cost_what_they_are_too_long():
+    """Three blocks, which may lead 1.1 each; the distance here is the root mean square of two numbers."""
+    agent = HierarchicalAgent(knowing(QUICK), settings=replace(SETTINGS, leap_weight=8.0))
+    problem, goal = agent.cascade.levels[1].planner.problem, jnp.array([9.0, 9.0])
+    assert problem.terminal_cost is not None
+    for moved, longer in ((2.0, 0.0), (6.0, 6.0 / 3 - 1.1)):
+        state = Latent(goal, jnp.full(2, moved))
+        terms = problem.terminal_cost.terms({"distance": {}, "goal": goal}, state)
+        assert float(terms["last"]) == pytest.approx(8.0 / SETTINGS.horizon * longer**2, rel=2e-3, abs=1e-6)
+
+
 def test_an_action_is_in_bounds_and_another_goal_is_planned_for_from_scratch(learnt):
     place = np.array([7.0, 7.0], np.float32)
     _, state = learnt.predict(place, np.array([12.0, 11.0], np.float32))

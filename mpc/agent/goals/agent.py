@@ -367,11 +367,12 @@ class GoalAgent:
         if self.measured_at == self.updates:
             return
         s = self.settings
-        seen = album.embed(dataset, s.block, s.settled_sequences, self._latents)
+        seen = album.embed(dataset, s.block, s.settled_sequences, self._latents, self.distance.dense)
         measuring, refining = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), self.updates))
         if self.distance.fit is not None:
+            shown = seen.dense() if self.distance.dense else seen
             self.distance_params, _ = self.distance.fit(
-                self.distance_params, measuring, seen.latents, seen.first, seen.lengths
+                self.distance_params, measuring, shown.latents, shown.first, shown.lengths
             )
         like = jnp.zeros(self.observation_space.shape, self.observation_space.dtype)
         # what remembers is shown some of the way first: one observation alone tells no velocity

@@ -1,6 +1,7 @@
 """A goal-reaching agent that plans on several levels: far ahead in macro-actions, and what comes next in actions.
 
-    level n > 1:   minimise over noise u            (Σ_t c(z[t]) + c(z[H]) + hope_weight Σ_t ½ |u[t]|²) / H,
+    level n > 1:   minimise over noise u            (Σ_t c(z[t]) + c(z[H]) + hope_weight Σ_t ½ |u[t]|²
+                                                     + leap_weight Σ_t max(0, d(z[t-1], z[t]) / stride - 1.1)²) / H,
                                                     c(z) = 1 - exp(-d(z, g) / near)
     level 1:       minimise over blocks u           what the agent minimises, to where level 2 expects to be in one step,
                                                     or to the goal where that is nearer
@@ -9,8 +10,9 @@ All levels plan by gradient, in the agent's own latent space and distance, each 
 steps is over. Together they are one compiled program (`mpc.cascade`).
 
 The noise u[t] stands for the macro-actions that recordings show from where the plan is by then, heading as it does
-(`world_models.hierarchy`). A distance learnt from steps tells little about what is many steps away, so the upper levels ask
-it only whether a place is near the goal, and find the way there by imagining it.
+(`world_models.hierarchy`). A distance learnt from recordings tells little about what is many steps away, so the upper levels
+ask it whether a place is near the goal, and whether one of their steps is longer than the blocks in it, as through a wall,
+and find the way by imagining it.
 """
 
 import os
@@ -34,6 +36,8 @@ from world_models.datasets import Dataset
 from world_models.pixels import Latent
 
 PyTree = Any
+LONGEST = 1.1
+"""Of a step of a level, in steps of the distance for each block in it."""
 LOWEST, ABOVE = "lowest", "above"
 """Folders of a checkpoint: what the agent learnt, and the levels above it."""
 
@@ -59,6 +63,8 @@ class HierarchySettings:
     """Distance at which a place begins to count as near the goal."""
     hope_weight: float = 0.1
     """Of how unlikely macro-actions are."""
+    leap_weight: float = 0.0
+    """Of steps that lead farther, by the distance, than the blocks in them can; for a distance whose unit is a block."""
     candidates: int = 64
     """Plans that an episode begins with, of which the best are improved."""
     starts: int = 16
@@ -79,10 +85,12 @@ class HierarchySettings:
                 raise ValueError(f"every stride must be a multiple of the one below, and longer; got {self.strides}")
             below = stride
         numbers = (self.macro, self.horizon, self.starts, self.first_iterations, self.iterations, self.updates)
-        if not self.strides or min(numbers) < 1 or not (self.hope_weight >= 0 and min(self.sigma, self.near) > 0):
-            raise ValueError(
-                f"a hierarchy needs a level above, positive numbers and a hope_weight of at least 0; got {self}"
-            )
+        if (
+            not self.strides
+            or min(numbers) < 1
+            or not (min(self.hope_weight, self.leap_weight) >= 0 < min(self.sigma, self.near))
+        ):
+            raise ValueError(f"a hierarchy needs a level above, positive numbers, and weights of at least 0; got {self}")
         if self.candidates < self.starts:
             raise ValueError(f"starts are the best of candidates, of which there must be as many or more; got {self}")
 
@@ -145,7 +153,7 @@ class HierarchicalAgent:
         )
         levels, below = [lowest], 1
         for stride, model in zip(s.strides, self.models, strict=True):
-            levels.append(upper(model, a.distance.measure, s, stride // below))
+            levels.append(upper(model, a.distance.measure, s, stride, stride // below))
             below = stride
         return mpc.cascade.cascade(levels)
 
@@ -284,13 +292,14 @@ class HierarchicalAgent:
         return made
 
 
-def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: int) -> Level:
+def upper(model: WorldModel, measure: Any, settings: HierarchySettings, stride: int, every: int) -> Level:
     """A level that plans macro-actions.
 
     Args:
         model: Of `world_models.hierarchy.slower`.
         measure: `(params of the distance, latent, goal) -> scalar`.
         settings: How to plan.
+        stride: Blocks of the agent in one of its steps.
         every: Plans of the level below in one of its steps.
     """
     horizon, none = settings.horizon, jnp.zeros(0)
@@ -302,11 +311,17 @@ def upper(model: WorldModel, measure: Any, settings: HierarchySettings, every: i
     def hope(params: PyTree, state: Latent, macro: jax.Array, t: jax.Array) -> jax.Array:
         return 0.5 * jnp.sum(macro**2)
 
+    def leap(params: PyTree, state: Latent, *_: Any) -> jax.Array:
+        moved = measure(params["distance"], state.latent - state.memory, state.latent)
+        return jax.nn.relu(moved / stride - LONGEST) ** 2
+
     each = 1.0 / horizon
+    leaps = (each * settings.leap_weight, leap)
+    asked = settings.leap_weight > 0  # it takes another look at the distance
     problem = mpc.Problem(
         lambda params, state, macro: model.predict(params["model"], state, none, macro),
-        mpc.costs.total(way=(each, far), hope=(each * settings.hope_weight, hope)),
-        mpc.costs.total(end=(each, far)),
+        mpc.costs.total(way=(each, far), hope=(each * settings.hope_weight, hope), **({"leap": leaps} if asked else {})),
+        mpc.costs.total(end=(each, far), **({"last": leaps} if asked else {})),
         horizon=horizon,
         action_space=mpc.Box([-r for r in reach], reach),
     )

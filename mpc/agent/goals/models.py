@@ -18,6 +18,7 @@ from world_models.networks import (
     ViTEncoder,
 )
 from world_models.networks.encoders import LEVELS
+from world_models.ways import ways_to_go
 
 ENCODERS = {"patch": PatchEncoder, "vit": ViTEncoder, "vector": VectorEncoder}
 PREDICTORS = {"mlp": MLPPredictor, "recurrent": RecurrentPredictor, "causal": CausalPredictor}
@@ -35,7 +36,9 @@ def distance(settings: GoalSettings) -> Distance:
     if settings.distance == "latent":
         return latent_distance()
     try:
-        return steps_to_go(latent=settings.latent, updates=settings.settling, **_plain(settings.distance_settings))
+        learnt = partial(ways_to_go, block=settings.block) if settings.distance == "ways" else steps_to_go
+        given = {"updates": settings.settling} | _plain(settings.distance_settings)
+        return learnt(latent=settings.latent, **given)
     except TypeError as error:  # of a keyword that it does not have, or that another setting gives
         raise ValueError(f"distance_settings don't fit: {error}") from error
 

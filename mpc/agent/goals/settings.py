@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 PLANNERS = ("gradient", "cem", "icem", "mppi")
-DISTANCES = ("latent", "steps")
+DISTANCES = ("latent", "steps", "ways")
 _ZERO = (
     "prediction_weight",
     "inverse_weight",
@@ -78,7 +78,8 @@ class GoalSettings:
     settled_sequences: int = 16_000
     """Trajectories, at most, that they are taken on, seen a block apart: a recorded one is several, by where it begins."""
     distance: str = "steps"
-    """What is minimised: `"latent"`, the distance between latents, or `"steps"`, learnt steps to go."""
+    """What is minimised: `"latent"`, the distance between latents; `"steps"`, learnt steps to go; or `"ways"`, the same
+    where walls differ from recording to recording."""
     distance_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the distance."""
 
