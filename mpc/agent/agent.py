@@ -317,10 +317,9 @@ class Agent:
 
     def _learning_params(self) -> PyTree:
         """What to plan with while learning, see `curiosity`."""
-        if curiosity.ending(self.buffer):
-            return self.params
         lost = self.settings.curious and self.cost is None and not curiosity.informative(self.buffer)
-        return self.params | {"cost": curiosity.aimless() if lost else curiosity.hopeful(self.settings.optimism)}
+        optimism = 0.0 if curiosity.ending(self.buffer) else self.settings.optimism
+        return self.params | {"cost": curiosity.aimless() if lost else curiosity.hopeful(optimism)}
 
     def _remember(self, writes: list[tuple[data.Rows, np.ndarray]]) -> None:
         for rows, write in writes:
