@@ -3,9 +3,10 @@
     cost = -reward - optimism · doubt        instead of        -reward + weight · doubt
 
 Who avoids it in learning, too, never hears that a better way is not as bad as it is feared to be. Optimism ends with the
-first episode that terminates: where one can fall, most of what is tried ends what could be learnt from. While rewards tell nothing about places, plans go by doubt alone, without the critic (Pathak et
-al. 2019; planned for: Sekar et al. 2020). They tell nothing as long as no episode has terminated and what was paid depends
-on the action alone, as where effort costs something and only a goal never reached pays.
+first episode that terminates: where one can fall, most of what is tried ends what could be learnt from. While rewards tell
+nothing about places, plans go by doubt alone, without the critic (Pathak et al. 2019; planned for: Sekar et al. 2020). They
+tell nothing as long as no episode has terminated and what was paid depends on the action alone, as where effort costs
+something and only a goal never reached pays.
 """
 
 from typing import Any
