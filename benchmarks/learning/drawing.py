@@ -12,6 +12,8 @@ from benchmarks.statistics import performance_profile
 
 Published = list[dict]
 COLOURS = ("#d1495b", "#2e4057", "#66a182", "#edae49", "#8d6a9f", "#00798c", "#8d99ae", "#b56576", "#4f772d", "#6d597a")
+WIDE = 200.0
+"""Ratio of ends from which an axis has room for powers of ten alone."""
 
 
 def curves(path: Path, task: Task, lines: list[Score], published: Published) -> None:
@@ -43,12 +45,23 @@ def curves(path: Path, task: Task, lines: list[Score], published: Published) -> 
         if task.goal is not None:
             axis.axhline(task.goal, color="black", lw=0.8, ls="--")
         axis.set(xlabel=name, xscale="log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        first, last = axis.get_xlim()
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if last < WIDE * first else (1.0,)))
         axis.xaxis.set_major_formatter("{x:,.6g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
+    low = lowest(lines)
+    if axes[0].get_ylim()[0] < low:
+        best = max(line.high for line in lines)
+        axes[0].set_ylim(low, best + 0.05 * (best - low))
     axes[0].set(ylabel="return: interquartile mean, 95% interval", title=f"{task.name} (dashed: goal; in brackets: seeds)")
     axes[1].legend(fontsize=7)
     figure.savefig(path, dpi=110)
+
+
+def lowest(lines: list[Score]) -> float:
+    """As far below random actions as the best is above them: who strays much farther would flatten all others."""
+    floor = min((line.iqm for line in lines if line.method == "random"), default=-np.inf)
+    return 2 * floor - max(line.iqm for line in lines)
 
 
 def profiles(path: Path, relative: dict[str, dict[str, np.ndarray]]) -> None:

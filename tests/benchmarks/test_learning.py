@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from benchmarks.learning import methods, report, run, summary, sweep, tasks
+from benchmarks.learning import drawing, methods, report, run, summary, sweep, tasks
 from benchmarks.learning.__main__ import main
 from benchmarks.learning.methods import METHODS, Method
 from mpc.agent.cli import main as craik
@@ -47,6 +47,12 @@ def test_scores_are_normalised_by_random_actions_and_the_goal():
     assert summary.aggregate(relative)["craik"][0] == pytest.approx(1.0)
     assert summary.improvement(relative)["sac"][0] == 1.0
     assert summary.normalised(RAW, [tasks.Task("T-v0", (100, 200))]) == {}
+
+
+def test_curves_are_shown_as_far_below_random_actions_as_the_best_is_above_them():
+    scores = summary.scores([*RAW, raw("astray", 0, -1e6, 3)], [TASK])
+    assert drawing.lowest(scores) == -max(line.iqm for line in scores)  # random actions score 0
+    assert drawing.lowest([line for line in scores if line.method != "random"]) == -math.inf
 
 
 def test_the_report_begins_with_where_sac_wins(tmp_path):
