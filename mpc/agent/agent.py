@@ -317,9 +317,8 @@ class Agent:
 
     def _learning_params(self) -> PyTree:
         """What to plan with while learning, see `curiosity`."""
-        lost = self.settings.curious and self.cost is None and not curiosity.informative(self.buffer)
-        optimism = 0.0 if curiosity.ending(self.buffer) else self.settings.optimism
-        return self.params | {"cost": curiosity.aimless() if lost else curiosity.hopeful(optimism)}
+        s = self.settings
+        return self.params | {"cost": curiosity.exploring(self.buffer, s.optimism, s.curious and self.cost is None)}
 
     def _remember(self, writes: list[tuple[data.Rows, np.ndarray]]) -> None:
         for rows, write in writes:

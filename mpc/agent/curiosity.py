@@ -19,21 +19,23 @@ UNEXPLAINED = 0.1
 """Share of the variance of rewards that actions have to leave unexplained."""
 
 
-def aimless() -> dict[str, Any]:
-    """Parameters of the cost to explore with, where rewards tell nothing."""
-    return {"doubt": np.float32(-1.0), "reward": np.float32(0.0)}
-
-
-def hopeful(optimism: float) -> dict[str, Any]:
-    """Parameters of the cost to explore with, where they tell something.
+def exploring(buffer: data.TrajectoryBuffer, optimism: float, curious: bool) -> dict[str, Any]:
+    """Parameters of the cost to learn with.
 
     Args:
-        optimism: Reward of the ensemble's disagreement.
+        buffer: What was experienced.
+        optimism: Reward of the ensemble's disagreement, until an episode has terminated.
+        curious: Whether to go by disagreement alone while rewards tell nothing about places.
     """
-    return {"doubt": np.float32(-optimism), "reward": np.float32(1.0)}
+    reward = 1.0
+    if ended(buffer):
+        optimism = 0.0
+    elif curious and not informative(buffer):
+        optimism, reward = 1.0, 0.0
+    return {"doubt": np.float32(-optimism), "reward": np.float32(reward)}
 
 
-def ending(buffer: data.TrajectoryBuffer) -> bool:
+def ended(buffer: data.TrajectoryBuffer) -> bool:
     """Whether an episode has terminated.
 
     Args:
@@ -48,7 +50,7 @@ def informative(buffer: data.TrajectoryBuffer) -> bool:
     Args:
         buffer: What was experienced.
     """
-    if ending(buffer):
+    if ended(buffer):
         return True
     paid = np.roll(np.asarray(buffer.follows), -1, axis=1)  # a reward belongs to a row that the next one follows
     rewards = np.asarray(buffer.rewards)[paid].astype(np.float64)

@@ -74,7 +74,7 @@ def embed(
         whole: Whether a trajectory is embedded in all of its rows or not at all, so that fewer are.
 
     Raises:
-        DatasetError: If no trajectory is long enough.
+        DatasetError: If none is long enough to be embedded whole.
     """
     offsets = np.arange(block)
     first = (dataset.first[:, None] + offsets).ravel()
