@@ -32,7 +32,7 @@ embed exactly in sums of lines, and not in Euclidean spaces: Linial, London, Rab
 Combinatorica 15.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +43,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from world_models.datasets import stratum
 from world_models.fitting import fitted
-from world_models.networks import MLP
+from world_models.networks import MLP, functional
 
 PyTree = Any
 Numbers = Array | np.ndarray
@@ -69,6 +69,17 @@ def length(gap: Float[Array, "*batch size"], parts: int = 1) -> Float[Array, "*b
     """The sum of the Euclidean norms of so many equal parts of a vector, rounded off at 0 so that gradients are finite."""
     squares = jnp.sum(gap.reshape(*gap.shape[:-1], parts, -1) ** 2, axis=-1)
     return jnp.sum(jnp.sqrt(squares + _LEAST**2) - _LEAST, axis=-1)
+
+
+def require_positive(numbers: Mapping[str, int | float]) -> None:
+    """Refuse the first of the named numbers that is not positive.
+
+    Raises:
+        ValueError: With its name, and what it is.
+    """
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{name} must be positive; got {number!r}")
 
 
 def latent_distance() -> Distance:
@@ -115,9 +126,7 @@ def steps_to_go(
     """
     numbers = {"latent": latent, "size": size, "parts": parts, "reach": reach, "penalty": penalty}
     numbers |= {"updates": updates, "batch": batch, "learning_rate": learning_rate}
-    for name, number in numbers.items():
-        if not number > 0:
-            raise ValueError(f"{name} must be positive; got {number!r}")
+    require_positive(numbers)
     if size % parts:
         raise ValueError(f"size must be a multiple of parts; got size={size}, parts={parts}")
     if directed < 0:
@@ -132,18 +141,15 @@ def steps_to_go(
         both_ways = length(gap[..., :size], parts)
         return both_ways + jnp.max(jax.nn.relu(gap[..., size:]), axis=-1) if directed else both_ways
 
-    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
-
-    def init(key: Array) -> PyTree:
-        return nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
+    init, network = functional(build)
 
     def measure(params: PyTree, z: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
-        embed = nnx.merge(graph, params)
+        embed = network(params)
         return between(embed(z), embed(goal))
 
     def loss(params: PyTree, steps: Array, pairs: Array, price: Array) -> tuple[Array, dict[str, Array]]:
         """`steps`, `pairs`: `[batch, 2, D]`; `price`: of steps longer than 1, now."""
-        embedded = nnx.merge(graph, params)(jnp.concatenate([steps, pairs]))
+        embedded = network(params)(jnp.concatenate([steps, pairs]))
         apart = between(embedded[:, 0], embedded[:, 1])
         taken, far = apart[: len(steps)], apart[len(steps) :]
         soft = reach / 4

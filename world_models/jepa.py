@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from world_models.anticollapse import variance_covariance
 from world_models.base import Imagined, Moments, WorldModel, perceived
 from world_models.data import Window
-from world_models.networks import MLP, PatchEncoder, Recollection
+from world_models.networks import MLP, PatchEncoder, Recollection, functional
 from world_models.networks.encoders import levels_for
 from world_models.networks.patches import unit
 
@@ -156,16 +156,15 @@ def jepa(
     def build(rngs: nnx.Rngs) -> Networks:
         return Networks(shape, action, latent, hidden, members, steps, rngs=rngs)
 
-    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    begin, network = functional(build)
 
     def networks(params: PyTree) -> Networks:
-        return nnx.merge(graph, params["network"])
+        return network(params["network"])
 
     def init(key: jax.Array) -> PyTree:
-        weights = nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
         rewards = (jnp.zeros(()), jnp.ones(()), jnp.ones(()))
         scales = Moments(jnp.zeros(shape[-1]), jnp.ones(shape[-1]), *rewards, terminates=jnp.asarray(False))
-        return {"network": weights, "scales": scales}
+        return {"network": begin(key), "scales": scales}
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
         means, stds = (m.reshape(steps, shape[-1]) for m in (moments.observation_mean, moments.observation_std))

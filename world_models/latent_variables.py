@@ -28,7 +28,7 @@ from world_models import information
 from world_models.anticollapse import mean
 from world_models.base import Moments, WorldModel
 from world_models.information import Limit
-from world_models.networks import Identity, MLPExplainer, MLPPredictor
+from world_models.networks import Identity, MLPExplainer, MLPPredictor, functional
 from world_models.pixels import Batch, Latent, Metrics, chained, discounted, latent_world
 
 PyTree = Any
@@ -199,11 +199,11 @@ def latent_variable_model(
         latents=latents,
         shape_latent=shape,
     )
-    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    _, network = functional(build)
 
     def explain(params: PyTree, state: Latent, taken: jax.Array, following: Latent) -> jax.Array:
         """The latent variable of least energy and penalty, down from the proposal."""
-        net = nnx.merge(graph, params["network"])
+        net = network(params["network"])
         scales = params["scales"]
         action_ = ((taken.reshape(block, action) - scales["action_mean"]) / scales["action_std"]).reshape(-1)
         proposal = kind.likeliest(net.explainer(state.latent, action_, following.latent))

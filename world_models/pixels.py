@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 from world_models import anticollapse
 from world_models.base import Moments, WorldModel
 from world_models.data import Window
-from world_models.networks import MLP, MLPPredictor, PatchEncoder
+from world_models.networks import MLP, MLPPredictor, PatchEncoder, functional
 from world_models.networks.patches import unit
 
 PyTree = Any
@@ -266,17 +266,16 @@ def latent_world(
     if not 0 < decay <= 1 or not encoder_rate >= 0:
         raise ValueError(f"decay must lie in (0, 1], encoder_rate be >= 0; got decay={decay}, encoder_rate={encoder_rate}")
     shape, size = tuple(shape), action * block
-    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    begin, network = functional(build)
 
     def init(key: jax.Array) -> PyTree:
-        weights = nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
         scales = {
             "mean": jnp.zeros(shape[-1]),
             "std": jnp.ones(shape[-1]),
             "action_mean": jnp.zeros(action),
             "action_std": jnp.ones(action),
         }
-        return {"network": weights, "scales": scales}
+        return {"network": begin(key), "scales": scales}
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
         std = moments.observation_std
@@ -305,7 +304,7 @@ def latent_world(
         return ((actions - scales["action_mean"]) / scales["action_std"]).reshape(*actions.shape[:-2], size)
 
     def encode(params: PyTree, observation: jax.Array) -> Latent:
-        net = nnx.merge(graph, params["network"])
+        net = network(params["network"])
         latent = net.encoder(normal(params, jnp.asarray(observation)))
         return Latent(latent, net.predictor.begin(latent))
 
@@ -317,7 +316,7 @@ def latent_world(
             raise ValueError(
                 f"an action of this model is a block of {block} of size {action}; got shape {list(action_block.shape)}"
             )
-        net = nnx.merge(graph, params["network"])
+        net = network(params["network"])
         given = scaled(params, action_block.reshape(block, action))
         if latent is not None:
             given = jnp.concatenate([given, shape_latent(net, state, given, latent)])
@@ -325,14 +324,14 @@ def latent_world(
         return Latent(following, memory)
 
     def infer(params: PyTree, state: Latent, following: Latent) -> jax.Array:
-        net, scales = nnx.merge(graph, params["network"]), params["scales"]
+        net, scales = network(params["network"]), params["scales"]
         read = net.read(state.latent, following.latent).reshape(*state.latent.shape[:-1], block, action)
         return read * scales["action_std"] + scales["action_mean"]
 
     def loss(params: PyTree, windows: Window) -> tuple[jax.Array, Metrics]:
         # members see the same network
         windows = jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), windows)
-        net = nnx.merge(graph, params["network"])
+        net = network(params["network"])
         frames, mask = normal(params, windows.observations), windows.mask.astype(jnp.float32)
         reached = jnp.concatenate([mask[:, :1], mask], axis=1)
         # the rows beyond an episode's end may hold anything
@@ -351,7 +350,7 @@ def latent_world(
         actions = jnp.where(told[..., None] > 0, actions, 0.0)
 
         def average() -> jax.Array:
-            slow = nnx.merge(graph, params.get("average", params["network"]))
+            slow = network(params.get("average", params["network"]))
             return jax.lax.stop_gradient(slow.encoder(frames))
 
         latents = net.encoder(frames)

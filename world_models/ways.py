@@ -28,12 +28,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from world_models.distance import Distance, length
+from world_models.distance import Distance, Numbers, length, require_positive
 from world_models.fitting import fitted
-from world_models.networks import MLP
+from world_models.networks import MLP, functional
 
 PyTree = Any
-Numbers = Array | np.ndarray
 
 
 def shortest(weights: Float[Array, "N N"]) -> Float[Array, "N N"]:
@@ -116,20 +115,15 @@ def ways_to_go(
         ValueError: If a number is not positive.
     """
     numbers = {"latent": latent, "block": block, "size": size, "reach": reach, "near": near, "longest": longest}
-    for name, number in (numbers | {"updates": updates, "batch": batch, "learning_rate": learning_rate}).items():
-        if not number > 0:
-            raise ValueError(f"{name} must be positive; got {number!r}")
+    require_positive(numbers | {"updates": updates, "batch": batch, "learning_rate": learning_rate})
 
     def build(rngs: nnx.Rngs) -> Detour:
         return Detour(latent, size, hidden, rngs=rngs)
 
-    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
-
-    def init(key: Array) -> PyTree:
-        return nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])
+    init, network = functional(build)
 
     def measure(params: PyTree, z: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
-        return nnx.merge(graph, params)(z, goal)
+        return network(params)(z, goal)
 
     @jax.jit
     def drawn(key: PRNGKeyArray, latents: Array, first: Array, known: Array, unit: Array) -> tuple[Array, Array]:
@@ -152,7 +146,7 @@ def ways_to_go(
     def run(params: PyTree, latents: Array, pairs: Array, ways: Array) -> tuple[PyTree, dict[str, Array]]:
         def loss(params: PyTree, draw: tuple[Array, Array]) -> tuple[Array, dict[str, Array]]:
             rows, way = draw
-            error = (nnx.merge(graph, params)(latents[rows[:, 0]], latents[rows[:, 1]]) - way) / (1.0 + 0.2 * way)
+            error = (network(params)(latents[rows[:, 0]], latents[rows[:, 1]]) - way) / (1.0 + 0.2 * way)
             squared = jnp.mean(error**2)
             return squared, {"error": jnp.sqrt(squared), "way": way.mean()}
 

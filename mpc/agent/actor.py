@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from mpc.agent.reacting import imitation
 from mpc.spaces import Space
 from world_models import data
 from world_models.base import Imagined
-from world_models.networks import MLP
+from world_models.networks import MLP, functional
 
 PyTree = Any
 CRITICS = 2  # the more pessimistic counts: planner and actor seek out what one overrates (Fujimoto et al. 2018)
@@ -105,18 +104,17 @@ def actor_critic(
     """
 
     # beginning as a constant 0: no preference, and no cost to come
-    shape = (
-        partial(MLP, (latent, hidden, hidden, space.size), last_scale=0.0),
-        partial(MLP, (latent, hidden, hidden, 1), members=CRITICS, last_scale=0.0),
+    new_actor, actor_of = functional(lambda rngs: MLP((latent, hidden, hidden, space.size), last_scale=0.0, rngs=rngs))
+    new_critic, critic_of = functional(
+        lambda rngs: MLP((latent, hidden, hidden, 1), members=CRITICS, last_scale=0.0, rngs=rngs)
     )
-    graphs = [nnx.split(nnx.eval_shape(lambda build=build: build(rngs=nnx.Rngs(0))))[0] for build in shape]
 
     def act(actor: PyTree, latent: jax.Array) -> jax.Array:
-        return space.project(jnp.tanh(nnx.merge(graphs[0], actor)(latent)))
+        return space.project(jnp.tanh(actor_of(actor)(latent)))
 
     def guesses(critic: PyTree, latent: jax.Array) -> jax.Array:
         rows = jnp.broadcast_to(latent.reshape(-1, latent.shape[-1]), (CRITICS, latent[..., 0].size, latent.shape[-1]))
-        return nnx.merge(graphs[1], critic)(rows)[..., 0].reshape(CRITICS, *latent.shape[:-1])
+        return critic_of(critic)(rows)[..., 0].reshape(CRITICS, *latent.shape[:-1])
 
     def value(params: PyTree, critic: PyTree, latent: jax.Array) -> jax.Array:
         return jnp.maximum(guesses(critic, latent).max(axis=0), least(params))
@@ -124,10 +122,8 @@ def actor_critic(
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
 
     def init(key: jax.Array) -> Practice:
-        key, *keys = jax.random.split(key, 3)
-        actor, critic = (
-            nnx.to_pure_dict(nnx.split(build(rngs=nnx.Rngs(params=k)))[1]) for k, build in zip(keys, shape, strict=True)
-        )
+        key, for_actor, for_critic = jax.random.split(key, 3)
+        actor, critic = new_actor(for_actor), new_critic(for_critic)
         steady, acting, target = jax.tree.map(jnp.copy, (actor, actor, critic))
         return Practice(actor, critic, steady, acting, target, (optimizer.init(actor), optimizer.init(critic)), key)
 
@@ -211,7 +207,7 @@ def actor_critic(
         practice, metrics = jax.lax.scan(one, practice, jax.random.split(draw, updates))
         return practice._replace(key=key), jax.tree.map(lambda m: m[-updates // 4 :].mean(), metrics)
 
-    regress = imitation(lambda actor, latents: nnx.merge(graphs[0], actor)(latents), space)
+    regress = imitation(lambda actor, latents: actor_of(actor)(latents), space)
 
     def imitate(practice: Practice, latents: jax.Array, shown: jax.Array):
         key, draw = jax.random.split(practice.key)

@@ -17,6 +17,7 @@ from world_models.networks import (
     RecurrentPredictor,
     VectorEncoder,
     ViTEncoder,
+    functional,
     patches,
 )
 
@@ -177,3 +178,15 @@ def test_a_token_sees_as_far_as_its_window_in_every_block():
 def test_impossible_sizes_of_a_transformer_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CausalPredictor(5, 3, rngs=nnx.Rngs(0), **wrong)
+
+
+def test_a_network_as_a_function_of_its_weights_is_the_network():
+    def build(rngs: nnx.Rngs) -> MLPPredictor:
+        return MLPPredictor(4, 2, hidden=(8,), rngs=rngs)
+
+    (init, network), key = functional(build), jax.random.key(3)
+    given = (jax.random.normal(key, (5, 4)), jax.random.normal(key, (5, 2)))
+    found, wanted = network(init(key)).step((), *given), build(nnx.Rngs(params=key)).step((), *given)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    other = network(init(jax.random.key(4))).step((), *given)
+    assert float(jnp.abs(other[1] - wanted[1]).max()) > 1e-3

@@ -7,10 +7,12 @@
 | memory | `Recollection(token, steps, size, *, rngs, ...)`, called on `[*batch, steps, token]`, gives `[*batch, size]` |
 | explainers | `Explainer(latent, action, size, numbers, *, rngs, ...)`: what led there; see `explainers.py` |
 | priors | `Prior(context, size, *, rngs, ...)`: which latent variables are likely where; see `priors.py` |
+| `functional(build)` | `(init, network)`: any of these as functions of their weights |
 """
 
 from world_models.networks.encoders import Identity, PatchDecoder, PatchEncoder, VectorEncoder, ViTEncoder
 from world_models.networks.explainers import MLPExplainer
+from world_models.networks.functional import functional
 from world_models.networks.mlp import MLP
 from world_models.networks.objects import ObjectExplainer, ObjectPredictor
 from world_models.networks.predictors import CausalPredictor, HeadingPredictor, MLPPredictor, RecurrentPredictor
@@ -33,4 +35,5 @@ __all__ = [
     "RecurrentPredictor",
     "VectorEncoder",
     "ViTEncoder",
+    "functional",
 ]

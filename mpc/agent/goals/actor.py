@@ -29,7 +29,7 @@ from flax import nnx
 from mpc.agent.goals.album import Sequences, told
 from mpc.agent.reacting import SURE, imitation
 from mpc.spaces import Box
-from world_models.networks import MLP
+from world_models.networks import MLP, functional
 
 PyTree = Any
 DRAWN, KEPT, AT_ONCE = 400_000, 120_000, 2_000  # pairs of a block and a goal, those that become lessons, and a batch
@@ -59,13 +59,13 @@ def goal_actor(latent: int, blocks: Box, hidden: tuple[int, ...] = (256, 256)) -
     def build(rngs: nnx.Rngs) -> MLP:
         return MLP((2 * latent + blocks.size, *hidden, blocks.size), last_scale=0.0, rngs=rngs)
 
-    graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    init, network = functional(build)
 
     def raw(weights: PyTree, seen: jax.Array) -> jax.Array:
-        return nnx.merge(graph, weights)(seen) + jnp.arctanh(SURE * seen[..., 2 * latent :])
+        return network(weights)(seen) + jnp.arctanh(SURE * seen[..., 2 * latent :])
 
     return GoalActor(
-        jax.jit(lambda key: nnx.to_pure_dict(nnx.split(build(nnx.Rngs(params=key)))[1])),
+        jax.jit(init),
         lambda weights, seen: blocks.project(jnp.tanh(raw(weights, seen))),
         imitation(raw, blocks),
     )
