@@ -15,9 +15,9 @@ import numpy as np
 
 import mpc
 from benchmarks.faults import resident
-from mpc import runtime
-from mpc.realtime import RealTime
-from mpc.runtime import Artefact
+from mpc.deploy import runtime
+from mpc.deploy.realtime import RealTime
+from mpc.deploy.runtime import Artefact
 
 MARKS = (50, 95, 99, 99.9)
 Plant = Callable[[np.ndarray, np.ndarray], np.ndarray]

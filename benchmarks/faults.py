@@ -19,10 +19,10 @@ import tyro
 
 import mpc
 from benchmarks.provenance import invoked, provenance
-from mpc import runtime
-from mpc.realtime import RealTime
-from mpc.runtime import Artefact
-from mpc.workers import Inline, Job
+from mpc.deploy import runtime
+from mpc.deploy.realtime import RealTime
+from mpc.deploy.runtime import Artefact
+from mpc.deploy.workers import Inline, Job
 
 PERIOD, RATE, JERK, LOW, HIGH = 0.02, 0.3, 0.1, -1.0, 1.0
 SENSOR = ("nan", "inf", "drop", "delay", "duplicate", "range", "shape", "text", "future")
@@ -90,7 +90,7 @@ class Failing(Inline):
             return super().submit(job)
         return True
 
-    def alive(self) -> bool:
+    def discount(self) -> bool:
         """Until it is killed."""
         return self.running
 

@@ -116,7 +116,7 @@ def campaign(address: str, messages: int, seed: int, window: int, memory: Callab
     Returns:
         Messages sent by kind, replies, refusals, reasons by how they begin, and the memory.
     """
-    from mpc.serving import libraries
+    from mpc.deploy.server import libraries
 
     zmq, msgpack = libraries()
     drawn, sent, refused, reasons, replies = random.Random(seed), Counter(), 0, Counter(), 0
@@ -154,7 +154,7 @@ def campaign(address: str, messages: int, seed: int, window: int, memory: Callab
 
 def judged(options: Options) -> dict[str, Any]:
     """What came of a campaign, and whether the server plans afterwards as it did before."""
-    from mpc.serving import Client
+    from mpc.deploy.server import Client
 
     with serving() as (address, process):
 
@@ -170,9 +170,9 @@ def judged(options: Options) -> dict[str, Any]:
         campaign(address, min(options.messages, 1000), options.seed + 1, options.window)  # to warm up
         before, held, begun = plan(), memory(), time.perf_counter()
         report = campaign(address, options.messages, options.seed, options.window, memory)
-        seconds, alive = round(time.perf_counter() - begun, 1), process.is_alive()
-        after, later = (plan(), memory()) if alive else ([], held)
-    same = {"alive": alive, "same_plan": after == before, "memory_growth": later - held}
+        seconds, discount = round(time.perf_counter() - begun, 1), process.is_alive()
+        after, later = (plan(), memory()) if discount else ([], held)
+    same = {"discount": discount, "same_plan": after == before, "memory_growth": later - held}
     return {"seconds": seconds} | report | same
 
 
@@ -183,7 +183,7 @@ def main() -> None:
     header = provenance(invoked("benchmarks.fuzzing"), ("craik", "jax", "numpy", "pyzmq", "msgpack"))
     options.out.write_text(json.dumps(header | {"seed": options.seed} | report, indent=1) + "\n")
     print(json.dumps(report))
-    raise SystemExit(0 if report["replies"] == options.messages and report["alive"] and report["same_plan"] else 1)
+    raise SystemExit(0 if report["replies"] == options.messages and report["discount"] and report["same_plan"] else 1)
 
 
 if __name__ == "__main__":

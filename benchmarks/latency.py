@@ -25,7 +25,7 @@ PACKAGES = ("craik", "jax", "flax", "gymnasium", "numpy")
 RESULTS = Path(__file__).parent / "results"
 FIRST = """
 import sys, time, numpy as np
-from mpc import runtime
+from mpc.deploy import runtime
 artefact = runtime.load(sys.argv[1], compiled=sys.argv[2])
 seen = np.zeros(artefact.observation.shape)
 action = artefact.decide(seen, artefact.begin(seen)).action

@@ -38,7 +38,7 @@ from matplotlib.figure import Figure
 import mpc
 from benchmarks.peers import ON_DEMAND, PEERS, Session, Unavailable
 from benchmarks.problems import FEASIBLE, REFERENCES, Reference, optimum
-from world_models.checkpoint import versions
+from world_models.io.checkpoint import versions
 
 RESULTS = Path(__file__).parent / "results"
 CLOSE = 1e-4  # how far above the best known cost, relatively, still counts as reaching it

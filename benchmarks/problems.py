@@ -46,7 +46,7 @@ JAX = Maths(jnp.sin, jnp.cos, jnp.tan, jnp.sqrt, lambda *scalars: jnp.stack(scal
 SIDE_BY_SIDE = JAX._replace(sin=trigonometry.sin, cos=trigonometry.cos, tan=trigonometry.tan)  # for many problems at once
 
 
-class Limit(NamedTuple):
+class LatentRegularizer(NamedTuple):
     """A constraint on states: `function(maths, x)` is <= 0 (or, for an equality, = 0) at the steps t = `first` … H."""
 
     name: str
@@ -71,7 +71,7 @@ class Reference:
     dynamics: Callable[[Maths, Vector, Vector], Vector]
     stage: Callable[[Maths, Vector, Vector], Any]
     terminal: Callable[[Maths, Vector], Any]
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[LatentRegularizer, ...] = ()
 
     @cached_property
     def problem(self) -> mpc.Problem:
@@ -115,7 +115,7 @@ class Reference:
             return np.asarray(self.dynamics(JAX, jnp.asarray(self.start, jnp.float64), first))
 
 
-def _constraint(maths: Maths, limit: Limit) -> Any:
+def _constraint(maths: Maths, limit: LatentRegularizer) -> Any:
     """A limit as the core's constraint: before `first` it asks for nothing."""
     idle = 0.0 if limit.equality else -1.0
     kind = mpc.constraints.equality if limit.equality else mpc.constraints.inequality
@@ -282,7 +282,11 @@ def rendezvous() -> Reference:
     def cone(m: Maths, x: Vector) -> Vector:
         return m.stack((m.sqrt(x[0] ** 2 + x[2] ** 2 + 0.1**2) - slope * (x[1] - port + 2.0)) / 100.0)
 
-    limits = (Limit("keep-out", sphere), Limit("cone", cone, 41), Limit("docked", docked, 50, equality=True))
+    limits = (
+        LatentRegularizer("keep-out", sphere),
+        LatentRegularizer("cone", cone, 41),
+        LatentRegularizer("docked", docked, 50, equality=True),
+    )
     start = (-100.0, -200.0, 60.0, 0.0, 0.0, 0.0)
     return Reference("rendezvous", 50, (-4.0,) * 3, (4.0,) * 3, start, dynamics, stage, terminal, limits)
 
@@ -317,7 +321,7 @@ def car() -> Reference:
     def speed(m: Maths, x: Vector) -> Vector:
         return m.stack((x[3] - 8.0) / 8.0, (-1.0 - x[3]) / 8.0)
 
-    limits = (Limit("circles", outside_circles(circles)), Limit("speed", speed))
+    limits = (LatentRegularizer("circles", outside_circles(circles)), LatentRegularizer("speed", speed))
     start = (0.0, 0.0, 0.0, 3.0)
     return Reference("car", 50, (-4.0, -0.6), (4.0, 0.6), start, dynamics, stage, terminal, limits)
 
@@ -360,7 +364,7 @@ def quadrotor() -> Reference:
     def corridor(m: Maths, x: Vector) -> Vector:
         return m.stack((x[1] - 2.0) / 2.0, (-2.0 - x[1]) / 2.0)
 
-    limits = (Limit("circles", outside_circles(circles)), Limit("corridor", corridor))
+    limits = (LatentRegularizer("circles", outside_circles(circles)), LatentRegularizer("corridor", corridor))
     bounds = (0.0, 0.0), (2.0 * hover, 2.0 * hover)
     return Reference("quadrotor", 60, *bounds, (0.0,) * 6, dynamics, stage, terminal, limits)
 

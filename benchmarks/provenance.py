@@ -24,7 +24,7 @@ def provenance(command: str, packages: Iterable[str]) -> dict[str, Any]:
         command: Exactly as it was given.
         packages: Whose versions matter.
     """
-    from world_models.checkpoint import versions  # brings JAX along, and cores have to be chosen before that
+    from world_models.io.checkpoint import versions
 
     return {
         "command": command,

@@ -39,20 +39,20 @@ def explore(reference: Reference, starts: int) -> dict[str, Any]:
     options = {"print_level": 0, "sb": "yes", "tol": 1e-9, "max_iter": 3000}
     programme = Transcription(reference, "ipopt", {"ipopt": options})
 
-    def attempt(start: Any, actions: np.ndarray) -> tuple[float, float, np.ndarray]:
+    def fit_or_revert(start: Any, actions: np.ndarray) -> tuple[float, float, np.ndarray]:
         found = programme.solve(start, programme.pack(programme.imagine(start, actions), actions))
         cost, violation = reference.measure(found, start)
         converged = programme.solver.stats()["success"] and violation <= FEASIBLE
         return (cost if converged else np.inf), violation, found
 
-    tries = [attempt(reference.start, reference.guess(seed)) for seed in range(starts)]
+    tries = [fit_or_revert(reference.start, reference.guess(seed)) for seed in range(starts)]
     costs = np.array([cost for cost, _, _ in tries])
     if not np.isfinite(costs).any():
         raise RuntimeError(f"no start of {reference.name} ended in a feasible optimum")
     best = int(np.argmin(costs))
     actions = tries[best][2]
     hits = np.flatnonzero(costs <= costs[best] + 1e-6 * max(1.0, abs(costs[best])))
-    warm_cost, warm_violation, _ = attempt(reference.successor(actions), later(actions))
+    warm_cost, warm_violation, _ = fit_or_revert(reference.successor(actions), later(actions))
     basins = Counter(float(f"{cost:.7g}") for cost in costs if np.isfinite(cost))
     return {
         "cost": costs[best],

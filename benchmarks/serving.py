@@ -51,7 +51,7 @@ def serving() -> Iterator[tuple[str, Any]]:
 def _serve(addresses: Any) -> None:
     """Serve the cart of `benchmarks.faults`, and tell where."""
     from benchmarks.faults import cart
-    from mpc.serving import Server
+    from mpc.deploy.server import Server
 
     server = Server(cart(), "tcp://127.0.0.1:*")
     addresses.put(server.address)
@@ -60,7 +60,7 @@ def _serve(addresses: Any) -> None:
 
 def main() -> None:
     """Ask, time, write down."""
-    from mpc.serving import Client
+    from mpc.deploy.server import Client
 
     options = tyro.cli(Options, description=__doc__)
     if options.core is not None:

@@ -48,7 +48,7 @@ import mpc
 from benchmarks.peers import Unavailable, library
 from benchmarks.planners import RESULTS, processor
 from benchmarks.problems import REFERENCES, SIDE_BY_SIDE
-from world_models.checkpoint import versions
+from world_models.io.checkpoint import versions
 
 SHAPES = (
     (512, 256, 256),

@@ -26,13 +26,13 @@ import tyro
 from benchmarks.provenance import invoked, provenance
 from envs import ROBOT_IDS, robots
 from envs.robots.plant import Body, Plant, Trace
-from mpc import runtime
-from mpc.agent import pictures
-from mpc.agent.robot import drive, film, good
-from mpc.health import Health
-from mpc.realtime import RealTime
-from mpc.runtime import Artefact
-from mpc.workers import Inline
+from mpc.agent.cli.simulate import drive, film, good
+from mpc.agent.viz import figures
+from mpc.deploy import runtime
+from mpc.deploy.realtime import RealTime
+from mpc.deploy.runtime import Artefact
+from mpc.deploy.telemetry import Health
+from mpc.deploy.workers import Inline
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Options:
     """Where the figures go."""
 
 
-class Standing:
+class LevelState:
     """A robot whose time stands still while its controller thinks.
 
     Args:
@@ -104,7 +104,7 @@ def trial(artefact: Artefact, body: robots.Robot, options: Options, seed: int) -
         health, plant = drive(artefact, partial(Plant, body, **given), seconds, period=period, latency=options.delay)
         return health, plant.trace
     real = Body(body, **given)
-    standing = Standing(real, period)
+    standing = LevelState(real, period)
     safe = np.clip(np.zeros(artefact.action.shape), artefact.action.low, artefact.action.high)
     timing: dict[str, Any] = {"period": period, "latency": options.delay, "clock": standing.clock}
     with RealTime(artefact, safe=safe, worker=Inline, **timing) as loop:
@@ -173,7 +173,7 @@ def main() -> None:
         traces.append(trace)
         print(json.dumps(results[-1]), flush=True)
         if seed == 0:
-            pictures.timing(health.rows(), paced(artefact, body), Path(f"{stem}-timing.png"))
+            figures.timing(health.rows(), paced(artefact, body), Path(f"{stem}-timing.png"))
             if options.film:
                 film(env, trace, Path(f"{stem}.mp4"))
         write(stem, options, artefact, results)

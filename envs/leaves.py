@@ -124,8 +124,8 @@ def scene(wind: Wind, height: int, width: int) -> Float[Array, "h w 3"]:
     canvas = d.paint(jnp.asarray(_garden(height, width)), crown, layers[..., :3] / (layers[..., 3:] + 1e-3))
     pond = d.soften(jnp.hypot((x - 0.52) / 0.34, (y - 0.84) / 0.11) - 1.0, 0.03)
     heading = 2.4 * np.arange(WAVES, dtype=np.float32)
-    bend = 34.0 * (np.cos(heading)[:, None, None] * x + 3.0 * np.sin(heading)[:, None, None] * y)
-    ripple = jnp.sin(bend + wind.phase[:, None, None]).mean(axis=0)
+    residual = 34.0 * (np.cos(heading)[:, None, None] * x + 3.0 * np.sin(heading)[:, None, None] * y)
+    ripple = jnp.sin(residual + wind.phase[:, None, None]).mean(axis=0)
     water = jnp.asarray((0.361, 0.561, 0.690)) + 0.35 * ripple[..., None]
     return d.paint(canvas, pond, jnp.clip(water, 0.0, 1.0))
 

@@ -85,8 +85,8 @@ def crashed(state: Float[Array, "6"]) -> Bool[Array, ""]:
 def success(state: Float[Array, "6"]) -> Bool[Array, ""]:
     """Whether it hovers at the goal."""
     there = jnp.hypot(state[0] - GOAL[0], state[1] - GOAL[1]) < 0.3
-    steady = (jnp.hypot(state[3], state[4]) < 0.5) & (jnp.abs(state[5]) < 1.0)
-    return there & steady & (jnp.cos(state[2]) > jnp.cos(0.2))
+    actor_ema = (jnp.hypot(state[3], state[4]) < 0.5) & (jnp.abs(state[5]) < 1.0)
+    return there & actor_ema & (jnp.cos(state[2]) > jnp.cos(0.2))
 
 
 def reward(

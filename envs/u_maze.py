@@ -183,10 +183,10 @@ def explore(key: PRNGKeyArray, batch: int, length: int = 91) -> Trajectories:
         return (following, heading), (following, action)
 
     def one(state: State, place: Array, draws: Array) -> Trajectories:
-        bend = jnp.stack([EDGE + (HIGH - EDGE) * place[1], FLOOR + (CEILING - FLOOR) * place[2]])
+        residual = jnp.stack([EDGE + (HIGH - EDGE) * place[1], FLOOR + (CEILING - FLOOR) * place[2]])
         # the two arms and the bend between them, by their areas
         share = (HIGH - EDGE) * (CEILING - FLOOR) / (2 * (HIGH - LOW) * (FLOOR - LOW) + (HIGH - EDGE) * (CEILING - FLOOR))
-        position = jnp.where(place[0] < share, bend, state.position)
+        position = jnp.where(place[0] < share, residual, state.position)
         state = state._replace(position=position, velocity=1.5 * normal_within_two(place[3:5]))
         drawn = von_mises(draws[:, 0], 50.0), jnp.clip(0.7 + 0.3 * normal_within_two(draws[:, 1]), 0.0, 1.0)
         return walk(advance, (state, 2.0 * jnp.pi * place[5]), state, drawn)

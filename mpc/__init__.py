@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from mpc import cascade, constraints, costs, hoisting, risk, spaces, trigonometry
+from mpc import _xla_flags, cascade, constraints, costs, risk, spaces, trigonometry
 from mpc.controller import Controller
 from mpc.export import export
 from mpc.planners.anneal import anneal
@@ -17,7 +17,7 @@ from mpc.planners.implicit import implicit
 from mpc.planners.lagrangian import lagrangian
 from mpc.planners.mppi import mppi
 from mpc.planners.multistart import multistart
-from mpc.planners.predictive import predictive_sampling
+from mpc.planners.predictive_sampling import predictive_sampling
 from mpc.policy import Policy, policy
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mpc.planners.collocation import collocation
     from mpc.planners.gradient import gradient
 
-loops_hoisted: str = hoisting.hoist_loops()
+loops_hoisted: str = _xla_flags.hoist_loops()
 
 LATER: dict[str, str] = {
     "Agent": "mpc.agent",  # brings the world models, Flax and Gymnasium along

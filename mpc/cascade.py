@@ -41,25 +41,25 @@ class Level(NamedTuple):
     target: Callable[[PyTree, PyTree, jax.Array], PyTree] = lambda params, states, age: jax.tree.map(lambda s: s[1], states)
 
 
-class Standing(NamedTuple):
+class LevelState(NamedTuple):
     """Where one level stands: the loop of its planner, what it planned, `states` `[H+1, ...]`, and how many plans of the
     level below are made since."""
 
-    loop: loops.Loop
+    loop: loops.ControllerState
     states: PyTree
     age: jax.Array
 
 
 class Cascade(NamedTuple):
-    """`first(params, state, key) -> (standings, action)`, `next(params, state, standings) -> (standings, action)`.
+    """`first(params, state, key) -> (level_states, action)`, `next(params, state, level_states) -> (level_states, action)`.
 
     `params` is a sequence with the parameters of each level's problem, the lowest first, all mappings; that of the highest
     has the `goal`. A standing for every level, the lowest first, carries what is planned; where a level's plan is not
     finite, what it planned before stands, and the action is in bounds in any case.
     """
 
-    first: Callable[[Sequence[PyTree], PyTree, jax.Array], tuple[tuple[Standing, ...], jax.Array]]
-    next: Callable[[Sequence[PyTree], PyTree, tuple[Standing, ...]], tuple[tuple[Standing, ...], jax.Array]]
+    first: Callable[[Sequence[PyTree], PyTree, jax.Array], tuple[tuple[LevelState, ...], jax.Array]]
+    next: Callable[[Sequence[PyTree], PyTree, tuple[LevelState, ...]], tuple[tuple[LevelState, ...], jax.Array]]
     levels: tuple[Level, ...]
 
 
@@ -83,64 +83,64 @@ def cascade(levels: Sequence[Level]) -> Cascade:
         raise ValueError(f"the lowest level acts, and plans at every decision: every must be 1; got {levels[0].every}")
     top = len(levels) - 1
 
-    def told(params: PyTree, index: int, above: tuple[PyTree, Standing] | None) -> PyTree:
+    def told(params: PyTree, index: int, above: tuple[PyTree, LevelState] | None) -> PyTree:
         """The parameters of a level's problem, its goal among them; `above`: those of the level above, and how it stands."""
         if above is None:
             return params
-        given, standing = above
-        return {**params, "goal": levels[index + 1].target(given, standing.states, standing.age)}
+        given, rank_key = above
+        return {**params, "goal": levels[index + 1].target(given, rank_key.states, rank_key.age)}
 
     def plan(
-        level: Level, params: PyTree, state: PyTree, loop: loops.Loop, before: Standing | None, iterations: int
-    ) -> tuple[Standing, jax.Array]:
+        level: Level, params: PyTree, state: PyTree, loop: loops.ControllerState, before: LevelState | None, iterations: int
+    ) -> tuple[LevelState, jax.Array]:
         improved = loops.improve(level.planner, params, state, loop, iterations)
-        later, made, action = loops.settle(level.planner, params, state, improved, loop)
+        later, made, action = loops.finish(level.planner, params, state, improved, loop)
         states = made.states
         if before is not None:
             fine = made.status != loops.Status.NOT_FINITE
             states = jax.tree.map(lambda new, old: jnp.where(fine, new, old), states, before.states)
-        return Standing(later, states, jnp.zeros((), jnp.int32)), action
+        return LevelState(later, states, jnp.zeros((), jnp.int32)), action
 
-    def first(params: Sequence[PyTree], state: PyTree, key: jax.Array) -> tuple[tuple[Standing, ...], jax.Array]:
+    def first(params: Sequence[PyTree], state: PyTree, key: jax.Array) -> tuple[tuple[LevelState, ...], jax.Array]:
         if len(params) != len(levels):
             raise ValueError(f"params must hold the parameters of each of {len(levels)} levels; got {len(params)}")
-        standings: list[Standing] = []
+        level_states: list[LevelState] = []
         above, action = None, jnp.zeros(())
         for index in range(top, -1, -1):
             key, draw = jax.random.split(key)
             level, given = levels[index], told(params[index], index, above)
             here = level.lift(params[index], state)
             loop = loops.begin(level.planner, given, here, draw)
-            standing, action = plan(level, given, here, loop, None, level.first_iterations)
-            above = given, standing
-            standings.append(standing)
-        return tuple(reversed(standings)), action
+            rank_key, action = plan(level, given, here, loop, None, level.first_iterations)
+            above = given, rank_key
+            level_states.append(rank_key)
+        return tuple(reversed(level_states)), action
 
     def next_(
-        params: Sequence[PyTree], state: PyTree, standings: tuple[Standing, ...]
-    ) -> tuple[tuple[Standing, ...], jax.Array]:
-        aged = list(standings)
+        params: Sequence[PyTree], state: PyTree, level_states: tuple[LevelState, ...]
+    ) -> tuple[tuple[LevelState, ...], jax.Array]:
+        aged = list(level_states)
         # a level is due when the one below it has planned often enough, and that one when the one below it has
         due = [jnp.asarray(True)]
         for index in range(1, len(levels)):
             age = aged[index].age + due[-1]
             aged[index] = aged[index]._replace(age=age)
             due.append(due[-1] & (age >= levels[index].every))
-        renewed: list[Standing] = []
+        renewed: list[LevelState] = []
         above, action = None, jnp.zeros(())
         for index in range(top, -1, -1):
-            level, given, standing = levels[index], told(params[index], index, above), aged[index]
+            level, given, rank_key = levels[index], told(params[index], index, above), aged[index]
             here = level.lift(params[index], state)
 
-            def anew(standing: Standing, level: Level = level, given: PyTree = given, here: PyTree = here):
-                return plan(level, given, here, standing.loop, standing, level.iterations)
+            def anew(rank_key: LevelState, level: Level = level, given: PyTree = given, here: PyTree = here):
+                return plan(level, given, here, rank_key.loop, rank_key, level.iterations)
 
             if index == 0:
-                standing, action = anew(standing)
+                rank_key, action = anew(rank_key)
             else:
-                standing = jax.lax.cond(due[index], lambda s, f=anew: f(s)[0], lambda s: s, standing)
-            above = given, standing
-            renewed.append(standing)
+                rank_key = jax.lax.cond(due[index], lambda s, f=anew: f(s)[0], lambda s: s, rank_key)
+            above = given, rank_key
+            renewed.append(rank_key)
         return tuple(reversed(renewed)), action
 
     return Cascade(first, next_, levels)

@@ -98,7 +98,7 @@ def violation(constraints: Sequence[Constraint], params: PyTree, states: PyTree,
     return {name: largest(constraint) for name, constraint in named(constraints).items()}
 
 
-def tolerance(dtype: Any) -> float:
+def feasibility_tolerance(dtype: Any) -> float:
     """The violation up to which a plan counts as feasible: 1e-6 in double precision, 1e-5 in single."""
     return 1e-6 if jnp.finfo(dtype).bits == 64 else 1e-5
 

@@ -17,7 +17,7 @@ from mpc.planners.base import Plan, Planner, Status
 PyTree = Any
 
 
-class Loop(NamedTuple):
+class ControllerState(NamedTuple):
     """What one control loop remembers between decisions.
 
     `planner`: the planner's memory. `backup`: `[H, ...]` actions to fall back on, next one first.
@@ -33,18 +33,22 @@ def neutral(planner: Planner) -> jax.Array:
     return problem.action_space.decide(jnp.zeros((problem.horizon, problem.action_space.size)))
 
 
-def begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> Loop:
+def begin(
+    planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None
+) -> ControllerState:
     """Start a control loop, with nothing to fall back on yet."""
-    return Loop(planner.init(params, planner.problem.lifted(params, state), key, guess), neutral(planner))
+    return ControllerState(planner.init(params, planner.problem.lifted(params, state), key, guess), neutral(planner))
 
 
-def improve(planner: Planner, params: PyTree, state: PyTree, loop: Loop, iterations: int) -> Loop:
+def improve(planner: Planner, params: PyTree, state: PyTree, loop: ControllerState, iterations: int) -> ControllerState:
     """Spend iterations on the decision at hand."""
     state = planner.problem.lifted(params, state)
     return loop._replace(planner=jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), loop.planner))
 
 
-def settle(planner: Planner, params: PyTree, state: PyTree, loop: Loop, before: Loop) -> tuple[Loop, Plan, jax.Array]:
+def finish(
+    planner: Planner, params: PyTree, state: PyTree, loop: ControllerState, before: ControllerState
+) -> tuple[ControllerState, Plan, jax.Array]:
     """End a decision: the action to execute, and the loop as the next decision finds it.
 
     Args:
@@ -62,15 +66,17 @@ def settle(planner: Planner, params: PyTree, state: PyTree, loop: Loop, before: 
     trusted = fine & (plan.status != Status.NOT_FINITE)
     backup = planner.problem.action_space.bind(params).permit(loop.backup)
     actions = jnp.where(trusted, plan.actions, backup)
-    memory = planner.shift(jax.tree.map(partial(jnp.where, trusted), loop.planner, before.planner))
+    planner_state = planner.shift(jax.tree.map(partial(jnp.where, trusted), loop.planner, before.planner))
     backup = jnp.concatenate([actions[1:], neutral(planner)[-1:]])
     plan = plan._replace(actions=actions, status=jnp.where(trusted, plan.status, Status.NOT_FINITE))
-    return Loop(memory, backup), plan, actions[0]
+    return ControllerState(planner_state, backup), plan, actions[0]
 
 
-def decide(planner: Planner, params: PyTree, state: PyTree, loop: Loop, iterations: int) -> tuple[Loop, Plan, jax.Array]:
+def decide(
+    planner: Planner, params: PyTree, state: PyTree, loop: ControllerState, iterations: int
+) -> tuple[ControllerState, Plan, jax.Array]:
     """One whole decision as a pure function, for `jit` and, over many environments, `vmap`."""
-    return settle(planner, params, state, improve(planner, params, state, loop, iterations), loop)
+    return finish(planner, params, state, improve(planner, params, state, loop, iterations), loop)
 
 
 class Controller:
@@ -121,7 +127,7 @@ class Controller:
         self.status, self.late, self.seconds, self.iterations_spent = Status.ITERATIONS, False, 0.0, 0
         self._decide = jax.jit(partial(decide, planner, iterations=iterations))
         self._improve = jax.jit(partial(improve, planner, iterations=chunk))
-        self._settle = jax.jit(partial(settle, planner))
+        self._finish = jax.jit(partial(finish, planner))
         self._begin = jax.jit(partial(begin, planner))
         self._slowest_chunk = self._slowest_end = 0.0
         self._key, self._loop, self._example, self._last = key, None, None, None
@@ -169,7 +175,7 @@ class Controller:
         else:
             loop, self.iterations_spent = self._until(params, state, before, begun + self.deadline)
             ended = time.perf_counter()
-            self._loop, plan, action = self._settle(params, state, loop, before)
+            self._loop, plan, action = self._finish(params, state, loop, before)
             jax.block_until_ready(action)
             self._slowest_end = max(0.99 * self._slowest_end, time.perf_counter() - ended)
         self.plan, self.status = plan, Status(int(plan.status))
@@ -179,7 +185,7 @@ class Controller:
         """The parameters, with the action executed last where the action space asks for it."""
         return self.planner.problem.action_space.remember(self.params, self._last)
 
-    def _until(self, params: PyTree, state: PyTree, loop: Loop, end: float) -> tuple[Loop, int]:
+    def _until(self, params: PyTree, state: PyTree, loop: ControllerState, end: float) -> tuple[ControllerState, int]:
         spent, now = 0, time.perf_counter()
         while spent < self.iterations and (spent == 0 or now + self._slowest_chunk + self._slowest_end < end):
             loop = jax.block_until_ready(self._improve(params, state, loop))

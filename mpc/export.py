@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpc.deploy.portability import portable
+from mpc.deploy.runtime import ENTRIES, FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, sealed, write
+from mpc.deploy.specs import Signal
 from mpc.planners.base import Status
-from mpc.policy import Policy, foresee, skip
-from mpc.portable import portable
-from mpc.runtime import ENTRIES, FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, sealed, write
-from mpc.signals import Signal
+from mpc.policy import Policy, predict_through_delay, skip
 
 PyTree = Any
 
@@ -54,7 +54,7 @@ def export(
         params: Parameters of its planner's problem, stored as they are now.
         observation: An example of what will be observed, one array of floating-point numbers.
         path: The file, `.craik` by custom; None writes none.
-        observed: What the observation is made of: `names`, `units`, `low`, `high`, as `mpc.signals.Signal` takes them.
+        observed: What the observation is made of: `names`, `units`, `low`, `high`, as `mpc.deploy.specs.Signal` takes them.
         acted: `names` and `units` of the action; its bounds are those of the action space.
         period: Seconds of one step of the model, or None where it does not say.
         delay: Steps between an observation and the action planned from it that may be made up for.
@@ -133,7 +133,7 @@ def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Ca
         params = space.remember(jax.tree.unflatten(structure, weights), recent[-1])
         pairs = zip(memory, kept["keys"], strict=True)
         loop = jax.tree.unflatten(kept["loop"], [jax.random.wrap_key_data(x) if is_key else x for x, is_key in pairs])
-        state = foresee(policy, params, policy.observe(params, observation), recent, flying)
+        state = predict_through_delay(policy, params, policy.observe(params, observation), recent, flying)
         loop, plan, _ = policy.decide(params, state, skip(policy.planner, loop, elapsed - 1))
         return plain(jax.tree.leaves(loop)), plan.actions, plan.cost, plan.status
 

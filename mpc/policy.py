@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.controller import Loop, begin, decide, neutral
+from mpc.controller import ControllerState, begin, decide, neutral
 from mpc.planners.base import Plan, Planner
 
 PyTree = Any
@@ -17,7 +17,7 @@ class Policy(NamedTuple):
     """A planner together with how it is told what is seen, how it begins, and how it goes on.
 
     `observe(params, observation) -> state`: the state that is planned from.
-    `begin(params, state, key) -> loop`: a control loop's first memory, a `Loop`.
+    `begin(params, state, key) -> loop`: a control loop's first memory, a `ControllerState`.
     `decide(params, state, loop) -> (loop, plan, action)`: one decision, and the memory for the next one.
     `advance(params, state, action) -> state`: what an action already under way will have changed by the time the plan acts.
     `react(params, state) -> action`: what a learnt actor does without planning; None where there is none.
@@ -25,8 +25,8 @@ class Policy(NamedTuple):
 
     planner: Planner
     observe: Callable[[PyTree, jax.Array], PyTree]
-    begin: Callable[[PyTree, PyTree, jax.Array], Loop]
-    decide: Callable[[PyTree, PyTree, Loop], tuple[Loop, Plan, jax.Array]]
+    begin: Callable[[PyTree, PyTree, jax.Array], ControllerState]
+    decide: Callable[[PyTree, PyTree, ControllerState], tuple[ControllerState, Plan, jax.Array]]
     advance: Callable[[PyTree, PyTree, jax.Array], PyTree]
     react: Callable[[PyTree, PyTree], jax.Array] | None = None
 
@@ -80,7 +80,7 @@ def advance(planner: Planner, params: PyTree, state: PyTree, action: jax.Array) 
     return jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), later, state)
 
 
-def foresee(decisions: Policy, params: PyTree, state: PyTree, recent: jax.Array, flying: jax.Array) -> PyTree:
+def predict_through_delay(decisions: Policy, params: PyTree, state: PyTree, recent: jax.Array, flying: jax.Array) -> PyTree:
     """The state in which a plan made now will begin to act.
 
     Args:
@@ -96,10 +96,10 @@ def foresee(decisions: Policy, params: PyTree, state: PyTree, recent: jax.Array,
     return state
 
 
-def skip(planner: Planner, loop: Loop, steps: jax.Array) -> Loop:
+def skip(planner: Planner, loop: ControllerState, steps: jax.Array) -> ControllerState:
     """A loop's memory some steps later, where decisions did not keep pace with time."""
 
-    def later(_: Any, loop: Loop) -> Loop:
-        return Loop(planner.shift(loop.planner), jnp.concatenate([loop.backup[1:], neutral(planner)[-1:]]))
+    def later(_: Any, loop: ControllerState) -> ControllerState:
+        return ControllerState(planner.shift(loop.planner), jnp.concatenate([loop.backup[1:], neutral(planner)[-1:]]))
 
     return jax.lax.fori_loop(0, steps, later, loop)

@@ -5,10 +5,10 @@
 `over_models` and `over_latents` turn a problem into an ordinary one whose state holds all N worlds side by side, with what
 each has cost so far, so that every planner works with it unchanged and constraints hold in every world. `solve` and
 `Controller` take the plain state as before. Measures are functions of the N energies: `mean`, `worst_case`, `optimistic`,
-`cvar(alpha)`, `adjustable()`, `entropic(aversion)`, or one's own.
+`cvar(alpha)`, `cvar_from_params()`, `entropic(aversion)`, or one's own.
 
-Latents need not be drawn. `jointly` infers them with the actions, the future that is hoped for and how far it is from the
-likeliest; `against` moves draws to where they hurt a plan most, so that the next plan is held against those.
+Latents need not be drawn. `with_latents_as_actions` infers them with the actions, the future that is hoped for and how far
+it is from the likeliest; `against` moves draws to where they hurt a plan most, so that the next plan is held against those.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,15 +28,16 @@ PyTree = Any
 Measure = Callable[..., jax.Array]
 
 
-class Share:
-    """CVaR whose share is a parameter, `params["risk"]`, so that other risk asks for no other program; see `adjustable`."""
+class ParametricCVaR:
+    """CVaR whose share is a parameter, `params["risk"]`, so that other risk asks for no other program; see
+    `cvar_from_params`."""
 
     def __call__(self, energies: jax.Array, params: PyTree) -> jax.Array:
         """The mean of the worst share of the energies."""
         return _worst(energies, jnp.asarray(params["risk"], energies.dtype))
 
 
-class Worlds(NamedTuple):
+class ScenarioState(NamedTuple):
     """The state of a risk-aware problem: N worlds `[N, ...]`, what each has cost so far `[N]`, and the step."""
 
     states: PyTree
@@ -75,9 +76,9 @@ def cvar(alpha: float) -> Measure:
     return lambda energies: _worst(energies, alpha)
 
 
-def adjustable() -> Share:
+def cvar_from_params() -> ParametricCVaR:
     """`cvar` of a share that is given when solving, as `params["risk"]`: 1 is the mean, 0 the worst case."""
-    return Share()
+    return ParametricCVaR()
 
 
 def _worst(energies: jax.Array, alpha: Any) -> jax.Array:
@@ -131,7 +132,7 @@ def over_models(problem: Problem, measure: Measure, count: int) -> Problem:
                 raise ValueError(f"{where} must have a leading axis of {count} members; got shape {list(jnp.shape(leaf))}")
         return jax.vmap(lambda m, s: function({**params, "model": m}, s, *rest))(model, states)
 
-    def advance(params: PyTree, worlds: Worlds, action: jax.Array) -> PyTree:
+    def advance(params: PyTree, worlds: ScenarioState, action: jax.Array) -> PyTree:
         return each(problem.dynamics, params, worlds.states, action)
 
     def spread(params: PyTree, state: PyTree) -> PyTree:
@@ -167,7 +168,7 @@ def over_latents(problem: Problem, measure: Measure, count: int, seed: int = 0) 
     def each(function: Callable, params: PyTree, states: PyTree, *rest: Any) -> Any:
         return jax.vmap(lambda s: function(params, s, *rest))(states)
 
-    def advance(params: PyTree, worlds: Worlds, action: jax.Array) -> PyTree:
+    def advance(params: PyTree, worlds: ScenarioState, action: jax.Array) -> PyTree:
         given = params.get("latents", fixed) if isinstance(params, Mapping) else fixed
         if jnp.shape(given) != shape:
             raise ValueError(f"params['latents'] must be [count, horizon, latents] = {list(shape)}; got {jnp.shape(given)}")
@@ -181,11 +182,11 @@ def over_latents(problem: Problem, measure: Measure, count: int, seed: int = 0) 
     return _transformed(problem, measure, count, each, advance, spread)
 
 
-REACH = 3.0
+LATENT_BOUND = 3.0
 """Deviations within which latents are inferred."""
 
 
-def jointly(problem: Problem, weight: float = 1.0) -> Problem:
+def with_latents_as_actions(problem: Problem, weight: float = 1.0) -> Problem:
     """Infer the latents with the actions, as one more part of them: the plan of an optimist.
 
         minimise over u, z   E(u, z) + weight Σ_t ½ |z[t]|²
@@ -196,7 +197,7 @@ def jointly(problem: Problem, weight: float = 1.0) -> Problem:
 
     Returns:
         A problem without latents whose actions are `[A + latents]`: the actions, flat, and then the latents, each within
-        `REACH` of 0; the term `hope` is what these cost.
+        `LATENT_BOUND` of 0; the term `hope` is what these cost.
 
     Raises:
         ValueError: If the problem has no latents, its action space is no `Box`, the weight is not positive, or a cost term
@@ -211,7 +212,7 @@ def jointly(problem: Problem, weight: float = 1.0) -> Problem:
         raise ValueError(f"jointly needs a positive weight, or every future can be hoped for; got {weight}")
     if isinstance(problem.cost, Total) and "hope" in problem.cost.weighted:
         raise ValueError("a cost term is called hope, which is the name of what latents cost; rename it")
-    size, reach = space.size, np.full(problem.latents, REACH)
+    size, reach = space.size, np.full(problem.latents, LATENT_BOUND)
 
     def parted(both: jax.Array) -> tuple[jax.Array, jax.Array]:
         return both[:size].reshape(space.shape), both[size:]
@@ -264,7 +265,7 @@ def against(
         rate: Length of a step at first, in deviations, falling to nothing.
 
     Returns:
-        Latents `[N, H, latents]` that cost no less than the draws, each within `REACH` of 0 or as it was drawn.
+        Latents `[N, H, latents]` that cost no less than the draws, each within `LATENT_BOUND` of 0 or as it was drawn.
 
     Raises:
         ValueError: If the problem has no latents.
@@ -283,7 +284,7 @@ def against(
         value, slope = jax.value_and_grad(harm)(here)
         better = value > most
         length = jnp.sqrt(jnp.sum(slope**2, axis=-1, keepdims=True)) + 1e-9
-        moved = jnp.clip(here + rate * slope / length, -REACH, REACH)
+        moved = jnp.clip(here + rate * slope / length, -LATENT_BOUND, LATENT_BOUND)
         moved = jnp.where(jnp.isfinite(slope), moved, here)
         return (moved, jnp.where(better, here, best), jnp.where(better, value, most)), None
 
@@ -317,7 +318,7 @@ def _transformed(
     measure: Measure,
     count: int,
     each: Callable[..., Any],
-    advance: Callable[[PyTree, Worlds, jax.Array], PyTree],
+    advance: Callable[[PyTree, ScenarioState, jax.Array], PyTree],
     spread: Callable[[PyTree, PyTree], PyTree],
 ) -> Problem:
     """The problem over N worlds, where `each` calls a function in every world and `advance` takes them a step further."""
@@ -327,25 +328,25 @@ def _transformed(
         if isinstance(cost, Total) and "risk" in cost.weighted:
             raise ValueError("a cost term is called risk, which is the name of what the measure adds; rename it")
 
-    def dynamics(params: PyTree, worlds: Worlds, action: jax.Array) -> Worlds:
+    def dynamics(params: PyTree, worlds: ScenarioState, action: jax.Array) -> ScenarioState:
         spent = worlds.spent + each(problem.cost, params, worlds.states, action, _step(worlds))
-        return Worlds(advance(params, worlds, action), spent, worlds.time + 1)
+        return ScenarioState(advance(params, worlds, action), spent, worlds.time + 1)
 
-    def stage(params: PyTree, worlds: Worlds, action: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
+    def stage(params: PyTree, worlds: ScenarioState, action: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
         return _means(each(itemise(problem.cost, "stage"), params, worlds.states, action, t))
 
-    def terminal(params: PyTree, worlds: Worlds) -> dict[str, jax.Array]:
+    def terminal(params: PyTree, worlds: ScenarioState) -> dict[str, jax.Array]:
         energies, terms = worlds.spent, {}
         if problem.terminal_cost is not None:
             energies = energies + each(problem.terminal_cost, params, worlds.states)
             terms = _means(each(itemise(problem.terminal_cost, "terminal"), params, worlds.states))
         # the worlds of a world may have a risk of their own, already part of its energy
-        risk = measure(energies, params) if isinstance(measure, Share) else measure(energies)
+        risk = measure(energies, params) if isinstance(measure, ParametricCVaR) else measure(energies)
         return terms | {"risk": terms.get("risk", 0.0) + risk - jnp.mean(energies)}
 
-    def begin(params: PyTree, state: PyTree) -> Worlds:
+    def begin(params: PyTree, state: PyTree) -> ScenarioState:
         dtype = jnp.result_type(float)
-        return Worlds(spread(params, state), jnp.zeros(count, dtype), jnp.zeros((), dtype))
+        return ScenarioState(spread(params, state), jnp.zeros(count, dtype), jnp.zeros((), dtype))
 
     constraints = [
         replace(c, function=lambda params, worlds, *rest, f=c.function: each(f, params, worlds.states, *rest))
@@ -378,6 +379,6 @@ def _copies(state: PyTree, count: int) -> PyTree:
     return jax.tree.map(lambda s: jnp.broadcast_to(s, (count, *jnp.shape(s))), state)
 
 
-def _step(worlds: Worlds) -> jax.Array:
+def _step(worlds: ScenarioState) -> jax.Array:
     """The step as an index; collocation may hand in a clock that is off by a little."""
     return jnp.round(worlds.time).astype(jnp.int32)

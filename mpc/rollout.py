@@ -39,7 +39,7 @@ def rollout(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array)
     return _imagine(problem, params, state, actions)
 
 
-def _imagine(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, nudges: PyTree = None) -> Rollout:
+def _imagine(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, perturbations: PyTree = None) -> Rollout:
     """A rollout in which each state is displaced by its row of the nudges `[H+1, ...]`, where there are any."""
     stage = itemise(problem.cost, "stage")
 
@@ -50,8 +50,8 @@ def _imagine(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array
         action, t, nudge = step
         return add(problem.dynamics(params, state, action), nudge), (state, stage(params, state, action, t))
 
-    start = add(jax.tree.map(jnp.asarray, state), jax.tree.map(lambda n: n[0], nudges))
-    steps = (actions, jnp.arange(len(actions)), jax.tree.map(lambda n: n[1:], nudges))
+    start = add(jax.tree.map(jnp.asarray, state), jax.tree.map(lambda n: n[0], perturbations))
+    steps = (actions, jnp.arange(len(actions)), jax.tree.map(lambda n: n[1:], perturbations))
     last, (states, costs) = jax.lax.scan(advance, start, steps)
     states = jax.tree.map(lambda s, end: jnp.concatenate([s, end[None]]), states, last)
     if problem.terminal_cost is not None:
@@ -111,11 +111,11 @@ def costates(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array
 def rollout_and_costates(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> tuple[Rollout, PyTree]:
     """`rollout` and `costates` of the same future, which is imagined, and compiled, once."""
     state = jax.tree.map(jnp.asarray, state)
-    nudges = jax.tree.map(lambda s: jnp.zeros((len(actions) + 1, *s.shape), s.dtype), state)
+    perturbations = jax.tree.map(lambda s: jnp.zeros((len(actions) + 1, *s.shape), s.dtype), state)
 
-    def nudged(nudges: PyTree) -> tuple[jax.Array, Rollout]:
-        future = _imagine(problem, params, state, actions, nudges)
+    def nudged(perturbations: PyTree) -> tuple[jax.Array, Rollout]:
+        future = _imagine(problem, params, state, actions, perturbations)
         return future.energy, future
 
-    adjoint, future = jax.grad(nudged, has_aux=True)(nudges)
+    adjoint, future = jax.grad(nudged, has_aux=True)(perturbations)
     return future, adjoint

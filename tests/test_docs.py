@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from mpc.agent.settings import Settings
+from mpc.agent.config import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BRIEF: dict[str, Any] = {
     "updates": 2,
     "first_trainings": 1,
-    "restart_practices": 1,
+    "actor_critic_reset_rounds": 1,
     "practice": 2,
     "first_iterations": 1,
     "iterations": 1,

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from world_models.base import Imagined, Moments, WorldModel, perceived
-from world_models.data import Window
+from world_models.base import Imagined, WorldModel, initial_state
+from world_models.data import Moments
+from world_models.data.replay_buffer import Window
 
 PyTree = Any
 
@@ -37,12 +38,12 @@ def analytic(
         return {"network": {}, "physics": params}
 
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
-        return perceived(state_of(observation))
+        return initial_state(state_of(observation))
 
     def predict(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
         gained = reward(params["physics"], state.latent, scale * action)
         following = dynamics(params["physics"], state.latent, scale * action)
-        return Imagined(following, state.alive * gained, state.alive * discount, jnp.zeros(()))
+        return Imagined(following, state.discount * gained, state.discount * discount, jnp.zeros(()))
 
     def normalise(params: PyTree, moments: Moments) -> PyTree:
         return params

@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from world_models.data import Window
+from world_models.data import Moments, Window
 
 PyTree = Any
-
-LEAST = 1e-3  # standard deviation
 
 
 class Imagined(NamedTuple):
@@ -24,13 +22,13 @@ class Imagined(NamedTuple):
     latent: Float[Array, " latent"]
     reward: Float[Array, ""]
     """Reward of the step that led here, in standard deviations of the rewards seen, discounted."""
-    alive: Float[Array, ""]
+    discount: Float[Array, ""]
     """Probability that the episode has not terminated, times the discount so far."""
-    doubt: Float[Array, ""]
+    disagreement: Float[Array, ""]
     """How far the ensemble's members disagreed about that step, in the units of latents and rewards, discounted."""
 
 
-def perceived(latent: jax.Array) -> Imagined:
+def initial_state(latent: jax.Array) -> Imagined:
     """The state planning begins from: nothing has been gained or doubted yet, and the episode goes on."""
     one = jnp.ones(())
     return Imagined(latent, 0 * one, one, 0 * one)
@@ -44,11 +42,11 @@ class WorldModel(NamedTuple):
     `loss(params, windows) -> (scalar, metrics)` over windows with a leading axis of M members, `[M, B, L, ...]`, each of
     which has windows of its own, or of 1, where all learn from the same; only
     `params["network"]` is learnt, by `optimizer`. In training, `params["average"]` is a running average of the network, and
-    `params["key"]` another key at every step. `infer(params, state, following) -> action`, for models that can tell what
-    was done from what came of it, else None.
+    `params["key"]` another key at every step. `infer_action(params, state, following) -> action`, for models that can tell
+    what was done from what came of it, else None.
 
     Where the future is not determined, `latents` is the size of a latent variable, standard normal before anything is known
-    of it: `predict(params, state, action, latent) -> state`; and `explain(params, state, action, following) -> latent`
+    of it: `predict(params, state, action, latent) -> state`; and `infer_latent(params, state, action, following) -> latent`
     infers which one led to what came.
 
     A state is an `Imagined` for the agent, or any tree of floating-point arrays with a `latent` among them.
@@ -61,36 +59,6 @@ class WorldModel(NamedTuple):
     loss: Callable[[PyTree, Window], tuple[jax.Array, dict[str, jax.Array]]]
     optimizer: optax.GradientTransformation
     members: int
-    infer: Callable[[PyTree, Any, Any], jax.Array] | None = None
+    infer_action: Callable[[PyTree, Any, Any], jax.Array] | None = None
     latents: int | None = None
-    explain: Callable[[PyTree, Any, jax.Array, Any], jax.Array] | None = None
-
-
-class Moments(NamedTuple):
-    """Mean and standard deviation of what was seen, the best reward, and whether any episode has terminated.
-
-    Observations are `[O]`, rewards scalars.
-
-    Of frames it is that of every channel, `[C]`, over all places. Those of actions are None where nobody needs them.
-    """
-
-    observation_mean: Float[Array, " observation"]
-    observation_std: Float[Array, " observation"]
-    reward_mean: Float[Array, ""]
-    reward_std: Float[Array, ""]
-    reward_best: Float[Array, ""]
-    action_mean: Float[Array, "..."] | None = None
-    action_std: Float[Array, "..."] | None = None
-    terminates: Bool[Array, ""] | bool = True
-
-    def floored(self) -> "Moments":
-        """With standard deviations that blow nothing up: at least 0.001, and a reward's at least half of its size.
-
-        A reward that hardly varies would else drown every other cost.
-        """
-        least = jnp.maximum(0.5 * jnp.abs(self.reward_mean), LEAST)
-        return self._replace(
-            observation_std=jnp.maximum(self.observation_std, LEAST),
-            reward_std=jnp.maximum(self.reward_std, least),
-            action_std=None if self.action_std is None else jnp.maximum(self.action_std, LEAST),
-        )
+    infer_latent: Callable[[PyTree, Any, jax.Array, Any], jax.Array] | None = None

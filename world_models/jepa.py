@@ -24,10 +24,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from world_models.anticollapse import variance_covariance
-from world_models.base import Imagined, Moments, WorldModel, perceived
-from world_models.data import Window
-from world_models.networks import MLP, PatchEncoder, Recollection, functional
+from world_models.base import Imagined, WorldModel, initial_state
+from world_models.data import Moments
+from world_models.data.replay_buffer import Window
+from world_models.losses.anticollapse import variance_covariance
+from world_models.networks import MLP, HistoryAttention, PatchEncoder, functional
 from world_models.networks.encoders import levels_for
 from world_models.networks.patches import unit
 
@@ -59,26 +60,26 @@ class Networks(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.latent = latent
-        self.recollection = Recollection(shape[0], steps, RECOLLECTED, rngs=rngs) if steps > 1 else None
+        self.history_attention = HistoryAttention(shape[0], steps, READOUT, rngs=rngs) if steps > 1 else None
         if len(shape) == 1:
-            self.bend = MLP((_known(shape[0], steps), hidden, latent), last_scale=0.0, rngs=rngs)
+            self.residual = MLP((_known(shape[0], steps), hidden, latent), last_scale=0.0, rngs=rngs)
         else:
-            self.sight = PatchEncoder(shape, latent, levels=levels_for(shape), dense=(hidden,), fit="pad", rngs=rngs)
+            self.image_encoder = PatchEncoder(shape, latent, levels=levels_for(shape), dense=(hidden,), fit="pad", rngs=rngs)
         self.predictor = MLP((latent + action, hidden, hidden, latent + 2), members=members, last_scale=0.1, rngs=rngs)
 
     def see(self, images: Float[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
         """Normalised images to latents."""
-        seen = self.sight(images)
+        seen = self.image_encoder(images)
         apart = seen - seen.mean(axis=-1, keepdims=True)  # unlike vectors, images have no scale that latents could take over
         return apart / jnp.sqrt(jnp.square(apart).mean(axis=-1, keepdims=True) + 1e-6)
 
     def encode(self, steps: Float[Array, "*batch K observation"]) -> Float[Array, "*batch latent"]:
         """Normalised vectors, the newest first, to latents."""
         known = steps[..., 0, :]
-        if self.recollection is not None:
-            known = jnp.concatenate([known, self.recollection(steps)], axis=-1)
+        if self.history_attention is not None:
+            known = jnp.concatenate([known, self.history_attention(steps)], axis=-1)
         straight = jnp.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, self.latent - known.shape[-1])])
-        return straight + self.bend(known)
+        return straight + self.residual(known)
 
     def predict(
         self, latent: Float[Array, "M B latent"], action: Float[Array, "M B action"]
@@ -88,13 +89,13 @@ class Networks(nnx.Module):
         return latent + out[..., : self.latent], out[..., self.latent], out[..., self.latent + 1]
 
 
-RECOLLECTED = 8
+READOUT = 8
 """Numbers that memory is read out as."""
 
 
 def _known(observation: int, steps: int) -> int:
     """Size of what the encoder bends."""
-    return observation + RECOLLECTED * (steps > 1)
+    return observation + READOUT * (steps > 1)
 
 
 SEEN = 32
@@ -185,7 +186,7 @@ def jepa(
         return networks(params).encode((tokens - scales.observation_mean) / scales.observation_std)
 
     def encode(params: PyTree, observation: jax.Array) -> Imagined:
-        return perceived(embed(params, observation))
+        return initial_state(embed(params, observation))
 
     def predict(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
         every = (jnp.broadcast_to(x, (members, 1, x.shape[-1])) for x in (state.latent, action))
@@ -198,9 +199,9 @@ def jepa(
         spread = jnp.square(following - mean).sum(axis=-1).mean() + rewards.var()
         return Imagined(
             latent=mean,
-            reward=state.alive * reward,
-            alive=state.alive * discount * going_on,
-            doubt=state.alive * jnp.sqrt(spread + 1e-6),  # the root has no slope at 0
+            reward=state.discount * reward,
+            discount=state.discount * discount * going_on,
+            disagreement=state.discount * jnp.sqrt(spread + 1e-6),  # the root has no slope at 0
         )
 
     def loss(params: PyTree, windows: Window) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -227,7 +228,7 @@ def jepa(
         return sum(terms.values(), start=collapse), terms | parts
 
     def slow(network: PyTree) -> PyTree:
-        return jax.tree.map_with_path(lambda path, _: path[0].key == "bend", network)
+        return jax.tree.map_with_path(lambda path, _: path[0].key == "residual", network)
 
     optimizer = optax.chain(optax.adamw(learning_rate), optax.masked(optax.scale(encoder_rate), slow))
     return WorldModel(init, encode, predict, normalise, loss, optimizer, 1 if image else members)

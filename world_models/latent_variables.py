@@ -4,10 +4,10 @@
 
 z stands for whatever decides the next state and cannot be seen beforehand. While learning it is inferred from what came, by
 minimising the energy E plus the price R of what it tells (`information`): a network proposes it, which learns to do so by
-the same energy, and `explain` goes on from the proposal by gradient. σ is the error that needs no explanation: with it,
+the same energy, and `infer_latent` goes on from the proposal by gradient. σ is the error that needs no explanation: with it,
 energy and price are both in nats, and what is much larger than σ is worth telling. While planning z is drawn
-(`mpc.risk.over_latents`, for the mean, CVaR or the worst of the draws), or inferred with the actions (`mpc.risk.jointly`,
-optimism) or against them (`mpc.risk.against`, in turns with the planner).
+(`mpc.risk.over_latents`, for the mean, CVaR or the worst of the draws), or inferred with the actions
+(`mpc.risk.with_latents_as_actions`, optimism) or against them (`mpc.risk.against`, in turns with the planner).
 
 States are the normalised observations: for vectors that say all there is to know, such as the latents of another model.
 
@@ -24,11 +24,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from world_models import information
-from world_models.anticollapse import mean
-from world_models.base import Moments, WorldModel
-from world_models.information import Limit
-from world_models.networks import Identity, MLPExplainer, MLPPredictor, functional
+from world_models.base import WorldModel
+from world_models.data import Moments
+from world_models.losses import bottleneck
+from world_models.losses.anticollapse import mean
+from world_models.losses.bottleneck import LatentRegularizer
+from world_models.networks import Identity, MLPPosterior, MLPPredictor, functional
 from world_models.pixels import Batch, Latent, Metrics, chained, discounted, latent_world
 
 PyTree = Any
@@ -88,13 +89,13 @@ def latent_variable_model(
     action: int,
     *,
     latents: int,
-    limit: Limit | None = None,
-    price: float = 1.0,
-    allowance: float = 0.1,
+    limit: LatentRegularizer | None = None,
+    beta: float = 1.0,
+    free_nats: float = 0.1,
     block: int = 1,
     normalised: bool = True,
     predictor: Callable[..., Any] = MLPPredictor,
-    explainer: Callable[..., Any] = MLPExplainer,
+    explainer: Callable[..., Any] = MLPPosterior,
     prior: Callable[..., Any] | None = None,
     steps: int = 1,
     decay: float = 0.9,
@@ -117,7 +118,7 @@ def latent_variable_model(
         action: Size A of an action of the environment; 0 for a world that is only watched, all of whose change is told by
             latent variables.
         latents: Size of the latent variable.
-        limit: On what it tells, of `world_models.information`; `noise()` unless told.
+        limit: On what it tells, of `world_models.losses.bottleneck`; `noise()` unless told.
         price: Of a nat of information, in nats of energy. Higher values tell less; 1 is that of a variational bound.
         allowance: Nats per step, on average, that cost nothing: a predictor that has not learnt to listen yet would else
             teach the explainer to be silent (Kingma et al. 2016, arXiv:1606.04934).
@@ -134,7 +135,7 @@ def latent_variable_model(
         sigma: Deviation of errors that need no explanation, σ, in units of the state; one for all numbers, or one for each.
             Lower values have more told; what is less than that is left to chance. What is told first is what is largest
             against its σ: let that be what matters.
-        refinements: Gradient steps of `explain` from the proposal.
+        refinements: Gradient steps of `infer_latent` from the proposal.
         refining_rate: Their length at first, in standard deviations of the latent variable.
         learning_rate: Of AdamW.
 
@@ -148,15 +149,15 @@ def latent_variable_model(
         )
     if np.ndim(sigma) > 0 and np.shape(sigma) != (size,):
         raise ValueError(f"sigma must be one number, or one for each of {size}; got shape {np.shape(sigma)}")
-    if not price >= 0 or not allowance >= 0 or not min(*np.atleast_1d(sigma), refining_rate) > 0:
+    if not beta >= 0 or not free_nats >= 0 or not min(*np.atleast_1d(sigma), refining_rate) > 0:
         raise ValueError(
-            "price and allowance must be at least 0, sigma and refining_rate positive; "
-            f"got price={price}, allowance={allowance}, sigma={sigma}, refining_rate={refining_rate}"
+            "beta and free_nats must be at least 0, sigma and refining_rate positive; "
+            f"got beta={beta}, free_nats={free_nats}, sigma={sigma}, refining_rate={refining_rate}"
         )
-    kind = information.noise() if limit is None else limit
+    kind = bottleneck.gaussian() if limit is None else limit
 
     def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(size, action * block, latents, kind.numbers, predictor, explainer, prior, rngs=rngs)
+        return Networks(size, action * block, latents, kind.params_per_dim, predictor, explainer, prior, rngs=rngs)
 
     def loss(batch: Batch) -> tuple[jax.Array, Metrics]:
         net, true = batch.net, batch.latents
@@ -166,9 +167,9 @@ def latent_variable_model(
         actions = jnp.concatenate([batch.actions, codes], axis=-1)
         every = chained(batch._replace(actions=actions), min(steps, actions.shape[1]))
         energies = [energy(true[:, k:] - guess, sigma) for k, guess in enumerate(every, 1)]
-        told = mean(kind.price(raw), batch.reached[:, 1:])
+        told = mean(kind.kl(raw), batch.reached[:, 1:])
         squared = mean(jnp.mean((true[:, 1:] - every[0]) ** 2, axis=-1), batch.reached[:, 1:])
-        total = discounted(energies, batch.reached, decay) + price * jnp.maximum(told, allowance)
+        total = discounted(energies, batch.reached, decay) + beta * jnp.maximum(told, free_nats)
         metrics = {"energy": mean(energies[0], batch.reached[:, 1:]), "nats": told, "latent": squared}
         if prior is not None:
             memories, _ = net.predictor.follow(true[:, :-1], actions)
@@ -201,7 +202,7 @@ def latent_variable_model(
     )
     _, network = functional(build)
 
-    def explain(params: PyTree, state: Latent, taken: jax.Array, following: Latent) -> jax.Array:
+    def infer_latent(params: PyTree, state: Latent, taken: jax.Array, following: Latent) -> jax.Array:
         """The latent variable of least energy and penalty, down from the proposal."""
         net = network(params["network"])
         scales = params["scales"]
@@ -212,7 +213,7 @@ def latent_variable_model(
 
         def cost(latent: jax.Array) -> jax.Array:
             guess = model.predict(params, state, taken, latent).latent
-            return energy(following.latent - guess, sigma) + price * kind.penalty(latent)
+            return energy(following.latent - guess, sigma) + beta * kind.penalty(latent)
 
         def descend(carry: tuple[jax.Array, ...], rate: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
             here, best, least = carry
@@ -230,4 +231,4 @@ def latent_variable_model(
             moments = moments._replace(**plain)
         return model.normalise(params, moments)
 
-    return model._replace(explain=explain, normalise=normalise)
+    return model._replace(infer_latent=infer_latent, normalise=normalise)

@@ -23,9 +23,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from world_models import anticollapse
-from world_models.base import Moments, WorldModel
-from world_models.data import Window
+from world_models.base import WorldModel
+from world_models.data import Moments
+from world_models.data.replay_buffer import Window
+from world_models.losses import anticollapse
 from world_models.networks import MLP, MLPPredictor, PatchEncoder, functional
 from world_models.networks.patches import unit
 
@@ -158,14 +159,15 @@ def pixel_jepa(
         latent: Size D of a latent.
         encoder: `(shape, latent, *, rngs) -> encoder`, see `world_models.networks`.
         predictor: `(latent, action, *, rngs) -> predictor`, see `world_models.networks`.
-        objective: What keeps the encoder from collapsing, see `world_models.anticollapse`.
+        objective: What keeps the encoder from collapsing, see `world_models.losses.anticollapse`.
         targets: What predictions are held against: `"own"`, the encoder's latents, which learn to be predictable; `"still"`,
             the same without a gradient; `"average"`, those of the running average of the network, as `byol` needs.
         steps: Predictions chained in the loss, at most the steps of a window; more make long plans truer, at the cost of a
             predictor's pass each.
         decay: How much less each further chained step counts.
         prediction_weight: Of the prediction error.
-        inverse_weight: Of reading actions off latents; 0 leaves what reads them untrained, and `infer` out. Where it is not
+        inverse_weight: Of reading actions off latents; 0 leaves what reads them untrained, and `infer_action` out. Where
+            it is not
             0, actions that nobody told, NaN (see `datasets.mixed`), are read off latents, too.
         straightness_weight: Of latent trajectories' bending, which windows of at least two steps show.
         inferred: Whether actions are not told but inferred, `tanh(read(z[t], z[t+1]))`, of size `action`: a small one, or it
@@ -251,7 +253,7 @@ def latent_world(
         steps: Predictions chained.
         decay: In `(0, 1]`.
         inferred: Whether actions are inferred rather than told, and then not scaled.
-        readable: Whether the networks learn to read actions off latents, in which case the model can `infer` them.
+        readable: Whether the networks learn to read actions off latents, in which case the model can `infer_action` them.
         learning_rate: Of AdamW.
         encoder_rate: Factor on it for the encoder.
         latents: Size of the latent variable that the predictor takes beside an action, 0 for none.
@@ -323,7 +325,7 @@ def latent_world(
         memory, following = net.predictor.step(state.memory, state.latent, given)
         return Latent(following, memory)
 
-    def infer(params: PyTree, state: Latent, following: Latent) -> jax.Array:
+    def infer_action(params: PyTree, state: Latent, following: Latent) -> jax.Array:
         net, scales = network(params["network"]), params["scales"]
         read = net.read(state.latent, following.latent).reshape(*state.latent.shape[:-1], block, action)
         return read * scales["action_std"] + scales["action_mean"]
@@ -364,5 +366,5 @@ def latent_world(
         return jax.tree.map_with_path(lambda path, _: path[0].key == "encoder", network)
 
     optimizer = optax.chain(optax.adamw(learning_rate), optax.masked(optax.scale(encoder_rate), slow))
-    told = infer if readable else None
+    told = infer_action if readable else None
     return WorldModel(init, encode, predict, normalise, loss, optimizer, 1, told, latents or None)

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from world_models import anticollapse
 from world_models.base import WorldModel
+from world_models.losses import anticollapse
 from world_models.networks import MLPPredictor, PatchDecoder, PatchEncoder
 from world_models.pixels import Batch, Networks, chained, discounted, latent_world
 

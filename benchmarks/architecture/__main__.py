@@ -5,13 +5,13 @@ from typing import Annotated
 import tyro
 
 import benchmarks.architecture
-from benchmarks.architecture import configuring, hierarchy, latents, minds
+from benchmarks.architecture import actor_critic, configuring, hierarchy, latents
 
 Command = (
     Annotated[latents.Latents, tyro.conf.subcommand("latents")]
     | Annotated[configuring.Configuring, tyro.conf.subcommand("configurator")]
     | Annotated[hierarchy.Hierarchy, tyro.conf.subcommand("hierarchy")]
-    | Annotated[minds.Minds, tyro.conf.subcommand("minds")]
+    | Annotated[actor_critic.Minds, tyro.conf.subcommand("actor_critic")]
 )
 
 
@@ -21,8 +21,8 @@ def main(command: Command) -> None:
         latents.run(command)
     elif isinstance(command, hierarchy.Hierarchy):
         hierarchy.run(command)
-    elif isinstance(command, minds.Minds):
-        minds.run(command)
+    elif isinstance(command, actor_critic.Minds):
+        actor_critic.run(command)
     else:
         configuring.run(command)
 

@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 
 import mpc
 from benchmarks.architecture.report import write
-from mpc.agent import configurator as module
-from mpc.agent.configurator import Configurator
-from mpc.agent.tasks import Task
-from world_models.base import WorldModel, perceived
+from mpc.agent.configurator import configurator as module
+from mpc.agent.configurator.configurator import Configurator
+from mpc.agent.configurator.task import Task
+from world_models.base import WorldModel, initial_state
 
 PyTree = Any
 TASKS = Path(__file__).parent / "tasks"
@@ -73,8 +73,8 @@ def puck() -> WorldModel:
 
     return WorldModel(
         init=lambda key: {},
-        encode=lambda params, observation: perceived(observation),
-        predict=lambda params, state, action, latent: perceived(moved(state.latent, action, latent)),
+        encode=lambda params, observation: initial_state(observation),
+        predict=lambda params, state, action, latent: initial_state(moved(state.latent, action, latent)),
         normalise=lambda params, moments: params,
         loss=nothing,
         optimizer=optax.identity(),
@@ -99,10 +99,10 @@ def objective(task: Task, states: np.ndarray, actions: np.ndarray) -> float:
     """What a task makes of episodes `[E, T+1, 4]` and what was done in them `[E, T, 2]`."""
     goal = START if task.goal is None else task.goal
     mask = np.isfinite(goal).astype(np.float32) * (task.goal is not None)
-    params = {"cost": {"goal": perceived(jnp.nan_to_num(jnp.asarray(goal))), "mask": jnp.asarray(mask)}}
+    params = {"cost": {"goal": initial_state(jnp.nan_to_num(jnp.asarray(goal))), "mask": jnp.asarray(mask)}}
 
     def cost(state: jax.Array, action: jax.Array) -> jax.Array:
-        given = (params, perceived(state), action, jnp.zeros((), jnp.int32))
+        given = (params, initial_state(state), action, jnp.zeros((), jnp.int32))
         total = sum(task.weights.get(name, weight) * term(*given) for name, (weight, term) in TERMS.items())
         fouls = [jnp.maximum(LIMITS[name](*given) - bound, 0.0) for name, bound in task.limits.items()]
         return total + FOUL * sum(fouls, start=jnp.zeros(()))

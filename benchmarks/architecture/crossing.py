@@ -19,12 +19,13 @@ import mpc
 from envs import crossing
 from envs.crossing import State
 from mpc import controller as loops
-from mpc.agent.goals.collecting import explored, vectors
-from world_models import datasets, information, trainer
+from mpc.agent.memory.collect import explored, vectors
+from world_models import data, trainer
 from world_models.base import WorldModel
-from world_models.data import Window
+from world_models.data.replay_buffer import Window
 from world_models.latent_variables import latent_variable_model
-from world_models.networks import ObjectExplainer, ObjectPredictor
+from world_models.losses import bottleneck
+from world_models.networks import ObjectPosterior, ObjectPredictor
 
 PyTree = Any
 BLOCK = 3
@@ -48,19 +49,19 @@ SIGMA = (0.02,) * _SHARE["own"] + (0.02, 0.02, 0.02, 0.02, 0.2) * crossing.OTHER
 class Kind(NamedTuple):
     """A way to limit what the latent variable tells."""
 
-    limit: information.Limit
+    limit: bottleneck.LatentRegularizer
     latents: int
-    price: float = 1.0
-    allowance: float = 0.1
+    beta: float = 1.0
+    free_nats: float = 0.1
 
 
 KINDS = {
-    "noise": Kind(information.noise(), crossing.OTHERS),
-    "discrete": Kind(information.discrete(4), crossing.OTHERS),
-    "sparse": Kind(information.sparse(), crossing.OTHERS),
-    "low dimension": Kind(information.free(), crossing.OTHERS),
-    "unrestricted": Kind(information.free(), 5 * crossing.OTHERS),
-    "none": Kind(information.noise(), crossing.OTHERS, price=1e4, allowance=0.0),
+    "noise": Kind(bottleneck.gaussian(), crossing.OTHERS),
+    "discrete": Kind(bottleneck.discrete(4), crossing.OTHERS),
+    "sparse": Kind(bottleneck.sparse(), crossing.OTHERS),
+    "low dimension": Kind(bottleneck.deterministic(), crossing.OTHERS),
+    "unrestricted": Kind(bottleneck.deterministic(), 5 * crossing.OTHERS),
+    "none": Kind(bottleneck.gaussian(), crossing.OTHERS, beta=1e4, free_nats=0.0),
 }
 """`none` is the deterministic twin: at that price nothing is told, and the predictor learns the average future."""
 
@@ -72,33 +73,35 @@ def model(kind: Kind) -> WorldModel:
         2,
         latents=kind.latents,
         limit=kind.limit,
-        price=kind.price,
-        allowance=kind.allowance,
+        beta=kind.beta,
+        free_nats=kind.free_nats,
         block=BLOCK,
         normalised=False,
         predictor=partial(ObjectPredictor, free=kind.latents // crossing.OTHERS, **_SHARE),
-        explainer=partial(ObjectExplainer, **_SHARE),
+        explainer=partial(ObjectPosterior, **_SHARE),
         steps=3,
         sigma=SIGMA,
     )
 
 
-def recordings(episodes: int, seed: int) -> datasets.Dataset:
+def recordings(episodes: int, seed: int) -> data.Dataset:
     """Exploring drivers, as observed; actions in [-1, 1]."""
     task = crossing.task()
     walks = explored(task, crossing.explore, "craik/Crossing-v0", episodes, length=LENGTH, seed=seed)
     return replace(walks, observations=np.asarray(jax.jit(vectors(task).frames)(jnp.asarray(walks.observations))))
 
 
-def learnt(kind: Kind, data: datasets.Dataset, updates: int, seed: int, tell: Callable[[str], None]) -> PyTree:
+def learnt(kind: Kind, dataset: data.Dataset, updates: int, seed: int, tell: Callable[[str], None]) -> PyTree:
     """Parameters of a model after so many updates."""
     each, made = 1000, model(kind)
     fall = optax.cosine_decay_schedule(3e-3, updates, 0.01)
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(fall))
-    school = trainer(made, optimizer=optimizer, batch=64, length=4, updates=min(each, updates), averaging=0.99, block=BLOCK)
-    training, source = school.init(jax.random.key(seed)), datasets.resident(data, 4 * BLOCK)
+    model_trainer = trainer(
+        made, optimizer=optimizer, batch=64, length=4, updates=min(each, updates), averaging=0.99, block=BLOCK
+    )
+    training, source = model_trainer.init(jax.random.key(seed)), data.resident(dataset, 4 * BLOCK)
     for done in range(0, updates, each):
-        training, metrics = school.fit(training, source)
+        training, metrics = model_trainer.fit(training, source)
         tell(f"  {done + each}: " + ", ".join(f"{n} {float(metrics[n]):.3f}" for n in ("energy", "nats")))
     return training.params
 
@@ -106,17 +109,17 @@ def learnt(kind: Kind, data: datasets.Dataset, updates: int, seed: int, tell: Ca
 # What the latent variable tells
 
 
-def energies(kind: Kind, params: PyTree, data: datasets.Dataset, count: int = 1000) -> dict[str, float]:
+def energies(kind: Kind, params: PyTree, dataset: data.Dataset, count: int = 1000) -> dict[str, float]:
     """Mean squared errors of predictions, of transitions in which somebody decides, summed over an observation's numbers
     as they are: ten m and ten m/s are 1, and so is whether somebody has decided.
 
-    `inferred`: with the latent variable that `explain` finds; `zero`: with its mean; `drawn`: with one drawn at random;
+    `inferred`: with the latent variable that `infer_latent` finds; `zero`: with its mean; `drawn`: with one drawn at random;
     `false`: with one inferred from what came after another transition, to which it should not be possible to lead.
     `told_apart`: how often the true future has less energy, its latent variable inferred, than that other one.
     """
     made = model(kind)
-    source = datasets.resident(data, BLOCK)
-    windows: Window = datasets.draw(source, jax.random.key(1), 20 * count, 1, BLOCK)
+    source = data.resident(dataset, BLOCK)
+    windows: Window = data.draw(source, jax.random.key(1), 20 * count, 1, BLOCK)
     flags = windows.observations[:, :, _SHARE["own"] + 4 :: 5]
     rows = jnp.argsort(-jnp.abs(flags[:, 1] - flags[:, 0]).sum(axis=1), stable=True)[:count]
     before, after = windows.observations[rows, 0], windows.observations[rows, 1]
@@ -133,8 +136,8 @@ def energies(kind: Kind, params: PyTree, data: datasets.Dataset, count: int = 10
         def missed(latent: jax.Array, wanted: Any) -> jax.Array:
             return jnp.sum((made.predict(params, start, taken, latent).latent - wanted.latent) ** 2)
 
-        assert made.explain is not None
-        z, wrong = (made.explain(params, start, taken, future) for future in (came, false))
+        assert made.infer_latent is not None
+        z, wrong = (made.infer_latent(params, start, taken, future) for future in (came, false))
         draw = jax.random.normal(key, z.shape)
         found = {"inferred": missed(z, came), "zero": missed(0 * z, came), "drawn": missed(draw, came)}
         return found | {"false": missed(wrong, false), "told_apart": missed(z, came) < missed(wrong, false)}
@@ -278,7 +281,7 @@ def drive(driver: Driver, episodes: int, seed: int, at_once: int = 25) -> Outcom
 
     @partial(jax.jit, static_argnames="count")
     def play(params: PyTree, keys: jax.Array, count: int) -> tuple[State, jax.Array]:
-        starts, minds, plans = (jax.vmap(partial(jax.random.fold_in, data=i))(keys) for i in range(3))
+        starts, actor_critic, plans = (jax.vmap(partial(jax.random.fold_in, data=i))(keys) for i in range(3))
         states = jax.vmap(crossing.reset)(starts)
         memory = jax.vmap(partial(driver.begin, params))(states, plans)
 
@@ -295,7 +298,7 @@ def drive(driver: Driver, episodes: int, seed: int, at_once: int = 25) -> Outcom
             memory, actions = jax.vmap(partial(driver.decide, params))(states, memory)
 
             def one(carry: tuple[State, jax.Array], action: jax.Array) -> tuple[tuple[State, jax.Array], None]:
-                return jax.vmap(advance)(*carry, action, minds), None
+                return jax.vmap(advance)(*carry, action, actor_critic), None
 
             (states, times), _ = jax.lax.scan(one, (states, times), actions.swapaxes(0, 1))
             return states, memory, times

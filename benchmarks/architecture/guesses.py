@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mpc.agent.reacting import Eyes, react
+from mpc.agent.actor.distillation import ActorAdapter, react
 from mpc.planners.base import Planner
 
 PyTree = Any
@@ -13,7 +13,7 @@ COLD, MOST = 30, 60
 """Iterations of plans from noise, and the most that plans from a proposal are given to cost as little."""
 
 
-def guessed(planner: Planner, eyes: Eyes, params: PyTree, seen: jax.Array, seed: int) -> dict[str, float]:
+def guessed(planner: Planner, actor_adapter: ActorAdapter, params: PyTree, seen: jax.Array, seed: int) -> dict[str, float]:
     """Iterations until a plan from the actor's proposal costs no more than one from noise after `COLD`.
 
     Args:
@@ -29,8 +29,8 @@ def guessed(planner: Planner, eyes: Eyes, params: PyTree, seen: jax.Array, seed:
     problem = planner.problem
 
     def curves(params: PyTree, seen: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        params, state = eyes.begin(params, seen)
-        own = react(problem, lambda p, s: eyes.act(p, eyes.see(p, s)), params, state)
+        params, state = actor_adapter.begin(params, seen)
+        own = react(problem, lambda p, s: actor_adapter.act(p, actor_adapter.see(p, s)), params, state)
 
         def costs(guess: jax.Array | None) -> jax.Array:
             def improve(memory: Any, _: None) -> tuple[Any, jax.Array]:

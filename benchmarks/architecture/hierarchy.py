@@ -37,7 +37,7 @@ class Hierarchy:
     """Seeds 0 … n-1."""
     updates: int = mazes.RECIPE.settings.updates
     """Gradient steps of encoder and predictor."""
-    settling: int = mazes.RECIPE.settings.settling
+    finetune_updates: int = mazes.RECIPE.settings.finetune_updates
     """Gradient steps of the distance, and of long predictions."""
     episodes: int = 100
     """Goals of either distance, the same for everybody."""
@@ -57,13 +57,13 @@ def run(options: Hierarchy, tell: Callable[[str], None] = print) -> list[dict[st
     """
     place, rows, models = world("maze"), [], []
     stem = options.out / "architecture-hierarchy"
-    settings = replace(mazes.RECIPE.settings, updates=options.updates, settling=options.settling)
+    settings = replace(mazes.RECIPE.settings, updates=options.updates, finetune_updates=options.finetune_updates)
     recipe = replace(mazes.RECIPE, settings=settings)
     goals = [mazes.starts(distance, options.episodes) for distance in DISTANCES]
     both: maze.State = jax.tree.map(lambda *x: np.concatenate(x), *goals)
     shown: dict[str, Outcome] = {}
     for seed in range(options.seeds):
-        folder = options.runs / f"maze-{options.updates}-{options.settling}-{seed}"
+        folder = options.runs / f"maze-{options.updates}-{options.finetune_updates}-{seed}"
         levels = mazes.learnt(place, recipe, seed, folder, tell)
         agent = levels.agent
         reader, seen = mazes.sight(place, agent)

@@ -17,7 +17,7 @@ from benchmarks.architecture import crossing
 from benchmarks.architecture.crossing import KINDS, Driver
 from benchmarks.architecture.report import write
 from benchmarks.statistics import bootstrap_interval
-from world_models import checkpoint
+from world_models.io import checkpoint
 
 PyTree = Any
 CAUTION = 0.5

@@ -24,11 +24,11 @@ from benchmarks.pixels.recipes import ROOMS, VICREG, Recipe
 from benchmarks.pixels.worlds import World, walks
 from envs import drawing as d
 from envs import maze, rooms
-from mpc.agent.goals.collecting import vectors
-from mpc.agent.goals.hierarchical import HierarchicalAgent, HierarchySettings
-from mpc.agent.pictures import movie
-from mpc.agent.probe import Probe, probe
-from world_models.diagnostics import rank_correlation
+from mpc.agent.hierarchical_agent import HierarchicalAgent, HierarchySettings
+from mpc.agent.memory.collect import vectors
+from mpc.agent.viz.figures import movie
+from mpc.agent.viz.probe import Probe, probe
+from world_models.training.diagnostics import rank_correlation
 
 PyTree = Any
 RECIPE = Recipe(
@@ -37,7 +37,7 @@ RECIPE = Recipe(
         latent=32,  # place and doors are 26 numbers: with 128, all as lively, hardly any tells places
         objective_settings=VICREG | {"covariance_weight": 1.0},
         updates=1200,
-        settling=1500,
+        finetune_updates=1500,
         distance="ways",  # walls differ from maze to maze
         distance_settings={"updates": 8000},
     ),
@@ -50,14 +50,23 @@ LEVELS = HierarchySettings(
     strides=(4,),
     sigma=0.2,
     horizon=10,
-    leap_weight=100.0,
+    reachability_weight=100.0,
     first_iterations=30,
     iterations=8,
     updates=3000,
     hidden=(192, 192),
 )
 """What the level above learns and plans with: a step of it is 16 of the environment, some one and a half cells of way."""
-PLANNING = ("horizon", "near", "hope_weight", "leap_weight", "candidates", "starts", "first_iterations", "iterations")
+PLANNING = (
+    "horizon",
+    "near",
+    "prior_weight",
+    "reachability_weight",
+    "candidates",
+    "starts",
+    "first_iterations",
+    "iterations",
+)
 """Of these, what is taken from here also where the level was learnt in an earlier run."""
 ERRANDS = {"horizon": 5, "starts": 4, "first_iterations": 20, "iterations": 6}
 """How the lowest level plans where there is one above: what it goes for is a step of that away."""
@@ -182,7 +191,7 @@ def film(place: World, agent: HierarchicalAgent, reader: Probe, every: maze.Stat
             goal = np.asarray(show(state))
             for step in range(RECIPE.budget):
                 action, under = agent.predict(np.asarray(look(state)), goal, under)
-                low, high = (reader(level.states.latent[1:]) for level in under.course.standings)
+                low, high = (reader(level.states.latent[1:]) for level in under.course.level_states)
                 append(np.asarray(draw(state, jnp.asarray(high), jnp.asarray(low)))[:320, :320])
                 taken = task.actions[0] + 0.5 * (action + 1.0) * (task.actions[1] - task.actions[0])
                 state = move(state, taken, jax.random.key(1000 * index + step))

@@ -16,12 +16,13 @@ from benchmarks.architecture.guesses import COLD, guessed
 from benchmarks.pixels import episodes, study
 from benchmarks.pixels.recipes import RECIPES
 from benchmarks.pixels.worlds import World, manifest, walks, world
+from mpc.agent.actor import goal_policy
 from mpc.agent.evaluation import decision_times
-from mpc.agent.goals import GoalAgent, pursuit
+from mpc.agent.goal_agent import GoalAgent
 
 NAME = "two rooms"
 _RECIPE = RECIPES["two_rooms"]
-RECIPE = replace(_RECIPE, settings=replace(_RECIPE.settings, updates=3000, settling=3000))
+RECIPE = replace(_RECIPE, settings=replace(_RECIPE.settings, updates=3000, finetune_updates=3000))
 """Half of what the benchmark of pixels trains for."""
 RECORDINGS = replace(RECIPE, trajectories=400)
 """What the actor is taught from."""
@@ -53,7 +54,7 @@ def reached(place: World, agent: GoalAgent, policy: episodes.Policy, count: int)
     return round(100.0 * float(outcome.success[:, -1].mean()), 2)
 
 
-def acting(folder: Path, seed: int, count: int, tell: Callable[[str], None]) -> dict[str, Any]:
+def deployed_actor(folder: Path, seed: int, count: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """Mode 1 beside Mode 2: a row of the actor's table.
 
     Args:
@@ -79,9 +80,9 @@ def acting(folder: Path, seed: int, count: int, tell: Callable[[str], None]) -> 
         row[f"{mode}_ms"] = decision_times(decider, place.environment, seed, mode=mode)[0]["p50"]
     encode = jax.vmap(lambda o: agent.model.encode(agent.training.params, o).latent)
     here, there = (encode(jax.vmap(look)(states)) for look in (place.task.observe, goal))
-    planner = pursuit.planner(agent.pursuer.planner.problem, agent.settings, COLD)
+    planner = goal_policy.planner(agent.pursuer.planner.problem, agent.settings, COLD)
     seen = jnp.concatenate([here, there], axis=1)
-    return row | guessed(planner, agent.eyes, agent.parameters(decider.goal), seen, seed)
+    return row | guessed(planner, agent.actor_adapter, agent.parameters(decider.goal), seen, seed)
 
 
 def seeing(folder: Path, seed: int, count: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ import gymnasium
 import numpy as np
 
 from benchmarks.learning.tasks import Task
-from mpc.agent import Agent, gym_spaces
+from mpc.agent import Agent
+from mpc.agent.perception import gym_spaces
 
 CONVOLVED = 36  # pixels along a side that the convolutions of stable-baselines3 (Mnih et al. 2015) need
 
@@ -149,7 +150,7 @@ METHODS: dict[str, Method] = {
     "craik-memory": Method(partial(ours, memory=2)),
     "craik-repeat": Method(partial(ours, repeat=2)),
     "craik-no-critic": Method(partial(ours, practice=0)),
-    "craik-no-doubt": Method(partial(ours, doubt=0.0)),
+    "craik-no-doubt": Method(partial(ours, disagreement=0.0)),
     "craik-cem": Method(partial(ours, planner="cem")),
     "truth": Method(truth, learns=False, truth=True),
     "random": Method(floor, learns=False),

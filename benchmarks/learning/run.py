@@ -52,7 +52,7 @@ def write(run: Run, content: dict[str, Any]) -> None:
     temporary.replace(run.file)
 
 
-class Watch:
+class NonFiniteMonitor:
     """CPU and wall seconds, of which pauses are no part."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ def perform(run: Run) -> None:
 
     tasks.register()
     task, method, rows = tasks.task(run.task, run.at, run.goal), METHODS[run.method], []
-    watch, left = Watch(), list(run.at)
+    watch, left = NonFiniteMonitor(), list(run.at)
     learner = method.make(task, run.seed)
 
     def score(steps: int, asked: list[int]) -> None:

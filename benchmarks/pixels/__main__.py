@@ -28,7 +28,7 @@ class Options:
     """Seeds 0 … n-1; the recipe's number if None."""
     updates: int | None = None
     """Gradient steps; the recipe's number if None."""
-    settling: int | None = None
+    finetune_updates: int | None = None
     """Gradient steps on what the encoder gives once it stands still; the recipe's number if None."""
     minutes: float | None = None
     """When training ends at the latest, collection included."""
@@ -75,7 +75,7 @@ def tailored(options: Options) -> Recipe:
     def given(*names: str) -> dict[str, Any]:
         return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
-    settings = replace(recipe.settings, **given("updates", "settling"))
+    settings = replace(recipe.settings, **given("updates", "finetune_updates"))
     return replace(recipe, settings=settings, **given("trajectories", "episodes", "sampled", "seeds"))
 
 

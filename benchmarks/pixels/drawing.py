@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.pixels.episodes import Outcome
 from benchmarks.pixels.worlds import World
-from mpc.agent.pictures import movie
+from mpc.agent.viz.figures import movie
 
 PyTree = Any
 REACHED, MISSED = "#2a9d8f", "#d1495b"

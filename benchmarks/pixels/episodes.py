@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.pixels.worlds import World
-from mpc.agent.goals import GoalAgent
+from mpc.agent.goal_agent import GoalAgent
 
 PyTree = Any
 

@@ -11,11 +11,11 @@ import numpy as np
 from benchmarks.pixels.recipes import Recipe
 from benchmarks.pixels.worlds import World, walks, way
 from envs.leaves import Windy
-from mpc.agent.goals import GoalAgent
-from mpc.agent.goals.collecting import vectors
-from world_models import datasets
-from world_models.diagnostics import collapse_report, linear_probe_r2, prediction_errors, rank_correlation
-from world_models.distance import Distance, latent_distance
+from mpc.agent.goal_agent import GoalAgent
+from mpc.agent.memory.collect import vectors
+from world_models import data
+from world_models.distances.temporal import Distance, latent_distance
+from world_models.training.diagnostics import collapse_report, linear_probe_r2, prediction_errors, rank_correlation
 
 PyTree = Any
 TRAJECTORIES, LENGTH = 1000, 91
@@ -33,7 +33,7 @@ def probes(world: World, agent: GoalAgent, recipe: Recipe) -> dict[str, Any]:
     r2 = {name: rounded(linear_probe_r2(latents, values)) for name, values in targets.items()}
     report = {name: round(float(value), 4) for name, value in collapse_report(latents).items()}
     block, steps = agent.settings.block, agent.settings.window
-    windows = datasets.draw(datasets.resident(fresh, steps * block, world.frames), jax.random.key(0), 64, steps, block)
+    windows = data.draw(data.resident(fresh, steps * block, world.frames), jax.random.key(0), 64, steps, block)
     windows = windows._replace(observations=world.frames(windows.observations))
     errors = jax.jit(lambda p, w: prediction_errors(agent.model, p, w))(agent.training.params, windows)
     return {"r2": r2, "embedding": report, "prediction": {name: rounded(values) for name, values in errors.items()}}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mpc.agent.goals import GoalSettings
+from mpc.agent.goal_config import GoalSettings
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ ROOMS = GoalSettings(
     objective="vicreg",
     objective_settings=VICREG,
     inverse_weight=4.0,
-    settling=6000,
-    settled_sequences=4000,
+    finetune_updates=6000,
+    finetune_sequences=4000,
     distance="steps",
     horizon=6,
     starts=8,
@@ -61,8 +61,8 @@ ROOMS = GoalSettings(
 FEW = {
     "latent": 32,
     "objective_settings": {"variance_weight": 4.0, "covariance_weight": 1.0, "slowness_weight": 0.5},
-    "settling": 3000,
-    "settled_sequences": 1000,
+    "finetune_updates": 3000,
+    "finetune_sequences": 1000,
 }
 """Where there is one layout and nothing but the dot changes: nothing tells episodes apart, and few numbers say it all."""
 
@@ -115,7 +115,7 @@ RECIPES = {
 PLANNERS: dict[str, dict[str, Any]] = {
     "gradient": {"planner": "gradient"},
     "gradient, 1 start": {"planner": "gradient", "starts": 1},
-    "gradient, no recall": {"planner": "gradient", "recall": 0},
+    "gradient, no recall": {"planner": "gradient", "correction_memory": 0},
     "cem": {"planner": "cem", "samples": 256, "first_iterations": 20, "iterations": 10},
     "icem": {"planner": "icem", "samples": 128, "first_iterations": 20, "iterations": 10},
     "mppi": {"planner": "mppi", "samples": 256, "first_iterations": 20, "iterations": 10},

@@ -16,10 +16,9 @@ from benchmarks.pixels.episodes import Outcome
 from benchmarks.pixels.recipes import PLANNERS, RANDOM, Recipe
 from benchmarks.pixels.worlds import World, manifest, walks
 from envs import teleport
-from mpc.agent.goals import GoalAgent
-from mpc.agent.goals.agent import Progress
-from world_models.diagnostics import CollapseWarning
-from world_models.distance import latent_distance
+from mpc.agent.goal_agent import GoalAgent, Progress
+from world_models.distances.temporal import latent_distance
+from world_models.training.diagnostics import CollapseWarning
 
 PyTree = Any
 Tell = Callable[[str], None]
@@ -108,7 +107,7 @@ _PLANNING = (
     "terminal_weight",
     "effort_weight",
     "replan_every",
-    "recall",
+    "correction_memory",
     "action_limit",
     "updates",
 )

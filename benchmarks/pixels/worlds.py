@@ -19,8 +19,8 @@ from envs import rooms, teleport, u_maze
 from envs.exploring import Trajectories
 from envs.leaves import Windy, blow, calm
 from envs.task import Task
-from mpc.agent.goals.collecting import explored, vectors
-from world_models.datasets import Dataset, mixed
+from mpc.agent.memory.collect import explored, vectors
+from world_models.data import Dataset, mixed
 
 PyTree = Any
 MANIFESTS = Path(__file__).parent / "manifests"

@@ -1,7 +1,7 @@
 """The composition root: perceive, remember, plan, act, learn."""
 
 from mpc.agent.agent import Agent
+from mpc.agent.config import Settings
 from mpc.agent.evaluation import evaluate
-from mpc.agent.settings import Settings
 
 __all__ = ["Agent", "Settings", "evaluate"]

@@ -13,22 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.agent import careful, curiosity, gym_spaces, images, reacting, saving
-from mpc.agent.budget import Budget, Mode
-from mpc.agent.experience import Experience
-from mpc.agent.interrupting import bar, interruptible
+from mpc.agent import checkpointing
+from mpc.agent.actor import distillation
+from mpc.agent.actor.time_budget import Budget, Mode
+from mpc.agent.components import components
+from mpc.agent.config import Settings
+from mpc.agent.cost import exploration
+from mpc.agent.cost.reward import Cost
+from mpc.agent.interrupts import bar, interruptible
 from mpc.agent.learner import Learner
-from mpc.agent.machinery import machinery
-from mpc.agent.memory import Memory, Ongoing
-from mpc.agent.objective import Cost
-from mpc.agent.probe import Probe, probe
-from mpc.agent.settings import Settings
+from mpc.agent.memory import safeguards
+from mpc.agent.memory.collector import Experience
+from mpc.agent.perception import gym_spaces
+from mpc.agent.perception.history import Memory, PredictState
+from mpc.agent.viz import images
+from mpc.agent.viz.probe import Probe, probe
 from mpc.planners.multistart import side_by_side
 from world_models import data
-from world_models.base import Imagined, WorldModel, perceived
+from world_models.base import Imagined, WorldModel, initial_state
 
 PyTree = Any
-LESSONS = 1024  # observations that are embedded at once
+ENCODE_BATCH = 1024  # observations that are embedded at once
 PROBED = 512  # images that are read back as well as a probe can
 
 
@@ -91,12 +96,12 @@ class Agent:
             )
         seen = gym_spaces.observation_shape(observation_space)
         self.memory = Memory(settings.memory, seen, gym_spaces.planner_space(action_space).size)
-        made = machinery(self.memory, action_space, settings, cost, model)
+        made = components(self.memory, action_space, settings, cost, model)
         self.space, self.model, self.policy = made.space, made.model, made.policy
         self._decider, self._rank, self._budget = made.decider, made.rank, Budget()
         self.buffer = self.room(1 if self.env is None else self.env.num_envs)
         training_key, practice_key, self.key = jax.random.split(jax.random.key(seed), 3)
-        self.learner = Learner(made.trainer, made.minds, settings, training_key, practice_key)
+        self.learner = Learner(made.trainer, made.actor_critic, settings, training_key, practice_key)
         self.num_timesteps = 0
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
 
@@ -109,7 +114,9 @@ class Agent:
     @property
     def params(self) -> PyTree:
         """Everything planning depends on: the model's weights, and the cost's."""
-        return self.learner.learnt | {"cost": {"doubt": np.float32(self.settings.doubt), "reward": np.float32(1.0)}}
+        return self.learner.learnt | {
+            "cost": {"disagreement": np.float32(self.settings.disagreement), "reward": np.float32(1.0)}
+        }
 
     def _draw(self) -> jax.Array:
         self.key, drawn = jax.random.split(self.key)
@@ -144,7 +151,7 @@ class Agent:
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = gym_spaces.rows(self.observation_space, observation, batched)
         starts = None if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
-        going: Ongoing | None = state
+        going: PredictState | None = state
         left = np.zeros(len(rows), int) if going is None else going.left
         due = (left == 0) | (starts if starts is not None else False)
         if going is None or due.any():
@@ -155,12 +162,12 @@ class Agent:
     def _decided(
         self,
         rows: np.ndarray,
-        before: Ongoing | None,
+        before: PredictState | None,
         starts: np.ndarray | None,
         due: np.ndarray,
         deterministic: bool,
         mode: Mode,
-    ) -> Ongoing:
+    ) -> PredictState:
         seen = self._remembered(rows, before, starts)
         shown = self.memory.shown(seen)
         loop, behind = (None, np.zeros_like(due, int)) if before is None else (before.loop, before.behind)
@@ -180,9 +187,9 @@ class Agent:
                 np.where(due.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
                 for new, old in ((seen, before.seen), (held, before.held))
             )
-        return Ongoing(loop, seen, held, np.zeros_like(due, int), behind)
+        return PredictState(loop, seen, held, np.zeros_like(due, int), behind)
 
-    def _remembered(self, rows: np.ndarray, before: Ongoing | None, starts: np.ndarray | None) -> np.ndarray:
+    def _remembered(self, rows: np.ndarray, before: PredictState | None, starts: np.ndarray | None) -> np.ndarray:
         if before is None:
             return self.memory.begun(rows)
         done = self._decider.shown(before.held) if self.memory.steps > 1 else None
@@ -289,7 +296,7 @@ class Agent:
                     check()
             finally:
                 if checkpoint_path is not None:
-                    with careful.room_for(checkpoint_path):
+                    with safeguards.explain_save_error(checkpoint_path):
                         self.save(checkpoint_path)
         return self
 
@@ -318,7 +325,11 @@ class Agent:
     def _learning_params(self) -> PyTree:
         """What to plan with while learning, see `curiosity`."""
         s = self.settings
-        return self.params | {"cost": curiosity.exploring(self.buffer, s.optimism, s.curious and self.cost is None)}
+        return self.params | {
+            "cost": exploration.exploring(
+                self.buffer, s.exploration_bonus, s.intrinsic_only_until_informative and self.cost is None
+            )
+        }
 
     def _remember(self, writes: list[tuple[data.Rows, np.ndarray]]) -> None:
         for rows, write in writes:
@@ -329,7 +340,7 @@ class Agent:
         return self.learner.train(self.buffer, times, cost=params["cost"], timesteps=self.num_timesteps, draw=self._draw)
 
     def distil(self, rounds: int = 4, plans: int = 128) -> dict[str, float]:
-        """Teach the actor what planning comes to: Mode 2 distilled into Mode 1, see `mpc.agent.reacting`.
+        """Teach the actor what planning comes to: Mode 2 distilled into Mode 1, see `mpc.agent.actor.distillation`.
 
         It begins with what was planned while learning, as far as it is remembered. Then it is planned in imagination, where
         the actor would go.
@@ -345,7 +356,7 @@ class Agent:
         Raises:
             ValueError: If nothing has been planned yet.
         """
-        kept, minds, learnt = self.buffer, self.learner.minds, self.learner.learnt
+        kept, actor_critic, learnt = self.buffer, self.learner.actor_critic, self.learner.learnt
         environments, capacity = kept.follows.shape
         acted = np.roll(np.asarray(kept.follows), -1, axis=1)  # an action belongs to a row that the next one follows
         late = np.arange(capacity) >= self.settings.random_steps // environments
@@ -353,24 +364,26 @@ class Agent:
         if not planned.any():
             raise ValueError("there is nothing to distil: no action has been planned yet while learning")
 
-        encode = jax.jit(partial(jax.lax.map, lambda o: self.model.encode(learnt["model"], o).latent, batch_size=LESSONS))
+        encode = jax.jit(
+            partial(jax.lax.map, lambda o: self.model.encode(learnt["model"], o).latent, batch_size=ENCODE_BATCH)
+        )
         remembered = encode(kept.observations[acted])
         seen, shown = encode(kept.observations[planned]), kept.actions[planned]
-        self.learner.practice, metrics = minds.imitate(self.learner.practice, seen, shown)
-        ask = reacting.teacher(self.policy.planner, self.eyes, iterations=5 * self.settings.iterations)
+        self.learner.practice, metrics = actor_critic.imitate(self.learner.practice, seen, shown)
+        ask = distillation.expert(self.policy.planner, self.actor_adapter, iterations=5 * self.settings.iterations)
         for key in jax.random.split(self._draw(), rounds):
             more = ask(self.params, remembered, key, plans)
             seen, shown = jnp.concatenate([seen, more.seen]), jnp.concatenate([shown, more.shown])
-            self.learner.practice, metrics = minds.imitate(self.learner.practice, seen, shown)
+            self.learner.practice, metrics = actor_critic.imitate(self.learner.practice, seen, shown)
             metrics |= {"gain": more.gain}
         return {name: float(value) for name, value in metrics.items()}
 
     @property
-    def eyes(self) -> reacting.Eyes:
+    def actor_adapter(self) -> distillation.ActorAdapter:
         """How what the actor sees, a latent, is what is planned from."""
-        act = self.learner.minds.act
-        return reacting.Eyes(
-            lambda params, latent: (params, perceived(latent)),
+        act = self.learner.actor_critic.act
+        return distillation.ActorAdapter(
+            lambda params, latent: (params, initial_state(latent)),
             lambda params, state: state.latent,
             lambda params, latent: act(params["actor"], latent),
         )
@@ -381,7 +394,7 @@ class Agent:
         Args:
             path: The folder of checkpoints.
         """
-        return saving.save(self, path)
+        return checkpointing.save(self, path)
 
     @classmethod
     def load(
@@ -403,4 +416,4 @@ class Agent:
         Raises:
             CheckpointError: If the checkpoint is foreign, damaged, of another format, or of another environment.
         """
-        return saving.load(cls, path, env, changes=settings or {}, cost=cost)
+        return checkpointing.load(cls, path, env, changes=settings or {}, cost=cost)

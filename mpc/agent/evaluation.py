@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from mpc.agent import gym_spaces
-from mpc.agent.memory import Ongoing
+from mpc.agent.perception import gym_spaces
+from mpc.agent.perception.history import PredictState
 
 
 def evaluate(agent: Any, env: str, seeds: range | list[int], **deciding: Any) -> np.ndarray:
@@ -93,7 +93,7 @@ def decision_times(
         if terminated or truncated:
             observation, _ = live.reset()
             state = agent.predict(observation, **deciding)[1]  # another kind of decision, timed above
-        action, state = timed(observation, state=state.released() if isinstance(state, Ongoing) else state)
+        action, state = timed(observation, state=state.released() if isinstance(state, PredictState) else state)
     live.close()
     marks = {f"p{q}": float(np.percentile(times, q)) for q in (50, 95, 99)}
     summary = {"compile": first - second, "episode_start": second} | marks

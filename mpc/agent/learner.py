@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from mpc.agent import careful
-from mpc.agent.actor import ActorCritic
-from mpc.agent.settings import Settings
+from mpc.agent.actor.actor_critic import ActorCritic
+from mpc.agent.config import Settings
+from mpc.agent.memory import safeguards
 from world_models import Trainer, data
 
 PyTree = Any
@@ -26,19 +26,24 @@ class Learner:
     """
 
     def __init__(
-        self, trainer: Trainer, minds: ActorCritic, settings: Settings, training_key: jax.Array, practice_key: jax.Array
+        self,
+        trainer: Trainer,
+        actor_critic: ActorCritic,
+        settings: Settings,
+        training_key: jax.Array,
+        practice_key: jax.Array,
     ):
-        self.trainer, self.minds, self.settings = trainer, minds, settings
-        self.training, self.practice = self.trainer.init(training_key), minds.init(practice_key)
+        self.trainer, self.actor_critic, self.settings = trainer, actor_critic, settings
+        self.training, self.practice = self.trainer.init(training_key), actor_critic.init(practice_key)
         self.trained = False
-        self.practised_since = 0
+        self.actor_critic_reset_at = 0
         """Environment steps after which actor and critic began anew."""
         self._error = 1.0  # of the last good training
 
     @property
     def learnt(self) -> dict[str, PyTree]:
         """The parameters that plans depend on."""
-        return {"model": self.training.params, "actor": self.practice.acting, "critic": self.practice.target}
+        return {"model": self.training.params, "actor": self.practice.deployed_actor, "critic": self.practice.target}
 
     def train(
         self, buffer: data.TrajectoryBuffer, times: int, *, cost: PyTree, timesteps: int, draw: Callable[[], jax.Array]
@@ -57,23 +62,23 @@ class Learner:
         """
         metrics: dict[str, float] = {}
         for _ in range(times):
-            limit = careful.EXPLODED * max(self._error, 1.0)
-            self.training, found, astray = careful.attempt(self.trainer.fit, self.training, buffer, limit=limit)
+            limit = safeguards.EXPLODED * max(self._error, 1.0)
+            self.training, found, astray = safeguards.fit_or_revert(self.trainer.fit, self.training, buffer, limit=limit)
             _tell("the world model", astray, timesteps)
             if astray is None:
-                metrics, self._error = found, careful.error_of(found)
+                metrics, self._error = found, safeguards.error_of(found)
         # what was learnt in the dreams of a poor model is hard to unlearn (Nikishin et al. 2022): begin again now and then
-        again = timesteps >= self.settings.restart_growth * self.practised_since
+        again = timesteps >= self.settings.actor_critic_reset_growth * self.actor_critic_reset_at
         if again:
-            self.practice = self.minds.init(draw())._replace(acting=self.practice.acting)
-            self.practised_since = timesteps
-        if self.settings.practice:
-            for _ in range(self.settings.restart_practices if again else times):
-                given = (self.minds.fit, self.practice, self.learnt | {"cost": cost}, buffer)
-                self.practice, practised, astray = careful.attempt(*given)
+            self.practice = self.actor_critic.init(draw())._replace(deployed_actor=self.practice.deployed_actor)
+            self.actor_critic_reset_at = timesteps
+        if self.settings.actor_critic_updates:
+            for _ in range(self.settings.actor_critic_reset_rounds if again else times):
+                given = (self.actor_critic.fit, self.practice, self.learnt | {"cost": cost}, buffer)
+                self.practice, practised, astray = safeguards.fit_or_revert(*given)
                 _tell("the actor or the critic", astray, timesteps)
                 metrics |= practised
-            self.practice = self.minds.choose(self.practice, self.learnt | {"cost": cost}, buffer)
+            self.practice = self.actor_critic.choose(self.practice, self.learnt | {"cost": cost}, buffer)
         self.trained = True
         return metrics
 

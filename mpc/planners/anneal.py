@@ -15,7 +15,7 @@ from mpc.planners.base import Plan, Planner
 PyTree = Any
 
 
-class AnnealMemory(NamedTuple):
+class AnnealState(NamedTuple):
     """The planner's own memory, and how many `steps` it has made in this decision."""
 
     inner: Any
@@ -48,20 +48,22 @@ def anneal(planner: Planner, *, start: float = 0.2, steps: int = 50) -> Planner:
         left = jnp.maximum(1.0 - count / steps, 0.0)
         return {**(params or {}), "sharpness": start**left}
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> AnnealMemory:
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> AnnealState:
         first = jnp.asarray(0)
         inner = planner.init(at(params, first), state, key, guess)
-        return AnnealMemory(inner, first, inner.cost, inner.optimality)
+        return AnnealState(inner, first, inner.cost, inner.optimality)
 
-    def step(params: PyTree, state: PyTree, memory: AnnealMemory) -> AnnealMemory:
-        inner = planner.step(at(params, memory.steps), state, memory.inner)
-        return AnnealMemory(inner, memory.steps + 1, inner.cost, jnp.where(memory.steps < steps, jnp.inf, inner.optimality))
+    def step(params: PyTree, state: PyTree, planner_state: AnnealState) -> AnnealState:
+        inner = planner.step(at(params, planner_state.steps), state, planner_state.inner)
+        return AnnealState(
+            inner, planner_state.steps + 1, inner.cost, jnp.where(planner_state.steps < steps, jnp.inf, inner.optimality)
+        )
 
-    def plan(params: PyTree, state: PyTree, memory: AnnealMemory) -> Plan:
-        return planner.plan(at(params, jnp.asarray(steps)), state, memory.inner)
+    def plan(params: PyTree, state: PyTree, planner_state: AnnealState) -> Plan:
+        return planner.plan(at(params, jnp.asarray(steps)), state, planner_state.inner)
 
-    def shift(memory: AnnealMemory) -> AnnealMemory:
-        inner = planner.shift(memory.inner)
-        return AnnealMemory(inner, jnp.zeros_like(memory.steps), inner.cost, inner.optimality)
+    def shift(planner_state: AnnealState) -> AnnealState:
+        inner = planner.shift(planner_state.inner)
+        return AnnealState(inner, jnp.zeros_like(planner_state.steps), inner.cost, inner.optimality)
 
     return Planner(init, step, plan, shift, planner.problem)

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from mpc.constraints import tolerance as allowance
-from mpc.constraints import violation
+from mpc.constraints import feasibility_tolerance, violation
 from mpc.problem import Problem
 from mpc.rollout import rollout_and_costates
 
@@ -48,14 +47,15 @@ class Plan(NamedTuple):
 class Planner(NamedTuple):
     """An algorithm as a value: four pure functions over its own state.
 
-    `init(params, state, key, guess) -> memory`: begin; `guess` is a plan's actions `[H, ...]` or None.
-    `step(params, state, memory) -> memory`: one improvement. The memory carries `cost` (best so far) and `optimality`
-    (a scalar that tends to 0), so every planner is anytime. A `cost` of infinity says that what the memory found was not
-    scored yet: `init` and `shift` leave it so, and whoever changes the problem under a planner sets it.
-    `plan(params, state, memory) -> Plan`: the best found.
-    `shift(memory) -> memory`: one time step later; the warm start of the next decision.
-    `choose(params, state, memory) -> (actions, found, info)`: what `plan` makes a plan of, before it imagines where that
-    leads (see `conclude`); for planners around this one, which have their own use for the actions. Without it they plan.
+    `init(params, state, key, guess) -> planner_state`: begin; `guess` is a plan's actions `[H, ...]` or None.
+    `step(params, state, planner_state) -> planner_state`: one improvement. The memory carries `cost` (best so far) and
+    `optimality` (a scalar that tends to 0), so every planner is anytime. A `cost` of infinity says that what the memory
+    found was not scored yet: `init` and `shift` leave it so, and whoever changes the problem under a planner sets it.
+    `plan(params, state, planner_state) -> Plan`: the best found.
+    `shift(planner_state) -> planner_state`: one time step later; the warm start of the next decision.
+    `best_actions(params, state, planner_state) -> (actions, found, info)`: what `plan` makes a plan of, before it imagines
+    where that leads (see `conclude`); for planners around this one, which have their own use for the actions. Without it
+    they plan.
     """
 
     init: Callable[..., Any]
@@ -63,30 +63,30 @@ class Planner(NamedTuple):
     plan: Callable[[PyTree, PyTree, Any], Plan]
     shift: Callable[[Any], Any]
     problem: Problem
-    choose: Callable[[PyTree, PyTree, Any], tuple[jax.Array, jax.Array, dict[str, Any]]] | None = None
+    best_actions: Callable[[PyTree, PyTree, Any], tuple[jax.Array, jax.Array, dict[str, Any]]] | None = None
 
-    def actions(self, params: PyTree, state: PyTree, memory: Any) -> jax.Array:
+    def actions(self, params: PyTree, state: PyTree, planner_state: Any) -> jax.Array:
         """The best actions `[H, ...]` found so far."""
-        return self.chosen(params, state, memory)[0]
+        return self.chosen_plan(params, state, planner_state)[0]
 
-    def chosen(self, params: PyTree, state: PyTree, memory: Any) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        """What `choose` gives, or what can be said of a plan where there is no such function."""
-        if self.choose is not None:
-            return self.choose(params, state, memory)
-        plan = self.plan(params, state, memory)
+    def chosen_plan(self, params: PyTree, state: PyTree, planner_state: Any) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        """What `best_actions` gives, or what can be said of a plan where there is no such function."""
+        if self.best_actions is not None:
+            return self.best_actions(params, state, planner_state)
+        plan = self.plan(params, state, planner_state)
         return plan.actions, plan.status != Status.NOT_FINITE, plan.info
 
 
-def unscored(memory: Any) -> Any:
+def invalidate(planner_state: Any) -> Any:
     """A memory told that its problem changed: nothing is known about the cost of what it found.
 
     A memory that has more to forget says so in a method of the same name.
     """
-    forget = getattr(memory, "unscored", None)
-    return memory._replace(cost=jnp.full_like(memory.cost, jnp.inf)) if forget is None else forget()
+    forget = getattr(planner_state, "invalidate", None)
+    return planner_state._replace(cost=jnp.full_like(planner_state.cost, jnp.inf)) if forget is None else forget()
 
 
-def ready(problem: Problem) -> None:
+def require_no_latents(problem: Problem) -> None:
     """Refuse, when a planner is built, a problem that no planner solves as it stands.
 
     Raises:
@@ -109,7 +109,7 @@ def bounded(problem: Problem, who: str) -> None:
         raise ValueError(f"{who} needs finite bounds on every action; got {problem.action_space}")
 
 
-def standing(plan: Plan) -> tuple[jax.Array, jax.Array]:
+def rank_key(plan: Plan) -> tuple[jax.Array, jax.Array]:
     """How plans compare: by grade (0 feasible, 1 infeasible, 2 not finite), and in one grade by merit, lower before higher.
 
     The merit is the cost of a feasible plan and the largest violation of an infeasible one.
@@ -122,15 +122,15 @@ def standing(plan: Plan) -> tuple[jax.Array, jax.Array]:
 
 def best_of(plans: Plan) -> Plan:
     """The best of plans side by side, `[N, ...]`."""
-    grade, merit = standing(plans)
+    grade, merit = rank_key(plans)
     leader = jnp.argmin(jnp.where(grade == grade.min(), merit, jnp.inf))
     return jax.tree.map(lambda x: x[leader], plans)
 
 
-def smoothing(horizon: int, memory: float = 0.8) -> np.ndarray:
-    """The matrix `[H, H]` that turns white noise n into `w[t] = ρ w[t-1] + sqrt(1 - ρ²) n[t]`, for ρ = `memory`."""
+def smoothing(horizon: int, correlation: float = 0.8) -> np.ndarray:
+    """The matrix `[H, H]` that turns white noise n into `w[t] = ρ w[t-1] + sqrt(1 - ρ²) n[t]`, for ρ = `correlation`."""
     lag = np.arange(horizon)[:, None] - np.arange(horizon)[None]
-    return np.where(lag >= 0, np.sqrt(1 - memory**2) * memory ** np.maximum(lag, 0), 0.0)
+    return np.where(lag >= 0, np.sqrt(1 - correlation**2) * correlation ** np.maximum(lag, 0), 0.0)
 
 
 def conclude(
@@ -152,14 +152,16 @@ def conclude(
     if problem.constraints:
         info = info | {"violation": violation(problem.constraints, params, future.states, shown)}
         largest = jnp.stack(list(info["violation"].values())).max()
-        status = jnp.where(largest <= allowance(largest.dtype), status, Status.INFEASIBLE)
+        status = jnp.where(largest <= feasibility_tolerance(largest.dtype), status, Status.INFEASIBLE)
     status = jnp.where(ok & jnp.isfinite(future.energy), status, Status.NOT_FINITE)
     return Plan(actions, future.states, future.energy, future.costs, status, info | {"costates": adjoint})
 
 
-def concluded(problem: Problem, choose: Callable[..., tuple[jax.Array, jax.Array, dict[str, Any]]]) -> Callable[..., Plan]:
-    """The `plan` of a planner that only has to `choose` among what it has found."""
-    return lambda params, state, memory: conclude(problem, params, state, *choose(params, state, memory))
+def plan_from_choice(
+    problem: Problem, best_actions: Callable[..., tuple[jax.Array, jax.Array, dict[str, Any]]]
+) -> Callable[..., Plan]:
+    """The `plan` of a planner that only has to `best_actions` among what it has found."""
+    return lambda params, state, planner_state: conclude(problem, params, state, *best_actions(params, state, planner_state))
 
 
 def solve(
@@ -203,27 +205,29 @@ def solve(
         raise ValueError(
             "a deadline needs a clock, which traced functions do not have: call solve outside of jit, vmap and grad"
         )
-    return _race(planner, params, state, key, guess, tolerance, iterations, deadline)
+    return _solve_until_deadline(planner, params, state, key, guess, tolerance, iterations, deadline)
 
 
-def _unfinished(memory: Any, count: jax.Array, iterations: Any, tolerance: Any) -> jax.Array:
-    return (count < iterations) & ((count == 0) | ~(memory.optimality <= tolerance))
+def _unfinished(planner_state: Any, count: jax.Array, iterations: Any, tolerance: Any) -> jax.Array:
+    return (count < iterations) & ((count == 0) | ~(planner_state.optimality <= tolerance))
 
 
-def _improve(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: jax.Array, until: Any, tolerance: Any):
+def _improve(
+    planner: Planner, params: PyTree, state: PyTree, planner_state: Any, count: jax.Array, until: Any, tolerance: Any
+):
     """Steps from the `count`-th on, until there are `until` or the optimality is at most `tolerance`."""
     state = planner.problem.lifted(params, state)
 
     def improve(carry):
-        memory, count = carry
-        return planner.step(params, state, memory), count + 1
+        planner_state, count = carry
+        return planner.step(params, state, planner_state), count + 1
 
-    return jax.lax.while_loop(lambda c: _unfinished(*c, until, tolerance), improve, (memory, count))
+    return jax.lax.while_loop(lambda c: _unfinished(*c, until, tolerance), improve, (planner_state, count))
 
 
-def _conclude(planner: Planner, params: PyTree, state: PyTree, memory: Any, count: Any, tolerance: Any) -> Plan:
-    plan = planner.plan(params, planner.problem.lifted(params, state), memory)
-    converged = (plan.status == Status.ITERATIONS) & (count > 0) & (memory.optimality <= tolerance)
+def _conclude(planner: Planner, params: PyTree, state: PyTree, planner_state: Any, count: Any, tolerance: Any) -> Plan:
+    plan = planner.plan(params, planner.problem.lifted(params, state), planner_state)
+    converged = (plan.status == Status.ITERATIONS) & (count > 0) & (planner_state.optimality <= tolerance)
     status = jnp.where(converged, Status.CONVERGED, plan.status)
     return plan._replace(status=status, info=plan.info | {"iterations": jnp.asarray(count)})
 
@@ -232,13 +236,13 @@ def _conclude(planner: Planner, params: PyTree, state: PyTree, memory: Any, coun
 def _solve(
     planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: Any, tolerance: Any, iterations: int
 ) -> Plan:
-    memory, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
+    planner_state, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
     if tolerance is None:  # a loop of known length, which can be differentiated in reverse
         lifted = planner.problem.lifted(params, state)
-        memory = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, lifted, m), memory)
-        return _conclude(planner, params, state, memory, count, -jnp.inf)
-    memory, count = _improve(planner, params, state, memory, jnp.asarray(0), iterations, tolerance)
-    return _conclude(planner, params, state, memory, count, tolerance)
+        planner_state = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, lifted, m), planner_state)
+        return _conclude(planner, params, state, planner_state, count, -jnp.inf)
+    planner_state, count = _improve(planner, params, state, planner_state, jnp.asarray(0), iterations, tolerance)
+    return _conclude(planner, params, state, planner_state, count, tolerance)
 
 
 def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None) -> Any:
@@ -246,30 +250,30 @@ def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, gues
     return planner.init(params, planner.problem.lifted(params, state), key, guess)
 
 
-RACE = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]
+PHASES = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]
 
 
-def _race(
+def _solve_until_deadline(
     planner: Planner, params: PyTree, state: PyTree, key: Any, guess: Any, tolerance: Any, iterations: int, deadline: float
 ) -> Plan:
     """Improve in chunks, each sized by the pace of those before, while there is time for one more and the conclusion."""
     tolerance = -jnp.inf if tolerance is None else tolerance
-    begin, improve, conclude = RACE
+    begin, improve, conclude = PHASES
     start, none, at_most = (params, state), jnp.asarray(0), jnp.asarray(iterations)
     begin.lower(planner, *start, key, guess).compile()
-    memory = jax.eval_shape(partial(_begin, planner), *start, key, guess)
+    planner_state = jax.eval_shape(partial(_begin, planner), *start, key, guess)
     for _ in range(2):  # before any step, and after: the second time is free unless a step's memory is typed otherwise
-        improve.lower(planner, *start, memory, none, at_most, tolerance).compile()
-        conclude.lower(planner, *start, memory, none, tolerance).compile()
-        memory, _ = jax.eval_shape(partial(_improve, planner), *start, memory, none, at_most, tolerance)
+        improve.lower(planner, *start, planner_state, none, at_most, tolerance).compile()
+        conclude.lower(planner, *start, planner_state, none, tolerance).compile()
+        planner_state, _ = jax.eval_shape(partial(_improve, planner), *start, planner_state, none, at_most, tolerance)
 
     end = time.perf_counter() + deadline
-    memory, count = begin(planner, *start, key, guess), none
-    plan, reserve = _timed(conclude, planner, *start, memory, count, tolerance)
+    planner_state, count = begin(planner, *start, key, guess), none
+    plan, reserve = _timed(conclude, planner, *start, planner_state, count, tolerance)
     spent, chunk, pace = 0, 1, 0.0
     while chunk > 0 and spent < iterations:
         until = jnp.asarray(min(spent + chunk, iterations))
-        (memory, count), took = _timed(improve, planner, *start, memory, count, until, tolerance)
+        (planner_state, count), took = _timed(improve, planner, *start, planner_state, count, until, tolerance)
         made, spent = int(count) - spent, int(count)
         if spent < int(until):
             break  # the tolerance is met
@@ -277,7 +281,7 @@ def _race(
         pace = max(took / made, 0.9 * pace)
         left = end - reserve - time.perf_counter()
         chunk = int(left / pace) if left < 2 * pace else int(0.5 * left / pace)
-    plan = conclude(planner, *start, memory, count, tolerance) if spent else plan
+    plan = conclude(planner, *start, planner_state, count, tolerance) if spent else plan
     late = (plan.status == Status.ITERATIONS) & (spent < iterations)
     return plan._replace(status=jnp.where(late, Status.DEADLINE, plan.status))
 

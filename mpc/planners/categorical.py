@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.planners.base import Planner, concluded
+from mpc.planners.base import Planner, plan_from_choice
 from mpc.planners.lagrangian import constrained
 from mpc.problem import Problem
 from mpc.rollout import energy
 from mpc.spaces import MultiDiscrete
 
 
-class CategoricalMemory(NamedTuple):
+class CategoricalState(NamedTuple):
     """Probabilities `[H, V]` of every alternative, scores `[H, V]` of the best plan seen, and how undecided it still is."""
 
     probabilities: jax.Array
@@ -31,7 +31,7 @@ class CategoricalMemory(NamedTuple):
         """The best plan so far, `[H, V]`."""
         return self.best
 
-    def restart(self, variables: jax.Array) -> "CategoricalMemory":
+    def reset_to(self, variables: jax.Array) -> "CategoricalState":
         """Take up a proposal `[H, V]` in place of the best plan, which goes on competing as the likeliest."""
         infinite = jnp.full_like(self.cost, jnp.inf)
         return self._replace(best=variables, cost=infinite, optimality=infinite)
@@ -84,40 +84,42 @@ def categorical_cem(
         value = energy(problem, params, state, shown)
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
-    def begin(best: jax.Array, key: jax.Array, trust: float) -> CategoricalMemory:
+    def begin(best: jax.Array, key: jax.Array, trust: float) -> CategoricalState:
         shown = space.embed(space.decide(best))
         probabilities = trust * shown + (1 - trust) * uniform.astype(shown.dtype)
         infinite = jnp.asarray(jnp.inf, shown.dtype)
-        return CategoricalMemory(probabilities, best, infinite, infinite, key)
+        return CategoricalState(probabilities, best, infinite, infinite, key)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> CategoricalMemory:
+    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> CategoricalState:
         if guess is None:
             return begin(jnp.zeros((horizon, space.size)), key, 0.0)
         return begin(space.encode(guess), key, confidence)
 
-    def step(params: Any, state: Any, memory: CategoricalMemory) -> CategoricalMemory:
-        key, key_draw = jax.random.split(memory.key)
-        candidates = space.decide(draw(key_draw, memory.probabilities))
+    def step(params: Any, state: Any, planner_state: CategoricalState) -> CategoricalState:
+        key, key_draw = jax.random.split(planner_state.key)
+        candidates = space.decide(draw(key_draw, planner_state.probabilities))
         # the likeliest actions and the best so far compete too, so that an iteration never loses ground
-        kept = space.decide(jnp.stack([memory.best, memory.probabilities]))
+        kept = space.decide(jnp.stack([planner_state.best, planner_state.probabilities]))
         candidates = jnp.concatenate([kept, candidates[2:]])[:samples]
         shown = space.embed(candidates)
         costs = jax.vmap(score, in_axes=(0, None, None))(shown, params, state)
         values, order = jax.lax.top_k(-costs, elites)
         finite = jnp.isfinite(values)
         share = jnp.einsum("e,ehv->hv", finite / jnp.maximum(finite.sum(), 1), shown[order])
-        fitted = momentum * memory.probabilities + (1 - momentum) * share
-        probabilities = jnp.where(finite.any(), fitted, memory.probabilities)
-        better = -values[0] < memory.cost
-        best = jnp.where(better, space.encode(candidates[order[0]]), memory.best)
+        fitted = momentum * planner_state.probabilities + (1 - momentum) * share
+        probabilities = jnp.where(finite.any(), fitted, planner_state.probabilities)
+        better = -values[0] < planner_state.cost
+        best = jnp.where(better, space.encode(candidates[order[0]]), planner_state.best)
         likeliest = jnp.stack([p.max(axis=-1) for p in jnp.split(probabilities, ends[:-1], axis=-1)])
-        return CategoricalMemory(probabilities, best, jnp.minimum(-values[0], memory.cost), 1 - likeliest.min(), key)
+        return CategoricalState(probabilities, best, jnp.minimum(-values[0], planner_state.cost), 1 - likeliest.min(), key)
 
-    def choose(params: Any, state: Any, memory: CategoricalMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": memory.optimality, "probabilities": memory.probabilities}
-        return space.decide(memory.best), jnp.isfinite(memory.cost), info
+    def best_actions(
+        params: Any, state: Any, planner_state: CategoricalState
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        info = {"optimality": planner_state.optimality, "probabilities": planner_state.probabilities}
+        return space.decide(planner_state.best), jnp.isfinite(planner_state.cost), info
 
-    def shift(memory: CategoricalMemory) -> CategoricalMemory:
-        return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]), memory.key, confidence)
+    def shift(planner_state: CategoricalState) -> CategoricalState:
+        return begin(jnp.concatenate([planner_state.best[1:], planner_state.best[-1:]]), planner_state.key, confidence)
 
-    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Planner, concluded, smoothing
+from mpc.planners.base import Planner, plan_from_choice, smoothing
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
@@ -14,7 +14,7 @@ from mpc.problem import Problem
 from mpc.spaces import MultiDiscrete
 
 
-class CemMemory(NamedTuple):
+class CemState(NamedTuple):
     """A Gaussian over `[K, V]` knots, the best sample seen, and how wide the Gaussian still is."""
 
     mean: jax.Array
@@ -29,7 +29,7 @@ class CemMemory(NamedTuple):
         """The best plan so far; `[H, V]` where every step is a knot."""
         return self.best
 
-    def restart(self, variables: jax.Array) -> "CemMemory":
+    def reset_to(self, variables: jax.Array) -> "CemState":
         """Take up a proposal in place of the best plan, which goes on competing as the mean."""
         infinite = jnp.full_like(self.cost, jnp.inf)
         return self._replace(best=variables, cost=infinite, optimality=infinite)
@@ -76,34 +76,34 @@ def cem(
     steps, size = search.knots.count, problem.action_space.size
     noise = gaussian_noise((steps, size, samples), smoothing(steps, smoothness))
 
-    def begin(mean: jax.Array, key: jax.Array) -> CemMemory:
+    def begin(mean: jax.Array, key: jax.Array) -> CemState:
         infinite = jnp.asarray(jnp.inf, mean.dtype)
-        return CemMemory(mean, jnp.full_like(mean, spread), mean, infinite, infinite, key)
+        return CemState(mean, jnp.full_like(mean, spread), mean, infinite, infinite, key)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> CemMemory:
+    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> CemState:
         return begin(search.start(guess), key)
 
-    def step(params: Any, state: Any, memory: CemMemory) -> CemMemory:
-        key, draw = jax.random.split(memory.key)
-        candidates = search.project(memory.mean[..., None] + memory.std[..., None] * noise(draw))
+    def step(params: Any, state: Any, planner_state: CemState) -> CemState:
+        key, draw = jax.random.split(planner_state.key)
+        candidates = search.project(planner_state.mean[..., None] + planner_state.std[..., None] * noise(draw))
         # the mean and the best so far compete too, so that an iteration never loses ground
-        kept = jnp.stack([memory.mean, memory.best], axis=-1)
+        kept = jnp.stack([planner_state.mean, planner_state.best], axis=-1)
         candidates = jnp.concatenate([kept, candidates[..., 2:]], axis=-1)[..., :samples]
         costs = search.scores(candidates, params, state)
         values, elite = cheapest(costs, candidates, elites)
-        mean, std = refit(values, elite, memory.mean, memory.std, momentum)
-        better = values[0] < memory.cost
-        best = jnp.where(better, elite[..., 0], memory.best)
-        return CemMemory(mean, std, best, jnp.minimum(values[0], memory.cost), std.max(), key)
+        mean, std = refit(values, elite, planner_state.mean, planner_state.std, momentum)
+        better = values[0] < planner_state.cost
+        best = jnp.where(better, elite[..., 0], planner_state.best)
+        return CemState(mean, std, best, jnp.minimum(values[0], planner_state.cost), std.max(), key)
 
-    def choose(params: Any, state: Any, memory: CemMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": memory.optimality, "std": memory.std}
-        return search.decide(memory.best, params), jnp.isfinite(memory.cost), info
+    def best_actions(params: Any, state: Any, planner_state: CemState) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        info = {"optimality": planner_state.optimality, "std": planner_state.std}
+        return search.decide(planner_state.best, params), jnp.isfinite(planner_state.cost), info
 
-    def shift(memory: CemMemory) -> CemMemory:
-        return begin(search.knots.shift(memory.best), memory.key)
+    def shift(planner_state: CemState) -> CemState:
+        return begin(search.knots.shift(planner_state.best), planner_state.key)
 
-    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
 
 
 def check(samples: int, elites: int, spread: float, momentum: float) -> None:

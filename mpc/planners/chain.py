@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, Status, conclude, standing
+from mpc.planners.base import Plan, Planner, Status, conclude, rank_key
 
 PyTree = Any
 
 
-class ChainMemory(NamedTuple):
+class ChainState(NamedTuple):
     """Both planners' memories, how many `steps` were made, and the key that the second will begin with."""
 
     first: Any
@@ -41,40 +41,40 @@ def chain(first: Planner, second: Planner, *, switch_after: int) -> Planner:
         raise ValueError(f"switch_after must be a whole number of steps, at least 1; got {switch_after!r}")
     problem = first.problem
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> ChainMemory:
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> ChainState:
         now, later = jax.random.split(key)
         begun, waiting = first.init(params, state, now, guess), second.init(params, state, later, guess)
-        return ChainMemory(begun, waiting, jnp.asarray(0), later, begun.cost, jnp.full_like(waiting.optimality, jnp.inf))
+        return ChainState(begun, waiting, jnp.asarray(0), later, begun.cost, jnp.full_like(waiting.optimality, jnp.inf))
 
-    def search(params: PyTree, state: PyTree, memory: ChainMemory) -> ChainMemory:
-        return memory._replace(first=first.step(params, state, memory.first))
+    def search(params: PyTree, state: PyTree, planner_state: ChainState) -> ChainState:
+        return planner_state._replace(first=first.step(params, state, planner_state.first))
 
-    def hand_over(params: PyTree, state: PyTree, memory: ChainMemory) -> ChainMemory:
-        found = first.plan(params, state, memory.first).actions
-        return refine(params, state, memory._replace(second=second.init(params, state, memory.key, found)))
+    def hand_over(params: PyTree, state: PyTree, planner_state: ChainState) -> ChainState:
+        found = first.plan(params, state, planner_state.first).actions
+        return refine(params, state, planner_state._replace(second=second.init(params, state, planner_state.key, found)))
 
-    def refine(params: PyTree, state: PyTree, memory: ChainMemory) -> ChainMemory:
-        return memory._replace(second=second.step(params, state, memory.second))
+    def refine(params: PyTree, state: PyTree, planner_state: ChainState) -> ChainState:
+        return planner_state._replace(second=second.step(params, state, planner_state.second))
 
-    def step(params: PyTree, state: PyTree, memory: ChainMemory) -> ChainMemory:
-        phase = jnp.clip(memory.steps - switch_after + 1, 0, 2)
-        memory = jax.lax.switch(phase, (search, hand_over, refine), params, state, memory)
-        cost = jnp.where(phase == 0, memory.first.cost, memory.second.cost)
-        optimality = jnp.where(phase == 0, jnp.inf, memory.second.optimality)
-        return memory._replace(steps=memory.steps + 1, cost=cost, optimality=optimality)
+    def step(params: PyTree, state: PyTree, planner_state: ChainState) -> ChainState:
+        phase = jnp.clip(planner_state.steps - switch_after + 1, 0, 2)
+        planner_state = jax.lax.switch(phase, (search, hand_over, refine), params, state, planner_state)
+        cost = jnp.where(phase == 0, planner_state.first.cost, planner_state.second.cost)
+        optimality = jnp.where(phase == 0, jnp.inf, planner_state.second.optimality)
+        return planner_state._replace(steps=planner_state.steps + 1, cost=cost, optimality=optimality)
 
-    def plan(params: PyTree, state: PyTree, memory: ChainMemory) -> Plan:
-        plans = [p.plan(params, state, m) for p, m in ((first, memory.first), (second, memory.second))]
-        (grade_1, merit_1), (grade_2, merit_2) = map(standing, plans)
-        later = (memory.steps > switch_after) & ((grade_2 < grade_1) | ((grade_2 == grade_1) & (merit_2 <= merit_1)))
+    def plan(params: PyTree, state: PyTree, planner_state: ChainState) -> Plan:
+        plans = [p.plan(params, state, m) for p, m in ((first, planner_state.first), (second, planner_state.second))]
+        (grade_1, merit_1), (grade_2, merit_2) = map(rank_key, plans)
+        later = (planner_state.steps > switch_after) & ((grade_2 < grade_1) | ((grade_2 == grade_1) & (merit_2 <= merit_1)))
         actions = jnp.where(later, plans[1].actions, plans[0].actions)
         ok = jnp.where(later, plans[1].status, plans[0].status) != Status.NOT_FINITE
-        info = {"optimality": memory.optimality, "from_second": later}
+        info = {"optimality": planner_state.optimality, "from_second": later}
         return conclude(problem, params, state, actions, ok, info)
 
-    def shift(memory: ChainMemory) -> ChainMemory:
-        infinite = jnp.full_like(memory.cost, jnp.inf)
-        shifted = first.shift(memory.first), second.shift(memory.second)
-        return ChainMemory(*shifted, memory.steps, memory.key, infinite, infinite)
+    def shift(planner_state: ChainState) -> ChainState:
+        infinite = jnp.full_like(planner_state.cost, jnp.inf)
+        shifted = first.shift(planner_state.first), second.shift(planner_state.second)
+        return ChainState(*shifted, planner_state.steps, planner_state.key, infinite, infinite)
 
     return Planner(init, step, plan, shift, problem)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from mpc.planners.base import Planner, concluded
+from mpc.planners.base import Planner, plan_from_choice
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
@@ -27,7 +27,7 @@ from mpc.rollout import energy, rollout
 PyTree = Any
 
 
-class CollocationMemory(NamedTuple):
+class CollocationState(NamedTuple):
     """Where the search stands, for states of n numbers.
 
     `variables`: `[H, V]`. `states`, `costates`: `[H, n]`, of s[1..H]. `scale`: `[n]`, by how much each coordinate varies.
@@ -46,7 +46,7 @@ class CollocationMemory(NamedTuple):
     optimality: jax.Array
     key: jax.Array
 
-    def restart(self, variables: jax.Array) -> "CollocationMemory":
+    def reset_to(self, variables: jax.Array) -> "CollocationState":
         """Begin anew from variables `[H, V]`; their states are found in the next round, the first."""
         infinite, first = jnp.full_like(self.cost, jnp.inf), jnp.zeros_like(self.rounds)
         return self._replace(variables=variables, rounds=first, best=variables, cost=infinite, optimality=infinite)
@@ -147,7 +147,7 @@ def _single(
         steps = (states[:-1], space.bind(params).relax(variables), times)
         return jax.lax.scan(back, jax.grad(end)(states[-1]), steps, reverse=True)[1]
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> CollocationMemory:
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> CollocationState:
         variables = jnp.zeros((horizon, space.size)) if guess is None else space.project(space.encode(guess))
         key, draw = jax.random.split(key)
         states, value = imagine(params, state, space.project(variables + jax.random.normal(draw, variables.shape)))
@@ -157,15 +157,15 @@ def _single(
         infinite, rest = jnp.full_like(value, jnp.inf), jnp.zeros_like(states[1:])
         moments = optimizer.init((variables, rest))
         first = jnp.asarray(0)
-        return CollocationMemory(variables, rest, rest, moments, scale, rho, first, variables, infinite, infinite, key)
+        return CollocationState(variables, rest, rest, moments, scale, rho, first, variables, infinite, infinite, key)
 
-    def step(params: PyTree, state: PyTree, memory: CollocationMemory) -> CollocationMemory:
-        key, draw = jax.random.split(memory.key)
-        memory = synchronised(params, state, memory)
-        first, scale = memory.rounds == 0, memory.scale
-        wander = noise / (1.0 + memory.rounds) * jax.random.normal(draw, memory.states.shape) if noise else 0.0
-        point = (memory.variables, memory.states / scale + wander)
-        moments = jax.tree.map(partial(jnp.where, first), optimizer.init(point), memory.optimizer)
+    def step(params: PyTree, state: PyTree, planner_state: CollocationState) -> CollocationState:
+        key, draw = jax.random.split(planner_state.key)
+        planner_state = synchronised(params, state, planner_state)
+        first, scale = planner_state.rounds == 0, planner_state.scale
+        wander = noise / (1.0 + planner_state.rounds) * jax.random.normal(draw, planner_state.states.shape) if noise else 0.0
+        point = (planner_state.variables, planner_state.states / scale + wander)
+        moments = jax.tree.map(partial(jnp.where, first), optimizer.init(point), planner_state.optimizer)
         at, end = pieces(params, state)
         start, bound = ravel_pytree(state)[0], space.bind(params)
 
@@ -174,7 +174,7 @@ def _single(
             states = jnp.concatenate([start[None], scaled * scale])
             costs, reached = jax.vmap(at)(states[:-1], bound.relax(variables), times)
             defects = reached - states[1:]
-            pull = jnp.sum(memory.costates * defects) + 0.5 * memory.penalty * jnp.sum((defects / scale) ** 2)
+            pull = jnp.sum(planner_state.costates * defects) + 0.5 * planner_state.penalty * jnp.sum((defects / scale) ** 2)
             return jnp.sum(costs) + end(states[-1]) + pull, defects
 
         def update(_: int, carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
@@ -185,45 +185,49 @@ def _single(
             residual = jnp.abs(space.project(point[0] - slopes[0]) - point[0]).max()
             return (space.project(variables), scaled), moments, residual
 
-        begun = (point, moments, jnp.zeros_like(memory.cost))
+        begun = (point, moments, jnp.zeros_like(planner_state.cost))
         point, moments, residual = jax.lax.fori_loop(0, updates, update, begun)
         defects = lagrangian(point)[1]
-        pulls = memory.costates if stop_gradients else memory.costates + memory.penalty * defects / scale**2
+        pulls = (
+            planner_state.costates if stop_gradients else planner_state.costates + planner_state.penalty * defects / scale**2
+        )
         measured = jnp.maximum(residual, jnp.abs(defects / scale).max())
-        return memory._replace(
+        return planner_state._replace(
             variables=point[0],
             states=point[1] * scale,
             costates=pulls,
             optimizer=moments,
-            rounds=memory.rounds + 1,
-            optimality=jnp.where(jnp.isfinite(memory.cost) & jnp.isfinite(measured), measured, jnp.inf),
+            rounds=planner_state.rounds + 1,
+            optimality=jnp.where(jnp.isfinite(planner_state.cost) & jnp.isfinite(measured), measured, jnp.inf),
             key=key,
         )
 
-    def synchronised(params: PyTree, state: PyTree, memory: CollocationMemory) -> CollocationMemory:
+    def synchronised(params: PyTree, state: PyTree, planner_state: CollocationState) -> CollocationState:
         """What the actions are really worth; and, when it is due, the states and costates that are really theirs."""
-        states, value = imagine(params, state, memory.variables)
-        better = value < memory.cost
+        states, value = imagine(params, state, planner_state.variables)
+        better = value < planner_state.cost
 
-        def anew(memory: CollocationMemory) -> CollocationMemory:
-            pulls = memory.costates if stop_gradients else adjoint(params, state, states, memory.variables)
-            return memory._replace(states=states[1:], costates=pulls)
+        def anew(planner_state: CollocationState) -> CollocationState:
+            pulls = planner_state.costates if stop_gradients else adjoint(params, state, states, planner_state.variables)
+            return planner_state._replace(states=states[1:], costates=pulls)
 
-        due = memory.rounds % synchronise == 0
-        memory = anew(memory) if synchronise == 1 else jax.lax.cond(due, anew, lambda m: m, memory)
-        best = jnp.where(better, memory.variables, memory.best)
-        return memory._replace(best=best, cost=jnp.minimum(value, memory.cost))
+        due = planner_state.rounds % synchronise == 0
+        planner_state = anew(planner_state) if synchronise == 1 else jax.lax.cond(due, anew, lambda m: m, planner_state)
+        best = jnp.where(better, planner_state.variables, planner_state.best)
+        return planner_state._replace(best=best, cost=jnp.minimum(value, planner_state.cost))
 
-    def choose(params: PyTree, state: PyTree, memory: CollocationMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        value = imagine(params, state, memory.variables)[1]
-        best = jnp.where(value < memory.cost, memory.variables, memory.best)
-        found = jnp.isfinite(jnp.minimum(value, memory.cost))
-        return space.bind(params).decide(best), found, {"optimality": memory.optimality}
+    def best_actions(
+        params: PyTree, state: PyTree, planner_state: CollocationState
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        value = imagine(params, state, planner_state.variables)[1]
+        best = jnp.where(value < planner_state.cost, planner_state.variables, planner_state.best)
+        found = jnp.isfinite(jnp.minimum(value, planner_state.cost))
+        return space.bind(params).decide(best), found, {"optimality": planner_state.optimality}
 
-    def shift(memory: CollocationMemory) -> CollocationMemory:
-        return memory.restart(jnp.concatenate([memory.best[1:], memory.best[-1:]]))
+    def shift(planner_state: CollocationState) -> CollocationState:
+        return planner_state.reset_to(jnp.concatenate([planner_state.best[1:], planner_state.best[-1:]]))
 
-    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
 
 
 def _finite(x: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from mpc.constraints import Constraint
-from mpc.planners.base import Planner, concluded, unscored
+from mpc.planners.base import Planner, invalidate, plan_from_choice
 from mpc.problem import Problem
 
 PyTree = Any
@@ -27,14 +27,14 @@ SETTLED = 0.1  # the optimality at which a stretch is solved well enough
 SHORTEST = 0.75  # share of the horizon
 
 
-class Stretched(NamedTuple):
+class TruncatedParams(NamedTuple):
     """Parameters of the problem over a stretch: the problem's own, and after how many steps it ends."""
 
     params: PyTree
     end: jax.Array
 
 
-class ContinuationMemory(NamedTuple):
+class ContinuationState(NamedTuple):
     """The planner's own memory, where its `stretch` ends, whether that is what it works on, and the steps `spent`.
 
     `stretch`: 0 where there is none. `cost`: of the whole problem; infinite while that is `pending`.
@@ -47,11 +47,11 @@ class ContinuationMemory(NamedTuple):
     cost: jax.Array
     optimality: jax.Array
 
-    def restart(self, variables: jax.Array) -> "ContinuationMemory":
+    def reset_to(self, variables: jax.Array) -> "ContinuationState":
         """Begin anew from variables `[H, V]`, on the stretch if there is one."""
         infinite = jnp.full_like(self.cost, jnp.inf)
         return self._replace(
-            inner=self.inner.restart(variables),
+            inner=self.inner.reset_to(variables),
             pending=self.stretch > 0,
             spent=jnp.zeros_like(self.spent),
             cost=infinite,
@@ -67,7 +67,7 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
 
     Args:
         problem: What is minimised over what.
-        build: Builds the planner, for the problem whose parameters are `Stretched`; its memory has `restart` (see
+        build: Builds the planner, for the problem whose parameters are `TruncatedParams`; its memory has `reset_to` (see
             `multistart`).
         steps: Steps, at most, on the stretch; fewer where it settles sooner.
 
@@ -82,41 +82,44 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
     planner, horizon = build(stretched(problem)), problem.horizon
     whole = jnp.asarray(horizon)
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> ContinuationMemory:
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> ContinuationState:
         draw, own = jax.random.split(key)
-        inner = planner.init(Stretched(params, whole), state, own, guess)
+        inner = planner.init(TruncatedParams(params, whole), state, own, guess)
         stretch = jax.random.randint(draw, (), max(int(SHORTEST * horizon), 1), horizon)
         pending = jnp.asarray(guess is None)
-        return ContinuationMemory(inner, stretch, pending, jnp.zeros_like(stretch), inner.cost, inner.optimality)
+        return ContinuationState(inner, stretch, pending, jnp.zeros_like(stretch), inner.cost, inner.optimality)
 
-    def step(params: PyTree, state: PyTree, memory: ContinuationMemory) -> ContinuationMemory:
-        pending = memory.pending
-        end = jnp.where(pending, memory.stretch, horizon)
-        inner, spent = planner.step(Stretched(params, end), state, memory.inner), memory.spent + 1
+    def step(params: PyTree, state: PyTree, planner_state: ContinuationState) -> ContinuationState:
+        pending = planner_state.pending
+        end = jnp.where(pending, planner_state.stretch, horizon)
+        inner, spent = planner.step(TruncatedParams(params, end), state, planner_state.inner), planner_state.spent + 1
         solved = pending & ((spent >= steps) | (inner.optimality <= SETTLED))
         cost, optimality = (jnp.where(pending, jnp.inf, x).astype(x.dtype) for x in (inner.cost, inner.optimality))
-        inner = jax.tree.map(partial(jnp.where, solved), unscored(inner), inner)
-        return ContinuationMemory(inner, memory.stretch, pending & ~solved, spent, cost, optimality)
+        inner = jax.tree.map(partial(jnp.where, solved), invalidate(inner), inner)
+        return ContinuationState(inner, planner_state.stretch, pending & ~solved, spent, cost, optimality)
 
-    def choose(params: PyTree, state: PyTree, memory: ContinuationMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        return planner.chosen(Stretched(params, whole), state, memory.inner)
+    def best_actions(
+        params: PyTree, state: PyTree, planner_state: ContinuationState
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        return planner.chosen_plan(TruncatedParams(params, whole), state, planner_state.inner)
 
-    def shift(memory: ContinuationMemory) -> ContinuationMemory:
-        inner = planner.shift(memory.inner)
-        none, ready = jnp.zeros_like(memory.stretch), jnp.zeros_like(memory.pending)
-        return ContinuationMemory(inner, none, ready, none, inner.cost, inner.optimality)
+    def shift(planner_state: ContinuationState) -> ContinuationState:
+        inner = planner.shift(planner_state.inner)
+        none, require_no_latents = jnp.zeros_like(planner_state.stretch), jnp.zeros_like(planner_state.pending)
+        return ContinuationState(inner, none, require_no_latents, none, inner.cost, inner.optimality)
 
-    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
 
 
 def stretched(problem: Problem) -> Problem:
-    """The problem whose parameters are `Stretched`: nothing counts after the end; at the horizon, the terminal cost does."""
+    """The problem whose parameters are `TruncatedParams`: nothing counts after the end; at the horizon, the terminal
+    cost does."""
     terminal = problem.terminal_cost
 
     def limited(constraint: Constraint) -> Constraint:
         idle = 0.0 if constraint.equality else -1.0
 
-        def function(given: Stretched, state: PyTree, action: jax.Array, t: jax.Array) -> jax.Array:
+        def function(given: TruncatedParams, state: PyTree, action: jax.Array, t: jax.Array) -> jax.Array:
             return jnp.where(t <= given.end, constraint.function(given.params, state, action, t), idle)
 
         return replace(constraint, function=function)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mpc.planners.base import Planner, concluded
+from mpc.planners.base import Planner, plan_from_choice
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
@@ -22,10 +22,10 @@ from mpc.rollout import energy
 PyTree = Any
 
 
-class GradientMemory(NamedTuple):
+class GradientState(NamedTuple):
     """Where one start stands: its `variables` `[H, V]`, the optimiser's moments, the `best` variables seen and their cost.
 
-    Those of all starts, `[S, H, V]`, are `multistart.side_by_side(memory).variables`.
+    Those of all starts, `[S, H, V]`, are `multistart.side_by_side(planner_state).variables`.
     """
 
     variables: jax.Array
@@ -34,11 +34,11 @@ class GradientMemory(NamedTuple):
     cost: jax.Array
     optimality: jax.Array
 
-    def restart(self, variables: jax.Array) -> "GradientMemory":
+    def reset_to(self, variables: jax.Array) -> "GradientState":
         """Begin anew from variables `[H, V]`, with the moments as `init` or `shift` left them."""
         return self._replace(variables=variables, best=variables)
 
-    def unscored(self) -> "GradientMemory":
+    def invalidate(self) -> "GradientState":
         """Told that its problem changed: differences of gradients taken across two energies say nothing about either."""
 
         def forget(part: Any) -> Any:
@@ -126,23 +126,23 @@ def descent(
     def place(point: jax.Array) -> jax.Array:
         return space.project(jnp.sin(point) if curved else point)
 
-    def begin(variables: jax.Array) -> GradientMemory:
+    def begin(variables: jax.Array) -> GradientState:
         infinite = jnp.asarray(jnp.inf, variables.dtype)
-        return GradientMemory(variables, rule.init(variables), variables, infinite, infinite)
+        return GradientState(variables, rule.init(variables), variables, infinite, infinite)
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> GradientMemory:
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> GradientState:
         if guess is None:
             return begin(jnp.zeros((horizon, space.size)))
         return begin(space.project(space.encode(guess)))
 
-    def step(params: PyTree, state: PyTree, memory: GradientMemory) -> GradientMemory:
-        variables = memory.variables
+    def step(params: PyTree, state: PyTree, planner_state: GradientState) -> GradientState:
+        variables = planner_state.variables
         value, slope = jax.value_and_grad(score)(variables, params, state)
         finite = jnp.isfinite(value) & jnp.isfinite(slope).all()
         slope = jnp.where(finite, slope, 0.0)  # a start that left the model's domain rests
         reached = executed(variables, value, params, state)
-        better = finite & (reached < memory.cost)
-        best = jnp.where(better, variables, memory.best)
+        better = finite & (reached < planner_state.cost)
+        best = jnp.where(better, variables, planner_state.best)
         # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
         residual = jnp.abs(space.project(variables - slope) - variables)
         here = point(variables)
@@ -154,21 +154,23 @@ def descent(
             return score(place(trial), params, state)
 
         update: Any  # optax types it as a tree; here it is one array
-        update, moments = rule.update(free, memory.moments, here, value=value, grad=free, value_fn=along)
+        update, moments = rule.update(free, planner_state.moments, here, value=value, grad=free, value_fn=along)
         moved = place(here + update)
         moved = jnp.where(jnp.isfinite(moved), moved, variables)
         moments = jax.tree.map(lambda m, fresh: jnp.where(jnp.isnan(m), fresh, m), moments, rule.init(variables))
         optimality = jnp.where(finite, residual.max(), jnp.inf)
-        return GradientMemory(moved, moments, best, jnp.where(better, reached, memory.cost), optimality)
+        return GradientState(moved, moments, best, jnp.where(better, reached, planner_state.cost), optimality)
 
-    def choose(params: PyTree, state: PyTree, memory: GradientMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": memory.optimality}
-        return space.bind(params).decide(memory.best), jnp.isfinite(memory.cost), info
+    def best_actions(
+        params: PyTree, state: PyTree, planner_state: GradientState
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        info = {"optimality": planner_state.optimality}
+        return space.bind(params).decide(planner_state.best), jnp.isfinite(planner_state.cost), info
 
-    def shift(memory: GradientMemory) -> GradientMemory:
-        return begin(jnp.concatenate([memory.best[1:], memory.best[-1:]]))
+    def shift(planner_state: GradientState) -> GradientState:
+        return begin(jnp.concatenate([planner_state.best[1:], planner_state.best[-1:]]))
 
-    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
 
 
 def _with_limited_costates(problem: Problem, limit: float) -> Problem:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Planner, concluded
+from mpc.planners.base import Planner, plan_from_choice
 from mpc.planners.cem import cheapest, check, refit
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
@@ -17,7 +17,7 @@ from mpc.planners.sampling import colouring, gaussian_noise, sampler
 from mpc.problem import Problem
 
 
-class IcemMemory(NamedTuple):
+class IcemState(NamedTuple):
     """A Gaussian over `[K, V]` knots, the elites `[K, V, E]` of the last fit, the best seen, and the population's size."""
 
     mean: jax.Array
@@ -79,39 +79,39 @@ def icem(
     noise = gaussian_noise((steps, size, blocks * block), colouring(steps, exponent))
     again = max(int(kept * elites), 1)
 
-    def begin(mean: jax.Array, old: jax.Array, key: jax.Array) -> IcemMemory:
+    def begin(mean: jax.Array, old: jax.Array, key: jax.Array) -> IcemState:
         infinite, population = jnp.asarray(jnp.inf, mean.dtype), jnp.asarray(blocks * block, mean.dtype)
-        return IcemMemory(mean, jnp.full_like(mean, spread), old, population, mean, infinite, infinite, key)
+        return IcemState(mean, jnp.full_like(mean, spread), old, population, mean, infinite, infinite, key)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> IcemMemory:
+    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> IcemState:
         mean = search.start(guess)
         return begin(mean, jnp.broadcast_to(mean[..., None], (*mean.shape, again)), key)
 
-    def step(params: Any, state: Any, memory: IcemMemory) -> IcemMemory:
-        key, draw = jax.random.split(memory.key)
-        drawn = search.project(memory.mean[..., None] + memory.std[..., None] * noise(draw))
-        candidates = jnp.concatenate([memory.mean[..., None], memory.elites, drawn[..., again + 1 :]], axis=-1)
+    def step(params: Any, state: Any, planner_state: IcemState) -> IcemState:
+        key, draw = jax.random.split(planner_state.key)
+        drawn = search.project(planner_state.mean[..., None] + planner_state.std[..., None] * noise(draw))
+        candidates = jnp.concatenate([planner_state.mean[..., None], planner_state.elites, drawn[..., again + 1 :]], axis=-1)
 
         def score(index: jax.Array, costs: jax.Array) -> jax.Array:
             some = jax.lax.dynamic_slice_in_dim(candidates, index * block, block, axis=-1)
             return jax.lax.dynamic_update_slice_in_dim(costs, search.scores(some, params, state), index * block, axis=0)
 
-        count = jnp.ceil(memory.population / block).astype(jnp.int32)
+        count = jnp.ceil(planner_state.population / block).astype(jnp.int32)
         costs = jax.lax.fori_loop(0, count, score, jnp.full(blocks * block, jnp.inf, candidates.dtype))
         values, elite = cheapest(costs, candidates, elites)
-        mean, std = refit(values, elite, memory.mean, memory.std, momentum)
-        better = values[0] < memory.cost
-        best = jnp.where(better, elite[..., 0], memory.best)
-        population = jnp.maximum(memory.population / decay, block)
-        lowest = jnp.minimum(values[0], memory.cost)
-        return IcemMemory(mean, std, elite[..., :again], population, best, lowest, std.max(), key)
+        mean, std = refit(values, elite, planner_state.mean, planner_state.std, momentum)
+        better = values[0] < planner_state.cost
+        best = jnp.where(better, elite[..., 0], planner_state.best)
+        population = jnp.maximum(planner_state.population / decay, block)
+        lowest = jnp.minimum(values[0], planner_state.cost)
+        return IcemState(mean, std, elite[..., :again], population, best, lowest, std.max(), key)
 
-    def choose(params: Any, state: Any, memory: IcemMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": memory.optimality, "std": memory.std, "population": memory.population}
-        return search.decide(memory.best, params), jnp.isfinite(memory.cost), info
+    def best_actions(params: Any, state: Any, planner_state: IcemState) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        info = {"optimality": planner_state.optimality, "std": planner_state.std, "population": planner_state.population}
+        return search.decide(planner_state.best, params), jnp.isfinite(planner_state.cost), info
 
-    def shift(memory: IcemMemory) -> IcemMemory:
-        later = search.knots.shift(memory.best)
-        return begin(later, search.knots.shift(memory.elites), memory.key)
+    def shift(planner_state: IcemState) -> IcemState:
+        later = search.knots.shift(planner_state.best)
+        return begin(later, search.knots.shift(planner_state.elites), planner_state.key)
 
-    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)

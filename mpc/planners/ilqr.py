@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from mpc.planners.base import Planner, concluded
+from mpc.planners.base import Planner, plan_from_choice
 from mpc.planners.continuation import continuation as continued
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
@@ -34,7 +34,7 @@ GROWTH, DECAY, LARGEST = 10.0, 0.1, 1e5  # of the damping
 FLOOR = 1e-6  # of pivots
 
 
-class IlqrMemory(NamedTuple):
+class IlqrState(NamedTuple):
     """Where one start stands: the trajectory, the problem's expansion around it, and the policy that led there.
 
     `best`: `[H, V]` variables, of the cheapest trajectory so far. `states`: `[H+1, N]`, each a state as one vector.
@@ -50,15 +50,15 @@ class IlqrMemory(NamedTuple):
     cost: Array
     optimality: Array
 
-    def restart(self, variables: Array) -> "IlqrMemory":
+    def reset_to(self, variables: Array) -> "IlqrState":
         """Begin anew from variables `[H, V]`, with nothing known around them, so that they are first tried as they are."""
         infinite = jnp.full_like(self.cost, jnp.inf)
         expansion, policy = jax.tree.map(jnp.zeros_like, (self.expansion, self.policy))
         return self._replace(best=variables, expansion=expansion, policy=policy, cost=infinite, optimality=infinite)
 
-    def unscored(self) -> "IlqrMemory":
+    def invalidate(self) -> "IlqrState":
         """Told that its problem changed: what its trajectory costs is not known, nor what would improve it."""
-        return self.restart(self.best)
+        return self.reset_to(self.best)
 
 
 def ilqr(
@@ -122,7 +122,7 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
             "take mpc.gradient, or put the last action into the state and limit the change by a constraint"
         )
 
-    def init(params: PyTree, state: PyTree, key: Array, guess: Any = None) -> IlqrMemory:
+    def init(params: PyTree, state: PyTree, key: Array, guess: Any = None) -> IlqrState:
         actions, guessed = guess if isinstance(guess, tuple) else (guess, None)
         model = _Model(problem, params, state)
         variables = jnp.zeros((horizon, space.size)) if actions is None else space.project(space.encode(actions))
@@ -132,27 +132,27 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
             expansion, _ = _expand(model, states, variables, second_order > 1, parallel)
         infinite = jnp.asarray(jnp.inf)
-        return IlqrMemory(variables, states, expansion, policy, jnp.asarray(damping), jnp.ones(()), infinite, infinite)
+        return IlqrState(variables, states, expansion, policy, jnp.asarray(damping), jnp.ones(()), infinite, infinite)
 
-    def step(params: PyTree, state: PyTree, memory: IlqrMemory) -> IlqrMemory:
+    def step(params: PyTree, state: PyTree, planner_state: IlqrState) -> IlqrState:
         """Once round; or twice, where the first time only finds out what the trajectory is and costs."""
-        fresh, model = jnp.isinf(memory.cost), _Model(problem, params, state)
-        return jax.lax.fori_loop(0, jnp.where(fresh, 2, 1), lambda _, m: around(model, m), memory)
+        fresh, model = jnp.isinf(planner_state.cost), _Model(problem, params, state)
+        return jax.lax.fori_loop(0, jnp.where(fresh, 2, 1), lambda _, m: around(model, m), planner_state)
 
-    def around(model: _Model, memory: IlqrMemory) -> IlqrMemory:
-        sizes = jnp.asarray(STEP_SIZES, memory.best.dtype)
-        nothing = (memory.states, memory.best, jnp.full_like(memory.cost, jnp.inf), jnp.asarray(-1))
+    def around(model: _Model, planner_state: IlqrState) -> IlqrState:
+        sizes = jnp.asarray(STEP_SIZES, planner_state.best.dtype)
+        nothing = (planner_state.states, planner_state.best, jnp.full_like(planner_state.cost, jnp.inf), jnp.asarray(-1))
 
         def search(policy: Policy) -> tuple[Array, Array, Array, Array]:
             """States, variables and cost at the longest step that lowers the energy, and which of the sizes that is."""
-            follow = partial(_follow, model, memory.best, memory.states, policy)
+            follow = partial(_follow, model, planner_state.best, planner_state.states, policy)
             if parallel:
                 tried = jax.vmap(follow)(sizes)
-                first = jnp.argmax(tried[2] < memory.cost)
+                first = jnp.argmax(tried[2] < planner_state.cost)
                 return (*jax.tree.map(lambda x: x[first], tried), first)
 
             def missing(tried: tuple) -> Array:
-                return ~(tried[2] < memory.cost) & (tried[3] < len(sizes) - 1)
+                return ~(tried[2] < planner_state.cost) & (tried[3] < len(sizes) - 1)
 
             def shorter(tried: tuple) -> tuple:
                 return (*follow(sizes[tried[3] + 1]), tried[3] + 1)
@@ -161,48 +161,50 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
 
         def failing(carry: tuple) -> Array:
             tries, mu, found, _ = carry
-            return ~(found[2] < memory.cost) & (tries < TRIES) & (mu < LARGEST)
+            return ~(found[2] < planner_state.cost) & (tries < TRIES) & (mu < LARGEST)
 
         def harder(carry: tuple) -> tuple:
             tries, mu, *_ = carry
             mu = jnp.where(tries > 0, GROWTH * mu, mu)
-            policy = _improve(memory.expansion, mu, parallel)
+            policy = _improve(planner_state.expansion, mu, parallel)
             return tries + 1, mu, search(policy), policy
 
-        start = (jnp.asarray(0), jnp.minimum(memory.damping, LARGEST / GROWTH), nothing, memory.policy)
+        start = (jnp.asarray(0), jnp.minimum(planner_state.damping, LARGEST / GROWTH), nothing, planner_state.policy)
         _, mu, (states, variables, cost, size), policy = jax.lax.while_loop(failing, harder, start)
-        better = cost < memory.cost
-        policy = jax.tree.map(partial(jnp.where, better), policy, memory.policy)
-        states, variables = jnp.where(better, states, memory.states), jnp.where(better, variables, memory.best)
-        share = (memory.cost - cost) / jnp.abs(memory.cost)
+        better = cost < planner_state.cost
+        policy = jax.tree.map(partial(jnp.where, better), policy, planner_state.policy)
+        states, variables = jnp.where(better, states, planner_state.states), jnp.where(better, variables, planner_state.best)
+        share = (planner_state.cost - cost) / jnp.abs(planner_state.cost)
         share = jnp.where(better & jnp.isfinite(share), share, jnp.where(better, 1.0, 0.0))
-        progress = 0.5 * (memory.progress + share)
+        progress = 0.5 * (planner_state.progress + share)
         mu = jnp.where(better, jnp.maximum(mu * jnp.where(size == 0, DECAY, 1.0), damping), mu)
         curved = progress < second_order if 0 < second_order < 1 else second_order > 0
         expansion, optimality = _expand(model, states, variables, curved, parallel)
-        cost = jnp.where(better, cost, memory.cost)
+        cost = jnp.where(better, cost, planner_state.cost)
         # no step lowers the energy; and what is left of the gradient is what rounding leaves at an optimum of unit
         # curvature, or so many steps have failed that the last ones together removed nothing that could be told
         exactness = jnp.finfo(cost.dtype).eps
         least = (optimality <= jnp.sqrt(exactness * jnp.abs(cost))) | (progress <= exactness)
         settled = ~better & (mu >= LARGEST) & least
         optimality = jnp.where(jnp.isfinite(cost), jnp.where(settled, 0.0, optimality), jnp.inf)
-        return IlqrMemory(variables, states, expansion, policy, mu, progress, cost, optimality)
+        return IlqrState(variables, states, expansion, policy, mu, progress, cost, optimality)
 
-    def choose(params: PyTree, state: PyTree, memory: IlqrMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": memory.optimality, "gain": memory.policy.gain, "damping": memory.damping}
-        return space.decide(memory.best), jnp.isfinite(memory.cost), info
+    def best_actions(params: PyTree, state: PyTree, planner_state: IlqrState) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        info = {"optimality": planner_state.optimality, "gain": planner_state.policy.gain, "damping": planner_state.damping}
+        return space.decide(planner_state.best), jnp.isfinite(planner_state.cost), info
 
-    def shift(memory: IlqrMemory) -> IlqrMemory:
-        policy = jax.tree.map(_later, memory.policy)  # feedback answers what the model did not foresee
-        best, states = _later(memory.best), _later(memory.states)
-        end, end_hessian = memory.expansion[-2:]
-        expansion = jax.tree.map(_later, memory.expansion)._replace(terminal_gradient=end, terminal_hessian=end_hessian)
-        infinite, one = jnp.full_like(memory.cost, jnp.inf), jnp.ones_like(memory.progress)
-        least = jnp.full_like(memory.damping, damping)
-        return IlqrMemory(best, states, expansion, policy, least, one, infinite, infinite)
+    def shift(planner_state: IlqrState) -> IlqrState:
+        policy = jax.tree.map(_later, planner_state.policy)  # feedback answers what the model did not foresee
+        best, states = _later(planner_state.best), _later(planner_state.states)
+        end, end_hessian = planner_state.expansion[-2:]
+        expansion = jax.tree.map(_later, planner_state.expansion)._replace(
+            terminal_gradient=end, terminal_hessian=end_hessian
+        )
+        infinite, one = jnp.full_like(planner_state.cost, jnp.inf), jnp.ones_like(planner_state.progress)
+        least = jnp.full_like(planner_state.damping, damping)
+        return IlqrState(best, states, expansion, policy, least, one, infinite, infinite)
 
-    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
 
 
 class _Model:
@@ -269,7 +271,7 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
         total = gradient + costate @ jacobian
         return total[size:], (costate, total[:size])
 
-    def bend(hessian: Array) -> Array:
+    def add_curvature(hessian: Array) -> Array:
         def curvature(z: Array, costate: Array) -> Array:
             return derivative(jax.grad(lambda z: costate @ model.dynamics(z)), z)[1]
 
@@ -280,9 +282,9 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
     end, end_hessian = derivative(jax.grad(model.terminal_cost), states[-1])
     _, (costates, slope) = jax.lax.scan(back, end, (jacobian, gradient), reverse=True)
     if isinstance(curved, bool):
-        hessian = bend(hessian) if curved else hessian
+        hessian = add_curvature(hessian) if curved else hessian
     else:
-        hessian = jax.lax.cond(curved, bend, lambda same: same, hessian)
+        hessian = jax.lax.cond(curved, add_curvature, lambda same: same, hessian)
     far = jnp.full_like(variables, jnp.inf)
     low, high = model.space.project(-far) - variables, model.space.project(far) - variables
     # the projected gradient vanishes exactly where no allowed move lowers the energy to first order

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mpc.constraints import table, tolerance
+from mpc.constraints import feasibility_tolerance, table
 from mpc.planners.base import Plan, Planner, Status, conclude, solve
 from mpc.planners.lagrangian import equalities
 from mpc.problem import Problem
@@ -103,7 +103,7 @@ def _active_set(
     low, high = (space.project(x).reshape(-1) for x in (-far, far))
     at_low, at_high = start <= low + NEAR, start >= high - NEAR
     inside = ~(at_low | at_high)
-    tight = equal | (values >= -100 * tolerance(values.dtype))
+    tight = equal | (values >= -100 * feasibility_tolerance(values.dtype))
     rows = jnp.where(tight[:, None] & inside, jacobian, 0.0)
     duals = jnp.linalg.lstsq(rows.T, jnp.where(inside, -slope, 0.0))[0] if len(values) else values
     active = tight & (equal | (duals > 0))

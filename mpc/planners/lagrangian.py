@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.constraints import Constraint, reads, table, tolerance
-from mpc.planners.base import Plan, Planner, best_of, conclude, ready, unscored
+from mpc.constraints import Constraint, feasibility_tolerance, reads, table
+from mpc.planners.base import Plan, Planner, best_of, conclude, invalidate, require_no_latents
 from mpc.problem import Problem
 from mpc.rollout import rollout
 
@@ -36,7 +36,7 @@ class Augmented(NamedTuple):
     penalty: jax.Array
 
 
-class Arrived(NamedTuple):
+class StateWithAction(NamedTuple):
     """A state and the action that led to it."""
 
     state: PyTree
@@ -51,7 +51,7 @@ class Candidate(NamedTuple):
     violation: jax.Array
 
 
-class LagrangianMemory(NamedTuple):
+class LagrangianState(NamedTuple):
     """The inner planner's memory, the duals `[H, C]` and the penalty it works under, and the best candidate.
 
     `spent`: inner steps since the duals moved. `missed`: how far feasibility or complementarity was missed then.
@@ -67,15 +67,15 @@ class LagrangianMemory(NamedTuple):
     cost: jax.Array
     optimality: jax.Array
 
-    def restart(self, variables: jax.Array) -> "LagrangianMemory":
+    def reset_to(self, variables: jax.Array) -> "LagrangianState":
         """Begin anew from variables `[H, V]`, without duals; as `init` or `shift` left the rest."""
-        return self._replace(inner=self.inner.restart(variables), duals=jnp.zeros_like(self.duals))
+        return self._replace(inner=self.inner.reset_to(variables), duals=jnp.zeros_like(self.duals))
 
-    def unscored(self) -> "LagrangianMemory":
+    def invalidate(self) -> "LagrangianState":
         """Told that its problem changed; the duals are still the best guess."""
         infinite = jnp.full_like(self.cost, jnp.inf)
         return self._replace(
-            inner=unscored(self.inner),
+            inner=invalidate(self.inner),
             spent=jnp.zeros_like(self.spent),
             missed=infinite,
             best=self.best._replace(energy=infinite, violation=infinite),
@@ -103,8 +103,8 @@ def lagrangian(
         growth: Of the penalty, when an update finds that the violation fell by less than three quarters.
 
     Returns:
-        The planner. Its plan is the cheapest that was feasible to within `mpc.constraints.tolerance`, or else the least
-        violating one, with the status `INFEASIBLE`; `plan.info["violation"]` has every constraint's by name.
+        The planner. Its plan is the cheapest that was feasible to within `mpc.constraints.feasibility_tolerance`, or else
+        the least violating one, with the status `INFEASIBLE`; `plan.info["violation"]` has every constraint's by name.
 
     Raises:
         ValueError: If the problem has no constraints, `inner < 1`, `penalty <= 0` or `growth < 1`.
@@ -119,74 +119,78 @@ def lagrangian(
     space, horizon = problem.action_space, problem.horizon
     planner = build(augment(problem))
 
-    def latest(params: PyTree, state: PyTree, memory: LagrangianMemory) -> jax.Array:
+    def latest(params: PyTree, state: PyTree, planner_state: LagrangianState) -> jax.Array:
         """The actions that the inner planner found."""
-        augmented = Augmented(params, memory.duals, memory.penalty)
-        return planner.actions(augmented, _lift(problem, params, state), memory.inner)
+        augmented = Augmented(params, planner_state.duals, planner_state.penalty)
+        return planner.actions(augmented, _lift(problem, params, state), planner_state.inner)
 
-    def found(params: PyTree, state: PyTree, memory: LagrangianMemory) -> tuple[Candidate, jax.Array]:
+    def found(params: PyTree, state: PyTree, planner_state: LagrangianState) -> tuple[Candidate, jax.Array]:
         """What the inner planner found, measured, and the values `[H, C]` of all constraints."""
-        actions = latest(params, state, memory)
+        actions = latest(params, state, planner_state)
         shown = space.embed(actions)
         future = rollout(problem, params, state, shown)
-        values = table(problem.constraints, params, future.states, shown).astype(memory.duals.dtype)
+        values = table(problem.constraints, params, future.states, shown).astype(planner_state.duals.dtype)
         broken = jnp.max(jnp.where(equalities(problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
         fine = jnp.isfinite(broken) & jnp.isfinite(future.energy)
         energy = future.energy.astype(values.dtype)
         return Candidate(actions, jnp.where(fine, energy, jnp.inf), jnp.where(fine, broken, jnp.inf)), values
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> LagrangianMemory:
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> LagrangianState:
         duals = jnp.zeros((horizon, len(equalities(problem, params, state))))
         rho, infinite = jnp.asarray(penalty, duals.dtype), jnp.asarray(jnp.inf, duals.dtype)
         begun = planner.init(Augmented(params, duals, rho), _lift(problem, params, state), key, guess)
         best = Candidate(space.decide(jnp.zeros((horizon, space.size))), infinite, infinite)
-        return LagrangianMemory(begun, duals, rho, jnp.asarray(0), infinite, best, infinite, infinite)
+        return LagrangianState(begun, duals, rho, jnp.asarray(0), infinite, best, infinite, infinite)
 
-    def step(params: PyTree, state: PyTree, memory: LagrangianMemory) -> LagrangianMemory:
-        augmented = Augmented(params, memory.duals, memory.penalty)
-        moved = planner.step(augmented, _lift(problem, params, state), memory.inner)
-        memory = memory._replace(inner=moved, spent=memory.spent + 1, cost=moved.cost.astype(memory.cost.dtype))
-        # no need to settle more exactly than the constraints are met (after Nocedal & Wright 2006, algorithm 17.4)
-        due = (memory.spent >= inner) | (moved.optimality <= jnp.minimum(memory.missed, SETTLED))
-        return jax.lax.cond(due, update, lambda *given: given[-1], params, state, memory)
-
-    def update(params: PyTree, state: PyTree, memory: LagrangianMemory) -> LagrangianMemory:
-        candidate, values = found(params, state, memory)
-        equal, fine = equalities(problem, params, state), jnp.isfinite(candidate.violation)
-        pushed = memory.duals + memory.penalty * values
-        duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -LARGEST, LARGEST)
-        missed = jnp.max(jnp.abs(duals - memory.duals)) / memory.penalty
-        # a violation left by an inner planner that has not settled is not the penalty's fault, nor is one of rounding
-        allowed = tolerance(missed.dtype)
-        stalled = (memory.inner.optimality <= SETTLED) & (missed > jnp.maximum(SUFFICIENT * memory.missed, allowed))
-        raised = jnp.minimum(growth * memory.penalty, 1 / allowed)
-        changed = memory._replace(
-            inner=unscored(memory.inner),
-            duals=duals,
-            penalty=jnp.where(stalled, raised, memory.penalty),
-            missed=missed,
-            optimality=jnp.maximum(memory.inner.optimality.astype(missed.dtype), missed),
+    def step(params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
+        augmented = Augmented(params, planner_state.duals, planner_state.penalty)
+        moved = planner.step(augmented, _lift(problem, params, state), planner_state.inner)
+        planner_state = planner_state._replace(
+            inner=moved, spent=planner_state.spent + 1, cost=moved.cost.astype(planner_state.cost.dtype)
         )
-        memory = jax.tree.map(partial(jnp.where, fine), changed, memory)
-        return memory._replace(spent=jnp.zeros_like(memory.spent), best=_better(candidate, memory.best))
+        # no need to settle more exactly than the constraints are met (after Nocedal & Wright 2006, algorithm 17.4)
+        due = (planner_state.spent >= inner) | (moved.optimality <= jnp.minimum(planner_state.missed, SETTLED))
+        return jax.lax.cond(due, update, lambda *given: given[-1], params, state, planner_state)
 
-    def plan(params: PyTree, state: PyTree, memory: LagrangianMemory) -> Plan:
-        info = {"optimality": memory.optimality, "duals": memory.duals, "penalty": memory.penalty}
+    def update(params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
+        candidate, values = found(params, state, planner_state)
+        equal, fine = equalities(problem, params, state), jnp.isfinite(candidate.violation)
+        pushed = planner_state.duals + planner_state.penalty * values
+        duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -LARGEST, LARGEST)
+        missed = jnp.max(jnp.abs(duals - planner_state.duals)) / planner_state.penalty
+        # a violation left by an inner planner that has not settled is not the penalty's fault, nor is one of rounding
+        allowed = feasibility_tolerance(missed.dtype)
+        stalled = (planner_state.inner.optimality <= SETTLED) & (
+            missed > jnp.maximum(SUFFICIENT * planner_state.missed, allowed)
+        )
+        raised = jnp.minimum(growth * planner_state.penalty, 1 / allowed)
+        changed = planner_state._replace(
+            inner=invalidate(planner_state.inner),
+            duals=duals,
+            penalty=jnp.where(stalled, raised, planner_state.penalty),
+            missed=missed,
+            optimality=jnp.maximum(planner_state.inner.optimality.astype(missed.dtype), missed),
+        )
+        planner_state = jax.tree.map(partial(jnp.where, fine), changed, planner_state)
+        return planner_state._replace(spent=jnp.zeros_like(planner_state.spent), best=_better(candidate, planner_state.best))
+
+    def plan(params: PyTree, state: PyTree, planner_state: LagrangianState) -> Plan:
+        info = {"optimality": planner_state.optimality, "duals": planner_state.duals, "penalty": planner_state.penalty}
 
         def shown(actions: jax.Array) -> Plan:
             return conclude(problem, params, state, actions, jnp.asarray(True), info)
 
-        plans = jax.lax.map(shown, jnp.stack([latest(params, state, memory), memory.best.actions]))
+        plans = jax.lax.map(shown, jnp.stack([latest(params, state, planner_state), planner_state.best.actions]))
         return best_of(plans)
 
-    def shift(memory: LagrangianMemory) -> LagrangianMemory:
-        infinite = jnp.full_like(memory.cost, jnp.inf)
-        return memory._replace(
-            inner=planner.shift(memory.inner),
-            duals=_later(memory.duals),
-            spent=jnp.zeros_like(memory.spent),
+    def shift(planner_state: LagrangianState) -> LagrangianState:
+        infinite = jnp.full_like(planner_state.cost, jnp.inf)
+        return planner_state._replace(
+            inner=planner.shift(planner_state.inner),
+            duals=_later(planner_state.duals),
+            spent=jnp.zeros_like(planner_state.spent),
             missed=infinite,
-            best=Candidate(_later(memory.best.actions), infinite, infinite),
+            best=Candidate(_later(planner_state.best.actions), infinite, infinite),
             cost=infinite,
             optimality=infinite,
         )
@@ -206,7 +210,7 @@ def constrained(
     def decorate(construct: Callable[Concatenate[Problem, P], Planner]) -> Callable[Concatenate[Problem, P], Planner]:
         @wraps(construct)
         def build(problem: Problem, *args: P.args, **kwargs: P.kwargs) -> Planner:
-            ready(problem)
+            require_no_latents(problem)
             if not problem.constraints:
                 return construct(problem, *args, **kwargs)
             return lagrangian(problem, lambda inner: construct(inner, *args, **kwargs), **settings)
@@ -235,16 +239,16 @@ def augment(problem: Problem) -> Problem:
         return total
 
     def dynamics(given: Augmented, lifted: PyTree, action: jax.Array) -> PyTree:
-        if isinstance(lifted, Arrived):
-            return Arrived(problem.dynamics(given.params, lifted.state, action), action)
+        if isinstance(lifted, StateWithAction):
+            return StateWithAction(problem.dynamics(given.params, lifted.state, action), action)
         return problem.dynamics(given.params, lifted, action)
 
     def arrival(given: Augmented, lifted: PyTree, t: jax.Array) -> jax.Array:
-        state, action = lifted if isinstance(lifted, Arrived) else (lifted, _idle(problem))
+        state, action = lifted if isinstance(lifted, StateWithAction) else (lifted, _idle(problem))
         return charge(given, state, action, t, leaving=False)
 
     def cost(given: Augmented, lifted: PyTree, action: jax.Array, t: jax.Array) -> jax.Array:
-        state = lifted.state if isinstance(lifted, Arrived) else lifted
+        state = lifted.state if isinstance(lifted, StateWithAction) else lifted
         own = problem.cost(given.params, state, action, t) + charge(given, state, action, t + 1, leaving=True)
         return own + jnp.where(t > 0, arrival(given, lifted, t), 0.0)
 
@@ -252,7 +256,7 @@ def augment(problem: Problem) -> Problem:
         charged = arrival(given, lifted, jnp.asarray(problem.horizon))
         if problem.terminal_cost is None:
             return charged
-        return problem.terminal_cost(given.params, lifted.state if isinstance(lifted, Arrived) else lifted) + charged
+        return problem.terminal_cost(given.params, lifted.state if isinstance(lifted, StateWithAction) else lifted) + charged
 
     return Problem(dynamics, cost, terminal_cost, horizon=problem.horizon, action_space=problem.action_space)
 
@@ -293,12 +297,12 @@ def equalities(problem: Problem, params: PyTree, state: PyTree) -> np.ndarray:
 def _lift(problem: Problem, params: PyTree, state: PyTree) -> PyTree:
     looks = [_look(c, problem, params, state) for c in problem.constraints]
     mixed = any(reads_state and reads_action for reads_state, reads_action, _ in looks)
-    return Arrived(state, _idle(problem)) if mixed else state
+    return StateWithAction(state, _idle(problem)) if mixed else state
 
 
 def _better(one: Candidate, other: Candidate) -> Candidate:
     """The cheaper where both are feasible, or else the less violating."""
-    allowed = tolerance(one.violation.dtype)
+    allowed = feasibility_tolerance(one.violation.dtype)
     both = (one.violation <= allowed) & (other.violation <= allowed)
     first = jnp.where(both, one.energy < other.energy, one.violation < other.violation)
     return jax.tree.map(partial(jnp.where, first), one, other)

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Planner, concluded
+from mpc.planners.base import Planner, plan_from_choice
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
 from mpc.planners.sampling import colouring, gaussian_noise, sampler
 from mpc.problem import Problem
 
 
-class MppiMemory(NamedTuple):
+class MppiState(NamedTuple):
     """The mean `[K, V]` of the sampling distribution, its width, the temperature, and the best candidate seen."""
 
     mean: jax.Array
@@ -74,37 +74,37 @@ def mppi(
     noise = gaussian_noise((steps, size, samples), colouring(steps, exponent))
     wanted = max(effective * samples, 1.0)
 
-    def begin(mean: jax.Array, key: jax.Array) -> MppiMemory:
+    def begin(mean: jax.Array, key: jax.Array) -> MppiState:
         infinite, width = jnp.asarray(jnp.inf, mean.dtype), jnp.asarray(spread, mean.dtype)
-        return MppiMemory(mean, width, jnp.zeros_like(width), mean, infinite, infinite, key)
+        return MppiState(mean, width, jnp.zeros_like(width), mean, infinite, infinite, key)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> MppiMemory:
+    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> MppiState:
         return begin(search.start(guess), key)
 
-    def step(params: Any, state: Any, memory: MppiMemory) -> MppiMemory:
-        key, draw = jax.random.split(memory.key)
-        drawn = search.project(memory.mean[..., None] + memory.std * noise(draw))
-        candidates = jnp.concatenate([memory.mean[..., None], memory.best[..., None], drawn[..., 2:]], axis=-1)
+    def step(params: Any, state: Any, planner_state: MppiState) -> MppiState:
+        key, draw = jax.random.split(planner_state.key)
+        drawn = search.project(planner_state.mean[..., None] + planner_state.std * noise(draw))
+        candidates = jnp.concatenate([planner_state.mean[..., None], planner_state.best[..., None], drawn[..., 2:]], axis=-1)
         costs = search.scores(candidates, params, state)
         leader = jnp.argmin(costs)
         lowest = costs[leader]
         excess = jnp.where(jnp.isfinite(costs), costs - jnp.where(jnp.isfinite(lowest), lowest, 0.0), jnp.inf)
         heat = adapted(excess, wanted) if temperature is None else jnp.asarray(temperature, costs.dtype)
         weights = softmin(excess, heat)
-        mean = jnp.where(jnp.isfinite(lowest), candidates @ weights, memory.mean)
-        better = lowest < memory.cost
-        best = jnp.where(better, candidates[..., leader], memory.best)
-        moved = jnp.where(jnp.isfinite(lowest), jnp.abs(mean - memory.mean).max(), jnp.inf)
-        return MppiMemory(mean, cooling * memory.std, heat, best, jnp.minimum(lowest, memory.cost), moved, key)
+        mean = jnp.where(jnp.isfinite(lowest), candidates @ weights, planner_state.mean)
+        better = lowest < planner_state.cost
+        best = jnp.where(better, candidates[..., leader], planner_state.best)
+        moved = jnp.where(jnp.isfinite(lowest), jnp.abs(mean - planner_state.mean).max(), jnp.inf)
+        return MppiState(mean, cooling * planner_state.std, heat, best, jnp.minimum(lowest, planner_state.cost), moved, key)
 
-    def choose(params: Any, state: Any, memory: MppiMemory) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": memory.optimality, "temperature": memory.temperature, "std": memory.std}
-        return search.decide(memory.best, params), jnp.isfinite(memory.cost), info
+    def best_actions(params: Any, state: Any, planner_state: MppiState) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        info = {"optimality": planner_state.optimality, "temperature": planner_state.temperature, "std": planner_state.std}
+        return search.decide(planner_state.best, params), jnp.isfinite(planner_state.cost), info
 
-    def shift(memory: MppiMemory) -> MppiMemory:
-        return begin(search.knots.shift(memory.best), memory.key)
+    def shift(planner_state: MppiState) -> MppiState:
+        return begin(search.knots.shift(planner_state.best), planner_state.key)
 
-    return Planner(init, step, concluded(problem, choose), shift, problem, choose)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
 
 
 def softmin(excess: jax.Array, temperature: jax.Array) -> jax.Array:

@@ -6,7 +6,8 @@ many times keeps a memory (a NamedTuple) with
 | | |
 |---|---|
 | `cost`, `optimality` | scalars, as every planner's; starts are ranked by `cost` (best so far, `inf` where there is none) |
-| `restart(variables)` | a method: this memory, beginning anew from variables `[H, V]` and knowing nothing about their cost |
+| `reset_to(variables)` | a method: this memory, beginning anew from variables `[H, V]` and knowing nothing about their
+cost |
 | `pending` | where there is one: whether the start works on something else first; no solve ends while one does |
 """
 
@@ -22,7 +23,7 @@ from mpc.planners.base import Plan, Planner, Status, best_of, smoothing
 PyTree = Any
 
 
-class MultistartMemory(NamedTuple):
+class MultistartState(NamedTuple):
     """The memories of S starts side by side, `[S, ...]`, and the `cost` and `optimality` of the best among them."""
 
     starts: PyTree
@@ -40,7 +41,7 @@ def multistart(
     the starts is kept, one time step later, and the other half drawn afresh.
 
     Args:
-        single: A planner with one start, whose memory has `cost`, `optimality` and `restart` (see above).
+        single: A planner with one start, whose memory has `cost`, `optimality` and `reset_to` (see above).
         starts: Number of starts S.
         spread: Standard deviation of the noise, in variables, which span `[-1, 1]`.
         screen: `(candidates, steps)`: draw so many starts to begin with, spend so many steps on each, and go on with
@@ -70,50 +71,50 @@ def multistart(
         white = jax.random.normal(key, (count, horizon, space.size))
         return space.project(spread * jnp.einsum("th,shv->stv", smoothing(horizon).astype(white.dtype), white))
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> MultistartMemory:
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> MultistartState:
         key, draw, own = jax.random.split(key, 3)
         begun = jax.vmap(lambda k: single.init(params, state, k, guess))(jax.random.split(own, candidates))
-        memory = jax.vmap(lambda m, v: m.restart(v))(begun, noise(draw, candidates))
+        planner_state = jax.vmap(lambda m, v: m.reset_to(v))(begun, noise(draw, candidates))
         if guess is not None:
-            memory = jax.tree.map(lambda first, rest: jnp.concatenate([first[:1], rest[1:]]), begun, memory)
+            planner_state = jax.tree.map(lambda first, rest: jnp.concatenate([first[:1], rest[1:]]), begun, planner_state)
         if candidates > starts:
-            memory = jax.lax.fori_loop(0, screening, lambda _, m: improve(params, state, m), memory)
-            memory = _take(memory, jnp.argsort(memory.cost)[:starts])
-        return _summary(memory, key)
+            planner_state = jax.lax.fori_loop(0, screening, lambda _, m: improve(params, state, m), planner_state)
+            planner_state = _take(planner_state, jnp.argsort(planner_state.cost)[:starts])
+        return _summary(planner_state, key)
 
-    def every(function: Callable[[PyTree], PyTree], memory: PyTree) -> PyTree:
-        return jax.vmap(function)(memory) if together else jax.lax.map(function, memory)
+    def every(function: Callable[[PyTree], PyTree], planner_state: PyTree) -> PyTree:
+        return jax.vmap(function)(planner_state) if together else jax.lax.map(function, planner_state)
 
-    def improve(params: PyTree, state: PyTree, memory: PyTree) -> PyTree:
-        return every(partial(single.step, params, state), memory)
+    def improve(params: PyTree, state: PyTree, planner_state: PyTree) -> PyTree:
+        return every(partial(single.step, params, state), planner_state)
 
-    def step(params: PyTree, state: PyTree, memory: MultistartMemory) -> MultistartMemory:
-        return _summary(improve(params, state, memory.starts), memory.key)
+    def step(params: PyTree, state: PyTree, planner_state: MultistartState) -> MultistartState:
+        return _summary(improve(params, state, planner_state.starts), planner_state.key)
 
-    def plan(params: PyTree, state: PyTree, memory: MultistartMemory) -> Plan:
-        costs = memory.starts.cost
+    def plan(params: PyTree, state: PyTree, planner_state: MultistartState) -> Plan:
+        costs = planner_state.starts.cost
         if space.exact and not problem.constraints:
-            chosen = single.plan(params, state, _take(memory.starts, _leader(costs)))
+            chosen_plan = single.plan(params, state, _take(planner_state.starts, _leader(costs)))
         else:  # what is executed is scored, not its relaxation, nor an energy with penalties
-            plans = every(partial(single.plan, params, state), memory.starts)
+            plans = every(partial(single.plan, params, state), planner_state.starts)
             costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
-            chosen = best_of(plans)
-        return chosen._replace(info=chosen.info | {"start_costs": costs})
+            chosen_plan = best_of(plans)
+        return chosen_plan._replace(info=chosen_plan.info | {"start_costs": costs})
 
-    def shift(memory: MultistartMemory) -> MultistartMemory:
-        key, draw = jax.random.split(memory.key)
-        later = jax.vmap(single.shift)(_take(memory.starts, jnp.argsort(memory.starts.cost)))
-        fresh = jax.vmap(lambda m, v: m.restart(v))(later, noise(draw, starts))
+    def shift(planner_state: MultistartState) -> MultistartState:
+        key, draw = jax.random.split(planner_state.key)
+        later = jax.vmap(single.shift)(_take(planner_state.starts, jnp.argsort(planner_state.starts.cost)))
+        fresh = jax.vmap(lambda m, v: m.reset_to(v))(later, noise(draw, starts))
         mixed = jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new[kept:]]), later, fresh)
         return _summary(mixed, key)
 
     def _alone(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> PyTree:
         draw, own = jax.random.split(key)
-        memory = single.init(params, state, own, guess)
-        return memory if guess is not None else memory.restart(noise(draw, 1)[0])
+        planner_state = single.init(params, state, own, guess)
+        return planner_state if guess is not None else planner_state.reset_to(noise(draw, 1)[0])
 
-    def _plan_alone(params: PyTree, state: PyTree, memory: PyTree) -> Plan:
-        plan = single.plan(params, state, memory)
+    def _plan_alone(params: PyTree, state: PyTree, planner_state: PyTree) -> Plan:
+        plan = single.plan(params, state, planner_state)
         return plan._replace(info=plan.info | {"start_costs": plan.cost[None]})
 
     if candidates == 1:  # nothing to stand side by side
@@ -125,30 +126,34 @@ def _leader(costs: jax.Array) -> jax.Array:
     return jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
 
 
-def _take(memory: PyTree, starts: jax.Array) -> PyTree:
-    return jax.tree.map(lambda x: x[starts], memory)
+def _take(planner_state: PyTree, starts: jax.Array) -> PyTree:
+    return jax.tree.map(lambda x: x[starts], planner_state)
 
 
-def _summary(starts: PyTree, key: jax.Array) -> MultistartMemory:
+def _summary(starts: PyTree, key: jax.Array) -> MultistartState:
     leader = _leader(starts.cost)
     waiting = jnp.any(getattr(starts, "pending", False))
     optimality = jnp.where(waiting, jnp.inf, starts.optimality[leader]).astype(starts.optimality.dtype)
-    return MultistartMemory(starts, starts.cost[leader], optimality, key)
+    return MultistartState(starts, starts.cost[leader], optimality, key)
 
 
-def side_by_side(memory: PyTree) -> PyTree:
+def side_by_side(planner_state: PyTree) -> PyTree:
     """The memories of all starts of a planner, `[S, ...]`, also where S is 1."""
-    return memory.starts if isinstance(memory, MultistartMemory) else jax.tree.map(lambda x: x[None], memory)
+    return (
+        planner_state.starts
+        if isinstance(planner_state, MultistartState)
+        else jax.tree.map(lambda x: x[None], planner_state)
+    )
 
 
-def propose(memory: PyTree, variables: jax.Array) -> PyTree:
+def propose(planner_state: PyTree, variables: jax.Array) -> PyTree:
     """Let a decision's last start be a proposal from elsewhere, for example an actor's, in place of noise.
 
     Args:
         memory: Of a planner with many starts, as `init` or `shift` left it.
         variables: `[H, V]`, within the space's bounds.
     """
-    if not isinstance(memory, MultistartMemory):
-        return memory.restart(variables)
-    last = _take(memory.starts, jnp.asarray(-1)).restart(variables)
-    return memory._replace(starts=jax.tree.map(lambda every, new: every.at[-1].set(new), memory.starts, last))
+    if not isinstance(planner_state, MultistartState):
+        return planner_state.reset_to(variables)
+    last = _take(planner_state.starts, jnp.asarray(-1)).reset_to(variables)
+    return planner_state._replace(starts=jax.tree.map(lambda every, new: every.at[-1].set(new), planner_state.starts, last))

@@ -14,9 +14,10 @@ import pytest
 from gymnasium import spaces
 
 import mpc
-from mpc.agent import Agent, Settings, evaluate, objective
+from mpc.agent import Agent, Settings, evaluate
+from mpc.agent.cost import reward
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
-from world_models.checkpoint import CheckpointError
+from world_models.io.checkpoint import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +101,9 @@ def test_unsupported_spaces_are_named_with_a_way_out(observation, action, named)
 def test_a_known_cost_replaces_the_learnt_reward():
     agent = Agent("Pendulum-v1", settings=SMALL, cost=lambda p, s, a, t: 3.0 * (a[0] - 1.0) ** 2)
     agent = agent.learn(25, progress_bar=False)
-    settings = replace(SMALL, starts=4, doubt=0.0)
-    planner = objective.planner(agent.model, agent.space, settings, agent.learner.minds, agent.cost)
-    params = agent.params | {"cost": agent.params["cost"] | {"doubt": np.float32(0.0)}}
+    settings = replace(SMALL, starts=4, disagreement=0.0)
+    planner = reward.planner(agent.model, agent.space, settings, agent.learner.actor_critic, agent.cost)
+    params = agent.params | {"cost": agent.params["cost"] | {"disagreement": np.float32(0.0)}}
     state = agent.model.encode(params["model"], jax.numpy.zeros(3))
     plan = mpc.solve(planner, params, state, jax.random.key(0), iterations=300)
     np.testing.assert_allclose(plan.actions, 1.0, atol=0.05)

@@ -14,15 +14,17 @@ import pytest
 from gymnasium import spaces
 from jax.flatten_util import ravel_pytree
 
-from mpc.agent.goals import GoalAgent, GoalSettings, album
-from mpc.agent.goals.actor import goal_actor, hindsight
-from mpc.agent.interrupting import interruptible
+from mpc.agent.actor.goal_actor import goal_actor, hindsight
+from mpc.agent.goal_agent import GoalAgent
+from mpc.agent.goal_config import GoalSettings
+from mpc.agent.interrupts import interruptible
+from mpc.agent.memory import trajectory_latents
 from tests.world_models import dots
-from world_models import datasets
-from world_models.base import WorldModel, perceived
-from world_models.checkpoint import CheckpointError
-from world_models.datasets import DatasetError
-from world_models.distance import Distance, latent_distance
+from world_models import data
+from world_models.base import WorldModel, initial_state
+from world_models.data import DatasetError
+from world_models.distances.temporal import Distance, latent_distance
+from world_models.io.checkpoint import CheckpointError
 
 PLACES = spaces.Box(1.0, 14.0, (2,))
 FRAMES = spaces.Box(0, 255, (dots.SIZE, dots.SIZE, 1), np.uint8)
@@ -30,8 +32,8 @@ MOVES = spaces.Box(-dots.STEP, dots.STEP, (2,))
 QUICK = GoalSettings(distance="latent", block=2, horizon=8, starts=4, samples=64, first_iterations=30, iterations=20)
 TINY = GoalSettings(
     distance="latent",
-    settling=2,
-    settled_steps=2,
+    finetune_updates=2,
+    finetune_steps=2,
     latent=8,
     block=2,
     window=3,
@@ -54,11 +56,11 @@ def truth(block: int = 2) -> WorldModel:
         place = state.latent
         for move in action.reshape(block, 2):
             place = jnp.clip(place + move, 1.0, 14.0)
-        return perceived(place)
+        return initial_state(place)
 
     return WorldModel(
         init=lambda key: {"network": {}},
-        encode=lambda params, o: perceived(jnp.asarray(o, jnp.float32)),
+        encode=lambda params, o: initial_state(jnp.asarray(o, jnp.float32)),
         predict=predict,
         normalise=lambda params, moments: params,
         loss=lambda params, windows: (jnp.zeros(()), {}),
@@ -122,15 +124,15 @@ def test_many_episodes_at_once_reach_what_random_moves_do_not():
 
 
 def test_later_plans_begin_with_what_is_left_of_the_one_before():
-    idle = knowing(replace(QUICK, starts=1, iterations=1, step_size=1e-6, recall=0))
+    idle = knowing(replace(QUICK, starts=1, iterations=1, step_size=1e-6, correction_memory=0))
     place, goal = np.array([2.0, 3.0], np.float32), np.array([12.0, 9.0], np.float32)
     _, state = idle.predict(place, goal)
-    before = np.asarray(state.pursuit.actions)
+    before = np.asarray(state.policy_state.actions)
     _, state = idle.predict(place, goal, state)
     _, state = idle.predict(place, goal, state)  # a new plan, hardly improved
-    np.testing.assert_allclose(state.pursuit.actions[:-2], before[2:], atol=1e-4)
+    np.testing.assert_allclose(state.policy_state.actions[:-2], before[2:], atol=1e-4)
     states = idle.imagine(state).latent
-    np.testing.assert_allclose(states[1], place + np.asarray(state.pursuit.actions[:2]).sum(axis=0), atol=1e-5)
+    np.testing.assert_allclose(states[1], place + np.asarray(state.policy_state.actions[:2]).sum(axis=0), atol=1e-5)
 
 
 def test_another_goal_is_planned_to_at_once_without_compiling():
@@ -151,7 +153,7 @@ def test_actions_are_finite_and_in_bounds_whatever_is_seen():
         seen = np.full(2, [np.nan, np.inf][t % 2], np.float32) if t >= 4 else place
         action, state = agent.predict(seen, goal, state, deterministic=t % 3 > 0)
         assert np.isfinite(action).all() and MOVES.contains(action)
-        assert np.abs(state.pursuit.actions).max() <= 1.0
+        assert np.abs(state.policy_state.actions).max() <= 1.0
         place = np.clip(place + action, 1.0, 14.0).astype(np.float32)
     assert np.linalg.norm(place - goal) < 5.0  # blind for two thirds of the way, it went on by what it expected
     blind, _ = agent.predict(np.full(2, np.nan, np.float32), goal)
@@ -209,7 +211,7 @@ def test_learning_comes_to_rest_at_the_end_of_a_training(walks):
 
 
 def test_an_interrupted_training_leaves_a_checkpoint_to_go_on_from(walks, tmp_path, monkeypatch):
-    monkeypatch.setattr("mpc.agent.goals.agent.CHUNK", 2)
+    monkeypatch.setattr("mpc.agent.goal_agent.CHUNK", 2)
     agent = seeing(replace(TINY, updates=30))
 
     def interrupt(agent, progress):
@@ -253,15 +255,15 @@ def test_a_distance_is_learnt_from_latents_of_whole_trajectories(walks):
 
 
 def test_a_dataset_too_large_for_the_device_is_read_as_it_is_drawn(walks, monkeypatch):
-    monkeypatch.setattr("mpc.agent.goals.agent.RESIDENT", 0)
-    monkeypatch.setattr("mpc.agent.goals.agent.CHUNK", 2)
+    monkeypatch.setattr("mpc.agent.goal_agent.RESIDENT", 0)
+    monkeypatch.setattr("mpc.agent.goal_agent.CHUNK", 2)
     agent = seeing(replace(TINY, updates=3)).learn(walks, progress_bar=False)
     assert agent.updates == 3
     assert float(agent.training.params["scales"]["action_std"][0]) == pytest.approx(np.std(walks.actions[:, 0]), rel=0.2)
 
 
 def test_few_sequences_are_spread_over_all_trajectories(walks):
-    few = album.embed(walks, 2, 5, lambda rows: jnp.zeros((len(rows), 1)))
+    few = trajectory_latents.embed(walks, 2, 5, lambda rows: jnp.zeros((len(rows), 1)))
     assert len(few.first) == len(few.lengths) == 5 and len(few.row) == len(few.latents) == (few.lengths + 1).sum()
     assert few.row[0] == 0 and few.row[-1] == len(walks.observations) - 2  # the last of the twelve from its second row on
     for first, steps in zip(few.first, few.lengths, strict=True):
@@ -270,7 +272,7 @@ def test_few_sequences_are_spread_over_all_trajectories(walks):
 
 def test_whole_trajectories_are_embedded_in_the_order_that_they_were_recorded_in(walks):
     """Twelve of 24 steps, of which 5 sequences make 3, the first and the last among them."""
-    some = album.embed(walks, 2, 5, lambda rows: jnp.asarray(rows), whole=True)
+    some = trajectory_latents.embed(walks, 2, 5, lambda rows: jnp.asarray(rows), whole=True)
     assert sorted(set(some.of)) == [0, 5, 11] and len(some.first) == 6
     dense = some.dense()
     every = np.concatenate([25 * i + np.arange(25) for i in (0, 5, 11)])
@@ -279,7 +281,7 @@ def test_whole_trajectories_are_embedded_in_the_order_that_they_were_recorded_in
     )
     np.testing.assert_array_equal(dense.latents, walks.observations[every])
     with pytest.raises(DatasetError, match="at least 49 steps"):
-        album.embed(walks, 25, 5, jnp.asarray, whole=True)
+        trajectory_latents.embed(walks, 25, 5, jnp.asarray, whole=True)
 
 
 def test_an_agent_learns_the_ways_that_recordings_show(walks):
@@ -293,17 +295,17 @@ def test_an_agent_learns_the_ways_that_recordings_show(walks):
 
 
 def test_an_album_finds_what_it_holds(walks):
-    kept = album.choose(walks)
-    np.testing.assert_array_equal(album.nearest(kept, kept[:5] + 1e-4), np.arange(5))
+    kept = trajectory_latents.choose(walks)
+    np.testing.assert_array_equal(trajectory_latents.nearest(kept, kept[:5] + 1e-4), np.arange(5))
 
 
 def test_what_nobody_told_spoils_no_prediction():
-    mixed = datasets.mixed(dots.dataset(3), dots.dataset(9, seed=1))
-    learnt = seeing(replace(TINY, settling=3)).learn(mixed, progress_bar=False)
+    mixed = data.mixed(dots.dataset(3), dots.dataset(9, seed=1))
+    learnt = seeing(replace(TINY, finetune_updates=3)).learn(mixed, progress_bar=False)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(learnt.training.params))
     taken = np.array([[0.0], [np.nan], [1.0], [2.0], [np.nan]])
-    assert album.told(np.arange(4), taken, 1).tolist() == [0, 2, 3]
-    assert album.told(np.arange(3), taken, 2).tolist() == [2]
+    assert trajectory_latents.told(np.arange(4), taken, 1).tolist() == [0, 2, 3]
+    assert trajectory_latents.told(np.arange(3), taken, 2).tolist() == [2]
 
 
 # Reacting
@@ -313,8 +315,8 @@ def test_what_nobody_told_spoils_no_prediction():
 def pupil():
     """It knows the dot's dynamics, and has seen random moves."""
     with pytest.MonkeyPatch.context() as patch:  # small, and taught in a moment
-        patch.setattr("mpc.agent.goals.agent.goal_actor", partial(goal_actor, hidden=(32,)))
-        patch.setattr("mpc.agent.goals.actor.DRAWN", 20_000)
+        patch.setattr("mpc.agent.goal_agent.goal_actor", partial(goal_actor, hidden=(32,)))
+        patch.setattr("mpc.agent.actor.goal_actor.DRAWN", 20_000)
         agent = knowing()
         assert agent.distil(dots.dataset(40), passes=1)["imitation"] > 0
         yield agent
@@ -329,15 +331,15 @@ def test_an_actor_reaches_goals_from_recordings_of_random_moves(pupil):
         for _ in range(24):
             action, state = pupil.predict(place, goal, state, mode="react")
             place = np.clip(place + action, 1.0, 14.0).astype(np.float32)
-            assert np.isinf(state.pursuit.cost)
+            assert np.isinf(state.policy_state.cost)
         missed.append(np.linalg.norm(place - goal))
     assert np.mean(missed) < 0.7 and max(missed) < 1.5  # a block's step is 4.2 at most
 
 
 def test_lessons_lead_towards_their_goals():
     """Of random blocks as many lead away from a goal as towards it."""
-    recorded = album.embed(dots.dataset(10), 2, 20, jnp.asarray)
-    taken = album.blocks(dots.dataset(10), recorded, 2)
+    recorded = trajectory_latents.embed(dots.dataset(10), 2, 20, jnp.asarray)
+    taken = trajectory_latents.blocks(dots.dataset(10), recorded, 2)
     seen, rows = hindsight(partial(latent_distance().measure, {}), recorded, taken, 0, 4)
     before, goal = seen[:, :2], seen[:, 2:]
     np.testing.assert_array_equal(before, recorded.latents[rows])
@@ -355,7 +357,7 @@ def test_plans_begin_with_what_the_actor_would_do(pupil, tmp_path):
     _, with_actor = quick.predict(place, goal)
     quick.actor = None
     _, without = quick.predict(place, goal)
-    assert float(with_actor.pursuit.cost) < 0.8 * float(without.pursuit.cost)
+    assert float(with_actor.policy_state.cost) < 0.8 * float(without.policy_state.cost)
     again = GoalAgent.load(tmp_path, model=truth())
     for mode in ("react", "plan"):
         ours, theirs = (agent.predict(place, goal, mode=mode)[0] for agent in (pupil, again))
@@ -367,17 +369,17 @@ def test_an_agent_reacts_where_there_is_no_time_and_plans_on_from_there(pupil):
     reacted, state = pupil.predict(place, goal, mode="react")
     for _ in range(3):  # the first compiles
         _, planned = pupil.predict(place, goal, mode=1e6)
-        assert np.isfinite(planned.pursuit.cost)
+        assert np.isfinite(planned.policy_state.cost)
     found, late = pupil.predict(place, goal, mode=1e-6)
     np.testing.assert_array_equal(found, reacted)
     place = place + reacted
     _, late = pupil.predict(place, goal, late, mode="react")
-    place = (place + late.pursuit.actions[1]).astype(np.float32)
+    place = (place + late.policy_state.actions[1]).astype(np.float32)
     _, late = pupil.predict(place, goal, late)
-    np.testing.assert_array_equal(late.pursuit.state.latent, place)
-    assert np.isfinite(late.pursuit.cost) and len(late.pursuit.recent.reach) == QUICK.recall
+    np.testing.assert_array_equal(late.policy_state.state.latent, place)
+    assert np.isfinite(late.policy_state.cost) and len(late.policy_state.corrections.reach) == QUICK.correction_memory
     np.testing.assert_allclose(
-        late.pursuit.recent.actions[0], np.asarray(state.pursuit.actions[:2]).ravel() / dots.STEP, atol=1e-5
+        late.policy_state.corrections.actions[0], np.asarray(state.policy_state.actions[:2]).ravel() / dots.STEP, atol=1e-5
     )
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mpc.agent.goals.hierarchical import HierarchicalAgent, HierarchySettings
+from mpc.agent.hierarchical_agent import HierarchicalAgent, HierarchySettings
 from tests.agent.test_goals import QUICK, knowing, truth
 from tests.world_models import dots
-from world_models import datasets
-from world_models.checkpoint import CheckpointError
+from world_models import data
+from world_models.io.checkpoint import CheckpointError
 from world_models.pixels import Latent
 
 SETTINGS = HierarchySettings(
@@ -25,7 +25,7 @@ SETTINGS = HierarchySettings(
     iterations=10,
     updates=600,
     hidden=(32,),
-    hope_weight=0.05,
+    prior_weight=0.05,
 )
 ROWS = 3 * QUICK.block
 
@@ -40,8 +40,8 @@ def learnt():
 @pytest.fixture(scope="module")
 def steps():
     """Where walks never learnt from are, and are a step of the upper level later, away from the border all the time."""
-    source = datasets.resident(dots.dataset(200, 9), ROWS)
-    seen = np.asarray(datasets.draw(source, jax.random.key(0), 1000, ROWS).observations)
+    source = data.resident(dots.dataset(200, 9), ROWS)
+    seen = np.asarray(data.draw(source, jax.random.key(0), 1000, ROWS).observations)
     return seen[((seen > 2.0) & (seen < 13.0)).all(axis=(1, 2))][:, (0, -1)]
 
 
@@ -52,7 +52,7 @@ def test_macro_actions_say_where_a_walk_led(learnt, steps):
     @jax.vmap
     def missed(before, after):
         start, came, none = model.encode(params, before), model.encode(params, after), jnp.zeros(0)
-        found = model.explain(params, start, none, came)
+        found = model.infer_latent(params, start, none, came)
         return [jnp.sum((model.predict(params, start, none, z).latent - after) ** 2) for z in (found, 0 * found)]
 
     inferred, zero = (float(x.mean()) for x in missed(steps[:, 0], steps[:, 1]))
@@ -82,20 +82,20 @@ def test_plans_on_two_levels_get_there(learnt):
     missed, state = reach(learnt)
     assert missed < 0.7 and state is not None
     # the lower level goes where the upper one expects to be next
-    expected = np.asarray(state.course.standings[1].states.latent)
+    expected = np.asarray(state.course.level_states[1].states.latent)
     assert np.linalg.norm(expected[1] - [12.0, 11.0]) < 3.0
 
 
 def test_upper_plans_keep_to_the_ways_that_recordings_show():
     """A goal 9 away beyond a wall, 15 and more by way of its door, and steps of which none was longer than 8.1."""
     settings = replace(SETTINGS, horizon=5, near=3.0, candidates=16, starts=8, first_iterations=30, updates=800)
-    agent, walks = HierarchicalAgent(knowing(QUICK), settings=replace(settings, hope_weight=0.1)), dots.around()
+    agent, walks = HierarchicalAgent(knowing(QUICK), settings=replace(settings, prior_weight=0.1)), dots.around()
     agent.learn(walks)
     recorded = walks.observations.reshape(len(walks.lengths), -1, 2)[:, ::ROWS]
     longest = dots.way(recorded[:, :-1], recorded[:, 1:]).max()
     for place, goal in [((3.0, 3.0), (12.0, 3.0)), ((12.0, 4.0), (2.0, 3.0))]:
         _, state = agent.predict(np.array(place, np.float32), np.array(goal, np.float32))
-        plan = np.asarray(state.course.standings[1].states.latent)
+        plan = np.asarray(state.course.level_states[1].states.latent)
         assert dots.way(plan[:-1], plan[1:]).max() < 1.1 * longest < 10.0
         assert dots.way(plan, np.array(goal)).min() < 4.0
 
@@ -109,7 +109,7 @@ def test_the_goal_itself_is_handed_down_where_it_is_nearer_than_a_step(learnt, g
 
 def test_steps_longer_than_their_blocks_cost_what_they_are_too_long():
     """Three blocks, which may lead 1.1 each; the distance here is the root mean square of two numbers."""
-    agent = HierarchicalAgent(knowing(QUICK), settings=replace(SETTINGS, leap_weight=8.0))
+    agent = HierarchicalAgent(knowing(QUICK), settings=replace(SETTINGS, reachability_weight=8.0))
     problem, goal = agent.cascade.levels[1].planner.problem, jnp.array([9.0, 9.0])
     assert problem.terminal_cost is not None
     for moved, longer in ((2.0, 0.0), (6.0, 6.0 / 3 - 1.1)):

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 import mpc
-from benchmarks.architecture import configuring, hierarchy, latents, minds
+from benchmarks.architecture import actor_critic, configuring, hierarchy, latents
 from benchmarks.architecture.guesses import MOST, guessed
-from mpc.agent import tasks
-from mpc.agent.tasks import Task, Vocabulary
+from mpc.agent.configurator import task
+from mpc.agent.configurator.task import Task, TaskSchema
 
-WORDS = Vocabulary(
+WORDS = TaskSchema(
     {name: weight for name, (weight, _) in configuring.TERMS.items()}, ("speed", "east"), (4,), ("goal",), True
 )
 
 
 def test_ten_tasks_are_understood_and_no_two_are_alike():
-    read = [tasks.read(file, WORDS) for file in sorted(configuring.TASKS.glob("*.toml"))]
+    read = [task.read(file, WORDS) for file in sorted(configuring.TASKS.glob("*.toml"))]
     told = {(str(t.goal), str(t.weights), str(t.limits), t.risk, t.horizon) for t in read}
     assert len(read) == len(told) == 10
     assert {t.horizon for t in read} == {10, 20} and {t.risk for t in read} == {0.0, 1.0} and any(t.limits for t in read)
@@ -64,9 +64,9 @@ def test_what_earlier_commands_measured_is_kept(tmp_path, monkeypatch):
     seen = {"task": "pendulum", "seed": 0, "horizon": 5, "critic": True}
     old = {"command": "earlier", "memory": remembered, "critic": [seen | {"mean": -9.0}, seen | {"seed": 1, "mean": -3.0}]}
     (tmp_path / "architecture-minds.json").write_text(json.dumps(old))
-    monkeypatch.setattr(minds, "seeing", lambda *_: [seen | {"mean": -1.0}])
+    monkeypatch.setattr(actor_critic, "seeing", lambda *_: [seen | {"mean": -1.0}])
     which = {"tables": ("critic",), "pupils": ("pendulum",), "remembering": (), "seeds": 1}
-    found = minds.run(minds.Minds(**which, out=tmp_path, runs=tmp_path / "runs"), tell=lambda _: None)
+    found = actor_critic.run(actor_critic.Minds(**which, out=tmp_path, runs=tmp_path / "runs"), tell=lambda _: None)
     assert found["memory"] == [{"command": "earlier"} | row for row in remembered]
     assert sorted(row["mean"] for row in found["critic"]) == [-3.0, -1.0]
     text = (tmp_path / "architecture-minds.md").read_text()
@@ -75,7 +75,7 @@ def test_what_earlier_commands_measured_is_kept(tmp_path, monkeypatch):
 
 def test_a_proposal_saves_the_iterations_that_come_to_as_little():
     """The best feedback leaves nothing to improve; doing nothing is worse than what is planned from noise."""
-    from tests.agent.test_reacting import EYES, PROBLEM, K
+    from tests.agent.actor.test_distillation import EYES, PROBLEM, K
 
     planner = mpc.gradient(PROBLEM, starts=4)
     best, idle = (guessed(planner, EYES, jnp.asarray(gain), jnp.full((3, 1), 0.5), 0) for gain in (K, 0.0))

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.learning import drawing, methods, report, run, summary, sweep, tasks
 from benchmarks.learning.__main__ import main
 from benchmarks.learning.methods import METHODS, Method
-from mpc.agent.cli import main as craik
+from mpc.agent.cli.main import main as craik
 
 
 def raw(method: str, seed: int, *scored: float, task: str = "T-v0", failed: str | None = None) -> summary.Raw:

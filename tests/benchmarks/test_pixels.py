@@ -11,15 +11,16 @@ import pytest
 
 from benchmarks.pixels import __main__ as command
 from benchmarks.pixels import episodes, probes, recipes, report, study, worlds
-from mpc.agent.goals import GoalAgent, GoalSettings
-from mpc.agent.goals import agent as learning
+from mpc.agent import goal_agent as learning
+from mpc.agent.goal_agent import GoalAgent
+from mpc.agent.goal_config import GoalSettings
 from tests.agent.test_goals import truth
-from world_models.diagnostics import rank_correlation
+from world_models.training.diagnostics import rank_correlation
 
 TINY = GoalSettings(
     distance="latent",
-    settling=2,
-    settled_steps=2,
+    finetune_updates=2,
+    finetune_steps=2,
     latent=8,
     block=4,
     window=2,
@@ -150,10 +151,10 @@ def test_wind_is_collected_around_the_same_walks():
 
 
 def test_variants_are_named_and_unknown_ones_refused():
-    options = command.Options(ablate=("all",), leaves=True, watching=True, settling=7)
+    options = command.Options(ablate=("all",), leaves=True, watching=True, finetune_updates=7)
     found = {variant.name: variant for variant in command.variants(options)}
     assert len(found) == 1 + len(recipes.ABLATIONS) + 3 + 1
-    assert all(variant.recipe.settings.settling == 7 for variant in found.values())
+    assert all(variant.recipe.settings.finetune_updates == 7 for variant in found.values())
     assert found["byol"].recipe.settings.targets == "average" and found["windy leaves"].settings == {"leaves": True}
     ours, less = command.variants(command.Options(task="wall", ablate=("without covariance",)))
     kept = {**ours.recipe.settings.objective_settings, "covariance_weight": 0.0}

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmarks.trials import Standing, judged
+from benchmarks.trials import LevelState, judged
 from envs.robots import named
 from envs.robots.plant import Body, Trace
-from mpc.health import Health
+from mpc.deploy.telemetry import Health
 
 
 def trace(good, seconds=10.0):
@@ -36,7 +36,7 @@ def test_a_trial_succeeds_where_what_is_reached_in_time_is_held_to_the_end(good,
 
 def test_time_stands_still_until_an_action_is_sent():
     pytest.importorskip("mujoco", reason="robots need the extra [mujoco]")
-    standing = Standing(Body(named("cartpole"), delay=0.02, push=0.0, seed=0))
+    standing = LevelState(Body(named("cartpole"), delay=0.02, push=0.0, seed=0))
     first, stamp = standing.newest()
     again, _ = standing.newest()
     np.testing.assert_array_equal(first, again)
@@ -45,6 +45,6 @@ def test_time_stands_still_until_an_action_is_sent():
     later, now = standing.newest()
     assert (stamp, now) == (0.0, 0.04) and later[3] > 0.1  # 10 N on 1.1 kg, for the second period alone
     assert later[3] < 10.0 * 0.022
-    slow = Standing(Body(named("cartpole"), delay=0.0, push=0.0, seed=0), period=0.04)
+    slow = LevelState(Body(named("cartpole"), delay=0.0, push=0.0, seed=0), period=0.04)
     slow.send(np.array([10.0]))
     assert slow.clock() == 0.04 and np.isclose(slow.newest()[0][3], 0.4 / 1.1, rtol=0.2)

@@ -66,15 +66,15 @@ def stacks():
 
 def walked(stack, count, steps=70):
     """Where the point goes, and what every level had planned on the way."""
-    (first, next_), place, paths, plans, standings = stack, START, [START], [], None
+    (first, next_), place, paths, plans, level_states = stack, START, [START], [], None
     for _ in range(steps):
-        if standings is None:
-            standings, action = first(told(count), place, jax.random.key(0))
+        if level_states is None:
+            level_states, action = first(told(count), place, jax.random.key(0))
         else:
-            standings, action = next_(told(count), place, standings)
+            level_states, action = next_(told(count), place, level_states)
         place = moved(place, action)
         paths.append(place)
-        plans.append([np.asarray(s.states) for s in standings])
+        plans.append([np.asarray(s.states) for s in level_states])
     return np.asarray(paths), plans
 
 
@@ -90,10 +90,10 @@ def test_the_level_above_leads_through_the_door(stacks, count, arrives):
 
 def test_a_cascade_is_its_levels_one_after_the_other(stacks):
     """Against two solves, the second of which goes for what the first expects after one step."""
-    standings, action = stacks[2][0](told(2), START, jax.random.key(7))
+    level_states, action = stacks[2][0](told(2), START, jax.random.key(7))
     key, upper = jax.random.split(jax.random.key(7))
     above = mpc.solve(LEVELS[1].planner, told(2)[1], START, upper, iterations=30)
-    np.testing.assert_allclose(standings[1].states, above.states, atol=1e-5)
+    np.testing.assert_allclose(level_states[1].states, above.states, atol=1e-5)
     lower = jax.random.split(key)[1]
     below = mpc.solve(LEVELS[0].planner, {"goal": above.states[1]}, START, lower, iterations=30)
     np.testing.assert_allclose(action, below.actions[0], atol=1e-5)

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc import runtime
-from mpc.policy import foresee
-from mpc.runtime import ArtefactError
-from mpc.signals import Signal
+from mpc.deploy import runtime
+from mpc.deploy.runtime import ArtefactError
+from mpc.deploy.specs import Signal
+from mpc.policy import predict_through_delay
 
 
 def cart(params, state, action):
@@ -101,7 +101,7 @@ def test_delays_are_made_up_for_by_planning_from_the_state_that_will_be(artefact
         for action in recent[3 - flying :]:
             ahead = np.asarray(cart(PARAMS, ahead, action))
         np.testing.assert_allclose(
-            foresee(POLICY, PARAMS, state, jnp.asarray(recent), jnp.asarray(flying)), ahead, atol=1e-6
+            predict_through_delay(POLICY, PARAMS, state, jnp.asarray(recent), jnp.asarray(flying)), ahead, atol=1e-6
         )
         compensated = artefact.decide(state, memory, recent, flying=flying)
         np.testing.assert_allclose(compensated.actions, artefact.decide(ahead, memory).actions, atol=1e-4)

@@ -161,7 +161,7 @@ def test_constraints_hold_in_every_world_and_controllers_take_plain_states():
     problem = risk.over_models(single, risk.mean, 3)
     values = problem.constraints[0].function(
         {"model": jnp.array([1.0, 2.0, 3.0])},
-        risk.Worlds(jnp.ones((3, 1)), jnp.zeros(3), jnp.zeros(())),
+        risk.ScenarioState(jnp.ones((3, 1)), jnp.zeros(3), jnp.zeros(())),
         jnp.ones(1),
         jnp.asarray(1),
     )
@@ -213,7 +213,7 @@ def hopeful() -> mpc.Problem:
 def test_an_optimist_infers_the_future_with_the_action():
     """Minimise `½ a² + ½ (a + z - g)² + w/2 z²`: with the miss m = g - a - z, a = m and z = m / w, so m = g / (2 + 1/w)."""
     weight, params = 4.0, {"goal": jnp.float32(1.5)}
-    planner = mpc.gradient(risk.jointly(hopeful(), weight), starts=1)
+    planner = mpc.gradient(risk.with_latents_as_actions(hopeful(), weight), starts=1)
     plan = mpc.solve(planner, params, jnp.zeros(1), jax.random.key(0), iterations=200)
     missed = 1.5 / (2 + 1 / weight)
     np.testing.assert_allclose(plan.actions[0], [missed, missed / weight], rtol=1e-2)
@@ -228,12 +228,12 @@ def test_an_adversary_finds_the_likeliest_harm():
     np.testing.assert_allclose(found, 0.3, atol=0.02)
     # and without a price on what is unlikely, nothing is too far
     far = risk.against(problem, params, jnp.zeros(1), jnp.array([[1.0]]), draws, weight=0.0, steps=60, rate=0.5)
-    np.testing.assert_allclose(np.abs(far), risk.REACH, atol=0.01)
+    np.testing.assert_allclose(np.abs(far), risk.LATENT_BOUND, atol=0.01)
 
 
 def test_an_adjustable_share_is_cvar_of_that_share():
     actions, draws = jnp.array([[0.9], [0.2], [-0.3], [0.5]]), jax.random.normal(jax.random.key(1), (8, 4, 2))
-    loose = risk.over_latents(gusty(), risk.adjustable(), 8)
+    loose = risk.over_latents(gusty(), risk.cvar_from_params(), 8)
     params = {"latents": draws, "risk": jnp.float32(0.25)}
     given = jax.jit(lambda p: mpc.energy(loose, p, loose.lifted(p, jnp.zeros(1)), actions))
     for share, measure in ((0.25, risk.cvar(0.25)), (1.0, risk.mean), (0.0, risk.worst_case)):
@@ -246,8 +246,8 @@ def test_an_adjustable_share_is_cvar_of_that_share():
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: risk.jointly(two_opinions(risk.mean)), "needs a problem with latents"),
-        (lambda: risk.jointly(hopeful(), 0.0), "positive weight"),
+        (lambda: risk.with_latents_as_actions(two_opinions(risk.mean)), "needs a problem with latents"),
+        (lambda: risk.with_latents_as_actions(hopeful(), 0.0), "positive weight"),
         (lambda: risk.against(two_opinions(risk.mean), None, None, None, None), "needs a problem with latents"),  # type: ignore[arg-type]
     ],
 )

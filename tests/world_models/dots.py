@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from world_models.datasets import About, Dataset, gather
+from world_models.data import About, Dataset, gather
 
 SIZE, STEP = 16, 1.5
 ABOUT = About("dot", action_meaning="pixels down and right")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from world_models import data, jepa, trainer
-from world_models.diagnostics import effective_rank
-from world_models.training import moments
+from world_models.training.diagnostics import effective_rank
+from world_models.training.trainer import moments
 
 STEPS = 600
 
@@ -45,9 +45,9 @@ def test_rewards_are_predicted_several_steps_ahead(learnt):
         state, imagined = start, model.encode(params, jnp.asarray(start, jnp.float32))
         for _ in range(5):
             action = random.uniform(-1, 1, 1)
-            alive = float(imagined.alive)
+            discount = float(imagined.discount)
             imagined = predict(params, imagined, jnp.asarray(action, jnp.float32))
-            errors.append(float(imagined.reward) / alive * float(scale) - state[1])
+            errors.append(float(imagined.reward) / discount * float(scale) - state[1])
             baseline.append(state[1] - seen[:, 1].mean())
             state = np.array([state[0] + 0.1 * state[1], 0.95 * state[1] + 0.2 * action[0]])
     assert np.square(errors).mean() < 0.02 * np.square(baseline).mean()
@@ -63,9 +63,10 @@ def test_latents_do_not_collapse(learnt):
 def test_doubt_is_larger_where_nothing_was_seen(learnt):
     model, params, seen, _ = learnt
     near = [
-        model.predict(params, model.encode(params, jnp.asarray(s, jnp.float32)), jnp.zeros(1)).doubt for s in seen[::100]
+        model.predict(params, model.encode(params, jnp.asarray(s, jnp.float32)), jnp.zeros(1)).disagreement
+        for s in seen[::100]
     ]
-    far = model.predict(params, model.encode(params, jnp.array([30.0, -30.0])), jnp.zeros(1)).doubt
+    far = model.predict(params, model.encode(params, jnp.array([30.0, -30.0])), jnp.zeros(1)).disagreement
     assert far > 10 * np.median(near)
 
 
@@ -73,7 +74,7 @@ def test_an_episode_that_goes_on_is_not_thought_to_end(learnt):
     model, params, seen, _ = learnt
     imagined = model.encode(params, jnp.asarray(seen[50], jnp.float32))
     imagined = model.predict(params, imagined, jnp.zeros(1))
-    assert float(imagined.alive) > 0.98
+    assert float(imagined.discount) > 0.98
 
 
 def test_no_end_is_imagined_before_one_was_seen():
@@ -86,7 +87,7 @@ def test_no_end_is_imagined_before_one_was_seen():
         biases = params["network"]["predictor"]["biases"]
         biases[max(biases)] = biases[max(biases)].at[..., -1].set(20.0)
         imagined = model.predict(params, model.encode(params, jnp.zeros(2)), action)
-        np.testing.assert_allclose(imagined.alive, 0.0 if seen else 0.99, atol=1e-6)
+        np.testing.assert_allclose(imagined.discount, 0.0 if seen else 0.99, atol=1e-6)
 
 
 def test_predictions_are_differentiable_and_agree_with_finite_differences(learnt):

@@ -8,14 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from world_models import datasets, information, trainer
-from world_models.datasets import About, Dataset
+from world_models import data, trainer
+from world_models.data import About, Dataset
 from world_models.latent_variables import energy, latent_variable_model
-from world_models.networks import MLPExplainer, MLPPredictor, ObjectExplainer, ObjectPredictor
+from world_models.losses import bottleneck
+from world_models.networks import MLPPosterior, MLPPredictor, ObjectPosterior, ObjectPredictor
 
 SMALL = {
     "predictor": partial(MLPPredictor, hidden=(32, 32)),
-    "explainer": partial(MLPExplainer, hidden=(32, 32)),
+    "explainer": partial(MLPPosterior, hidden=(32, 32)),
     "normalised": False,
 }
 
@@ -40,9 +41,9 @@ def windy(episodes=200, length=8) -> Dataset:
 
 
 LIMITS = {
-    "noise": (information.noise(), 1),
-    "discrete": (information.discrete(4), 1),
-    "unrestricted": (information.free(), 2),
+    "noise": (bottleneck.gaussian(), 1),
+    "discrete": (bottleneck.discrete(4), 1),
+    "unrestricted": (bottleneck.deterministic(), 2),
 }
 
 
@@ -54,10 +55,10 @@ def learnt():
     def learn(name, updates=1000):
         if name not in made:
             limit, latents = LIMITS[name]
-            model = latent_variable_model(2, 1, latents=latents, limit=limit, allowance=0.5, **SMALL)
+            model = latent_variable_model(2, 1, latents=latents, limit=limit, free_nats=0.5, **SMALL)
             fall = optax.adam(optax.cosine_decay_schedule(5e-3, updates, 0.01))
-            school = trainer(model, optimizer=fall, batch=64, length=1, updates=updates, averaging=0.99)
-            training, _ = school.fit(school.init(jax.random.key(0)), datasets.resident(windy(), 1))
+            model_trainer = trainer(model, optimizer=fall, batch=64, length=1, updates=updates, averaging=0.99)
+            training, _ = model_trainer.fit(model_trainer.init(jax.random.key(0)), data.resident(windy(), 1))
             made[name] = model, training.params
         return made[name]
 
@@ -71,7 +72,7 @@ def blown(model, params, wind):
     def errors(params, wind):
         before, action = jnp.array([0.3, -0.4]), jnp.array([0.5])
         start, came = (model.encode(params, o) for o in (before, before + jnp.stack([0.25 + wind, 0.0])))
-        found = model.explain(params, start, action, came)
+        found = model.infer_latent(params, start, action, came)
         return [jnp.sum((model.predict(params, start, action, z).latent - came.latent) ** 2) for z in (found, 0 * found)]
 
     return [float(x) for x in errors(params, jnp.float32(wind))]
@@ -128,10 +129,10 @@ def test_objects_are_treated_alike_and_apart():
         latents=3,
         normalised=False,
         predictor=partial(ObjectPredictor, **share),
-        explainer=partial(ObjectExplainer, **share),
+        explainer=partial(ObjectPosterior, **share),
     )
-    params, explain = model.init(jax.random.key(0)), model.explain
-    assert explain is not None
+    params, infer_latent = model.init(jax.random.key(0)), model.infer_latent
+    assert infer_latent is not None
     seen, z, action = jax.random.normal(jax.random.key(1), (8,)), jnp.array([0.5, -1.0, 2.0]), jnp.array([0.3])
     swap = jnp.array([0, 1, 4, 5, 2, 3, 6, 7])
 
@@ -139,7 +140,7 @@ def test_objects_are_treated_alike_and_apart():
     def after(seen, z):
         start = model.encode(params, seen)
         following = model.predict(params, start, action, z)
-        return following.latent, explain(params, start, action, following)
+        return following.latent, infer_latent(params, start, action, following)
 
     (plain, told), (swapped, told_swapped) = after(seen, z), after(seen[swap], z[jnp.array([1, 0, 2])])
     np.testing.assert_allclose(swapped, plain[swap], atol=1e-6)

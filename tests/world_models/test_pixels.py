@@ -12,8 +12,8 @@ import pytest
 
 import mpc
 from tests.world_models import dots
-from world_models import anticollapse, data, datasets, pixel_jepa, reconstruction, trainer, watching
-from world_models.diagnostics import Alarm, CollapseWarning, distance_correlation, linear_probe_r2, prediction_errors
+from world_models import data, pixel_jepa, reconstruction, trainer
+from world_models.losses import anticollapse
 from world_models.networks import (
     CausalPredictor,
     MLPPredictor,
@@ -22,7 +22,15 @@ from world_models.networks import (
     RecurrentPredictor,
     VectorEncoder,
 )
-from world_models.training import moments
+from world_models.training import action_labels
+from world_models.training.diagnostics import (
+    CollapseMonitor,
+    CollapseWarning,
+    distance_correlation,
+    linear_probe_r2,
+    prediction_errors,
+)
+from world_models.training.trainer import moments
 
 SHAPE = (dots.SIZE, dots.SIZE, 1)
 SIZES = {"levels": ((4, 16), (2, 32)), "dense": (64,)}
@@ -37,7 +45,7 @@ OFF = partial(anticollapse.vicreg, variance_weight=0.0, covariance_weight=0.0)
 
 @pytest.fixture(scope="module")
 def walks():
-    return datasets.resident(dots.dataset(), 8, dots.render)
+    return data.resident(dots.dataset(), 8, dots.render)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +73,7 @@ def seen(model, params, episodes=30, seed=9):
 @pytest.fixture(scope="module")
 def learnt(walks, begun):
     model = pixel_jepa(SHAPE, 2, objective=VICREG, steps=3, **SMALL)
-    alarm = Alarm()
+    alarm = CollapseMonitor()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         training, metrics = learn(model, walks, begun, 6, alarm)
@@ -85,8 +93,8 @@ def test_a_jepa_finds_the_dot(learnt):
 
 def test_predictions_beat_standing_still_and_stay_under_what_has_to_be_told_apart(learnt):
     model, params, _ = learnt
-    source = datasets.resident(dots.dataset(30, 9), 4, dots.render)
-    windows = datasets.draw(source, jax.random.key(0), 64, 4)
+    source = data.resident(dots.dataset(30, 9), 4, dots.render)
+    windows = data.draw(source, jax.random.key(0), 64, 4)
     windows = windows._replace(observations=dots.render(windows.observations))
     found = jax.jit(partial(prediction_errors, model))(params, windows)
     assert found["error"].shape == found["moved"].shape == (4,)
@@ -97,7 +105,7 @@ def test_the_inverse_model_reads_actions_in_the_environments_unit(learnt):
     model, params, _ = learnt
     told = dots.dataset(10, 9)
     assert told.actions is not None
-    labelled = watching.label(model, params, told, render=dots.render, batch=64)
+    labelled = action_labels.label(model, params, told, render=dots.render, batch=64)
     assert labelled.actions is not None
     free = np.all((told.observations > 1.5) & (told.observations < dots.SIZE - 2.5), axis=1)  # nothing in the way
     inside = free & np.roll(free, -1)
@@ -134,14 +142,14 @@ def test_a_plan_in_the_latent_space_gets_there(learnt):
 
 @pytest.mark.parametrize("inverse_weight", [0.0, 1.0])
 def test_the_alarm_is_raised_where_nothing_keeps_the_encoder_from_collapsing(walks, begun, inverse_weight):
-    alarm = Alarm()
+    alarm = CollapseMonitor()
     with pytest.warns(CollapseWarning, match="all at one point" if inverse_weight == 0 else "few directions"):
         learn(pixel_jepa(SHAPE, 2, objective=OFF, inverse_weight=inverse_weight, **SMALL), walks, begun, 3, alarm)
     assert alarm.raised is not None
 
 
 def test_an_alarm_is_raised_once_and_looks_at_what_is_not_finite():
-    alarm = Alarm(after=10)
+    alarm = CollapseMonitor(after=10)
     good = {"std_mean": 1.0, "effective_rank": 12.0, "rank_share": 0.8}
     assert alarm(good | {"std_mean": 0.0}, 9) is None and alarm(good, 10) is None
     with pytest.warns(CollapseWarning, match="all at one point"):
@@ -151,7 +159,7 @@ def test_an_alarm_is_raised_once_and_looks_at_what_is_not_finite():
 
 def test_a_slow_copy_keeps_the_position(walks, begun):
     model = pixel_jepa(SHAPE, 2, objective=anticollapse.byol, targets="average", **SMALL)
-    alarm = Alarm(share=0.1)
+    alarm = CollapseMonitor(share=0.1)
     training, _ = learn(model, walks, begun, 3, alarm)
     positions, latents = seen(model, training.params)
     assert alarm.raised is None
@@ -169,24 +177,24 @@ def test_the_generative_twin_draws_what_it_will_see(walks):
 def misread(model, params):
     """Squared error of the actions that the inverse model reads off walks never learnt from, of 1."""
     told = dots.dataset(20, 9)
-    labelled = watching.label(model, params, told, render=dots.render)
+    labelled = action_labels.label(model, params, told, render=dots.render)
     assert told.actions is not None and labelled.actions is not None
     return np.square(labelled.actions - told.actions).mean() / np.square(told.actions).mean()
 
 
 def test_actions_that_nobody_told_are_read_off_and_not_learnt_from(begun):
     """The loss of silent windows is that of windows told what the inverse model says, but for its own term."""
-    silent = datasets.mixed(dots.dataset(4, 1), dots.dataset(4, 2))
+    silent = data.mixed(dots.dataset(4, 1), dots.dataset(4, 2))
     model = pixel_jepa(SHAPE, 2, objective=VICREG, **SMALL)
-    drawn = datasets.draw(datasets.resident(silent, 2, dots.render), jax.random.key(0), 6, 2)
-    params = model.normalise(jax.tree.map(jnp.copy, begun.params), datasets.moments(silent, dots.render))
+    drawn = data.draw(data.resident(silent, 2, dots.render), jax.random.key(0), 6, 2)
+    params = model.normalise(jax.tree.map(jnp.copy, begun.params), data.moments(silent, dots.render))
     windows = jax.tree.map(lambda x: x[None], drawn._replace(observations=dots.render(drawn.observations)))
     unknown = jnp.isnan(windows.actions)
     assert 0 < unknown.mean() < 1
     states = jax.jit(jax.vmap(jax.vmap(lambda o: model.encode(params, o))))(windows.observations[0])
     before, after = (jax.tree.map(lambda s, c=cut: s[:, c], states) for cut in (slice(0, -1), slice(1, None)))
-    assert model.infer is not None
-    guessed = model.infer(params, before, after)[:, :, 0]
+    assert model.infer_action is not None
+    guessed = model.infer_action(params, before, after)[:, :, 0]
     told = windows._replace(actions=jnp.where(unknown, guessed, windows.actions))
     loss = jax.jit(model.loss)
     found, wanted = loss(params, windows)[1], loss(params, told)[1]
@@ -199,9 +207,9 @@ def test_a_watchers_encoder_is_adopted_and_kept(walks, begun):
     """Walks without actions, then 24 that tell them, beside a random encoder that is kept as well."""
     watcher = pixel_jepa(SHAPE, 2, inferred=True, inverse_weight=0.0, objective=VICREG, **SMALL)
     watched, _ = learn(watcher, walks._replace(actions=jnp.zeros((len(walks.actions), 0))), begun, 3)
-    few = datasets.resident(dots.dataset(24, 1), 8, dots.render)
+    few = data.resident(dots.dataset(24, 1), 8, dots.render)
     model = pixel_jepa(SHAPE, 2, objective=VICREG, encoder_rate=0.0, **SMALL)
-    adopted, _ = learn(model, few, watching.adopt(begun, watched.params), 3)
+    adopted, _ = learn(model, few, action_labels.adopt(begun, watched.params), 3)
     random, _ = learn(model, few, begun, 3)
     for a, b in zip(*map(jax.tree.leaves, (adopted.network["encoder"], watched.params["network"]["encoder"])), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -215,7 +223,7 @@ def test_a_watchers_encoder_is_adopted_and_kept(walks, begun):
 def test_remembering_predictors_learn_and_plan(walks, predictor):
     model = pixel_jepa(SHAPE, 2, objective=VICREG, steps=3, **(SMALL | {"predictor": predictor}))
     params = jax.jit(model.init)(jax.random.key(0))
-    windows = datasets.draw(walks, jax.random.key(0), 4, 4)
+    windows = data.draw(walks, jax.random.key(0), 4, 4)
     windows = jax.tree.map(lambda x: x[None], windows._replace(observations=dots.render(windows.observations)))
     slopes = jax.jit(jax.grad(lambda n: model.loss(params | {"network": n}, windows)[0]))(params["network"])
     assert all(np.isfinite(x).all() and np.abs(x).max() > 0 for x in jax.tree.leaves(jax.device_get(slopes)))
@@ -230,8 +238,8 @@ def test_chained_predictions_are_the_models_own(begun):
     """The loss of two chained steps is what `encode` and `predict` give, window by window, padding left out."""
     model = pixel_jepa(SHAPE, 2, objective=OFF, inverse_weight=0.0, steps=2, decay=0.5, **SMALL)
     params = begun.params
-    source = datasets.resident(dots.dataset(20), 3, dots.render)
-    windows = datasets.draw(source, jax.random.key(0), 4, 3)
+    source = data.resident(dots.dataset(20), 3, dots.render)
+    windows = data.draw(source, jax.random.key(0), 4, 3)
     windows = windows._replace(observations=dots.render(windows.observations), mask=windows.mask.at[0, 2].set(False))
     loss, metrics = jax.jit(model.loss)(params, jax.tree.map(lambda x: x[None], windows))
     errors: dict[int, list[float]] = {1: [], 2: []}
@@ -273,11 +281,11 @@ def test_blocks_and_scales_are_taken_from_a_buffer():
 def test_windows_read_elsewhere_teach_what_windows_drawn_here_teach():
     model = pixel_jepa((2,), 2, encoder=partial(VectorEncoder, hidden=(8,)), latent=4, predictor=SMALL["predictor"])
     fit = trainer(model, batch=4, length=3, updates=3)
-    source = datasets.resident(dots.dataset(4), 3)
+    source = data.resident(dots.dataset(4), 3)
     training = fit.init(jax.random.key(0))
     training = training._replace(params=model.normalise(training.params, source.moments))
     keys = jax.random.split(jax.random.split(training.key)[1], 3)
-    windows = jax.vmap(lambda key: datasets.draw(source, key, 4, 3))(keys)
+    windows = jax.vmap(lambda key: data.draw(source, key, 4, 3))(keys)
     read, measured = fit.fit_windows(jax.tree.map(jnp.copy, training), jax.tree.map(lambda x: x[:, None], windows))
     drawn, wanted = fit.fit(jax.tree.map(jnp.copy, training), source)
     for a, b in zip(*map(jax.tree.leaves, (read.params, drawn.params)), strict=True):
@@ -321,21 +329,21 @@ def test_what_does_not_fit_is_refused_by_name(begun):
     state = jax.jit(model.encode)(params, jnp.zeros(SHAPE))
     with pytest.raises(ValueError, match=r"block of 2 of size 2.*\[2\]"):
         model.predict(params, state, jnp.zeros(2))
-    windows = datasets.draw(datasets.resident(dots.dataset(2), 3), jax.random.key(0), 2, 3)
+    windows = data.draw(data.resident(dots.dataset(2), 3), jax.random.key(0), 2, 3)
     with pytest.raises(ValueError, match=r"block of 2 of size 2.*\[2\]"):
         frames = dots.render(windows.observations)
         model.loss(params, jax.tree.map(lambda x: x[None], windows._replace(observations=frames)))
     bent = pixel_jepa(SHAPE, 2, straightness_weight=1.0, **SMALL)
-    pair = datasets.draw(datasets.resident(dots.dataset(2), 1), jax.random.key(0), 2, 1)
+    pair = data.draw(data.resident(dots.dataset(2), 1), jax.random.key(0), 2, 1)
     pair = jax.tree.map(lambda x: x[None], pair._replace(observations=dots.render(pair.observations)))
     with pytest.raises(ValueError, match="windows of at least two"):
         jax.eval_shape(bent.loss, begun.params, pair)
     blind = pixel_jepa(SHAPE, 2, inverse_weight=0.0, **SMALL)
     with pytest.raises(ValueError, match="no actions to infer"):
-        watching.label(blind, params, dots.dataset(2))
+        action_labels.label(blind, params, dots.dataset(2))
     sizes: dict[str, Any] = SMALL | {"latent": 8}
     small = pixel_jepa(SHAPE, 2, **sizes)
     with pytest.raises(ValueError, match="other shapes"):
-        watching.adopt(begun, jax.jit(small.init)(jax.random.key(0)))
+        action_labels.adopt(begun, jax.jit(small.init)(jax.random.key(0)))
     with pytest.raises(ValueError, match="'decoder'"):
-        watching.adopt(begun, params, ("decoder",))
+        action_labels.adopt(begun, params, ("decoder",))

@@ -92,7 +92,7 @@ class ObjectPredictor(nnx.Module):
         return self.step((), latents, actions)
 
 
-class ObjectExplainer(nnx.Module):
+class ObjectPosterior(nnx.Module):
     """An explainer that reads each object's share of the latent variable off that object, see `explainers`.
 
     Args:

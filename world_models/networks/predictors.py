@@ -77,7 +77,7 @@ class MLPPredictor(nnx.Module):
         return self.step((), latents, actions)
 
 
-class HeadingPredictor(MLPPredictor):
+class VelocityPredictor(MLPPredictor):
     """The same, with a memory of what changed in the last step: not for its predictions, but for priors beside it.
 
     Where one is does not say where one is heading, and who walks seldom turns back.

@@ -9,7 +9,7 @@ from sensor_msgs.msg import JointState  # pyright: ignore[reportMissingImports]
 from std_msgs.msg import Float64MultiArray  # pyright: ignore[reportMissingImports]
 
 from craik_ros.pilot import Pilot  # pyright: ignore[reportMissingImports]
-from mpc import runtime
+from mpc.deploy import runtime
 
 
 class Planner(Node):

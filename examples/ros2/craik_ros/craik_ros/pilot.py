@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mpc.realtime import RealTime
-from mpc.runtime import Artefact
+from mpc.deploy.realtime import RealTime
+from mpc.deploy.runtime import Artefact
 
 READINGS: dict[str, Callable[[float, float], float]] = {
     "position": lambda position, velocity: position,

@@ -1,0 +1,1 @@
+"""The configurator: tasks, and what sets a planner up for them at run time."""

@@ -1,0 +1,1 @@
+"""The cost: intrinsic terms, and the exploration bonus."""

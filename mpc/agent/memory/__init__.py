@@ -1,0 +1,1 @@
+"""Memory: what the agent has experienced or been given as recordings."""

@@ -1,0 +1,1 @@
+"""Perception: environments' spaces, observation history and images as the model's input."""

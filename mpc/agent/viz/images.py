@@ -1,0 +1,104 @@
+"""Images as people look at them, and what an agent imagines of them.
+
+What an agent sees may have any number of channels; what is drawn has three. Each channel has a colour, so that a drawing is
+a product with a matrix `[C, 3]`, and a linear probe can read it off latents.
+"""
+
+import colorsys
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from matplotlib.figure import Figure
+
+from mpc.agent.perception import gym_spaces
+from mpc.agent.viz.probe import Probe
+
+COLUMNS = 6  # moments that a picture has room for
+
+
+def colours(space: spaces.Space) -> np.ndarray:
+    """The colour `[C, 3]` of every channel: grey or red, green and blue, the newest of a stack alone; else hues.
+
+    Args:
+        space: Of images.
+    """
+    channels = gym_spaces.observation_shape(space)[-1]
+    newest = (channels // space.shape[0] if len(space.shape) == 4 else 1) if gym_spaces.is_stack(space) else channels  # type: ignore[index,arg-type]
+    if newest == 1:
+        shown = np.ones((1, 3))
+    elif newest == 3:
+        shown = np.eye(3)
+    else:
+        shown = np.array([colorsys.hsv_to_rgb(i / newest, 0.75, 1.0) for i in range(newest)])
+    return np.concatenate([np.zeros((channels - newest, 3)), shown])
+
+
+def drawn(images: np.ndarray, space: spaces.Space) -> np.ndarray:
+    """Bytes `[..., H, W, C]` as colours `[..., H, W, 3]` from 0 to 1, brighter where channels overlap.
+
+    Args:
+        images: As the agent sees them.
+        space: Of observations.
+    """
+    return np.minimum(images.astype(np.float32) / 255.0 @ colours(space).astype(np.float32), 1.0)
+
+
+def tiled(rows: list[list[np.ndarray]], side: int) -> np.ndarray:
+    """Images `[h, w, 3]` from 0 to 1, side by side and below each other, as bytes `[side, side, 3]`.
+
+    Args:
+        rows: As many images in each.
+        side: Of all of them together, in pixels.
+    """
+    width, height = side // len(rows[0]), side // len(rows)
+    canvas = np.zeros((side, side, 3), np.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            lines = np.arange(height - 2) * image.shape[0] // (height - 2)
+            columns = np.arange(width - 2) * image.shape[1] // (width - 2)
+            scaled = (255 * np.clip(image, 0.0, 1.0)).astype(np.uint8)[lines][:, columns]
+            canvas[i * height : (i + 1) * height - 2, j * width : (j + 1) * width - 2] = scaled
+    return canvas
+
+
+def futures_panel(latents: np.ndarray, probe: Probe, size: tuple[int, int], side: int) -> np.ndarray:
+    """What a plan expects, `[side, side, 3]`: nine moments from now to its end, row by row.
+
+    Args:
+        latents: `[H+1, D]`, imagined.
+        probe: Reads latents as drawings.
+        size: Height and width of an image.
+        side: In pixels.
+    """
+    moments = np.linspace(0, len(latents) - 1, 9).round().astype(int)
+    nine = probe(latents[moments]).reshape(3, 3, *size, 3)
+    return tiled([list(row) for row in nine], side)
+
+
+def compare(figure: Figure, real: np.ndarray, imagined: np.ndarray) -> list[Any]:
+    """Draw pairs of rows, what really happened above what was imagined.
+
+    Args:
+        figure: Drawn into, with room below for one plot more.
+        real: `[N, T, h, w, 3]` drawings, N beginnings, T moments.
+        imagined: As many.
+
+    Returns:
+        The axes, of which the last is empty.
+    """
+    count, moments = len(real), np.unique(np.linspace(0, real.shape[1] - 1, COLUMNS).round().astype(int))
+    grid = figure.add_gridspec(2 * count + 2, len(moments))
+    axes = []
+    for n in range(count):
+        for below, (name, drawings) in enumerate((("real", real[n]), ("imagined", imagined[n]))):
+            for column, moment in enumerate(moments):
+                axis = figure.add_subplot(grid[2 * n + below, column])
+                axis.imshow(np.clip(drawings[moment], 0.0, 1.0), interpolation="nearest")
+                axis.set(xticks=[], yticks=[])
+                if column == 0:
+                    axis.set_ylabel(name, fontsize=8)
+                if n == below == 0:
+                    axis.set_title(f"+{moment}", fontsize=9)
+                axes.append(axis)
+    return [*axes, figure.add_subplot(grid[2 * count :, :])]

@@ -1,0 +1,261 @@
+"""A control loop that is never late: planning in a thread of its own while the last plan is executed.
+
+    loop = RealTime(runtime.load("planner.craik"), safe=[0.0])
+    while running:                                            # at the period of the model's steps
+        actuator.send(loop.tick(sensor.newest(), sensor.time()))
+
+Every tick returns an action that is finite, within bounds, rate and jerk: of a fresh plan if there is one, else the next of
+the last plan, else the actor's, else the safe one. It never raises, and whatever went wrong is counted in `loop.health`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mpc.deploy.limiter import Limits
+from mpc.deploy.runtime import Artefact
+from mpc.deploy.telemetry import Health
+from mpc.deploy.workers import Job, Planning, Result, Worker
+
+PATIENCE = 3  # planner threads that may hang before no further one is started
+
+
+class Seen(NamedTuple):
+    """An observation that can be trusted, and when it was made."""
+
+    value: np.ndarray
+    stamp: float
+
+
+class RealTime:
+    """Ticks at a fixed period around an artefact; everything is compiled before the constructor returns.
+
+    With a deadline, a tick waits so long for the plan from its own observation. With none it never waits: the plan from
+    this tick's observation acts at the next one, from the state predicted for that time, which needs an artefact exported
+    with a `delay` of at least one step.
+
+    Args:
+        artefact: Of `mpc.runtime.load`, for one observation at a time.
+        safe: The action that can always be sent.
+        period: Seconds between two ticks; that of the artefact unless told.
+        deadline: Seconds a tick may wait for its plan, less than a period.
+        latency: Seconds from a tick until its action acts, in the actuator.
+        stale: Seconds after which an observation says nothing any more; three periods unless told.
+        trust: Steps of a plan to execute without a new one; all of it unless told.
+        actor: `observation -> action`, quick, for when there is no plan to go on with.
+        rate: Largest change of an action per tick, in its units.
+        jerk: Largest change of that change per tick.
+        start: The action before the first tick; the safe one unless told.
+        clock: Seconds, the same clock that observations are stamped by.
+        worker: What plans, made with a function that does a job: `mpc.deploy.workers.Worker`, a thread, unless told.
+        capacity: Ticks that `health` keeps in full.
+
+    Raises:
+        ValueError: If a setting is impossible, with what was wanted.
+    """
+
+    def __init__(
+        self,
+        artefact: Artefact,
+        *,
+        safe: ArrayLike,
+        period: float | None = None,
+        deadline: float = 0.0,
+        latency: float = 0.0,
+        stale: float | None = None,
+        trust: int | None = None,
+        actor: Callable[[np.ndarray], ArrayLike] | None = None,
+        rate: ArrayLike | None = None,
+        jerk: ArrayLike | None = None,
+        start: ArrayLike | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        worker: Callable[..., Any] = Worker,
+        capacity: int = 1 << 16,
+    ):
+        period = artefact.period if period is None else period
+        if artefact.batch is not None:
+            raise ValueError(f"a control loop takes one observation at a time; the artefact has a batch of {artefact.batch}")
+        if period is None or not period > 0:
+            raise ValueError(f"period must be positive, and the artefact does not say it; got {period}")
+        if not 0 <= deadline < period or not latency >= 0:
+            raise ValueError(f"deadline must lie in [0, period) and latency not be negative; got {deadline}, {latency}")
+        if deadline == 0 and artefact.delay < 1:
+            raise ValueError(
+                "without a deadline plans act one step after what they were made from, and the artefact cannot predict that "
+                "step: export it with delay=1 or more, or give a deadline"
+            )
+        self.artefact, self.period, self.deadline, self.latency = artefact, period, deadline, latency
+        self.stale = 3 * period if stale is None else stale
+        self.trust = artefact.horizon if trust is None else min(trust, artefact.horizon)
+        self.health = Health(capacity)
+        known, fault = artefact.action.read(safe)
+        if known is None:
+            raise ValueError(f"the safe action is {fault}: got {safe}")
+        self._safe, self._actor, self._clock, self._make = known, actor, clock, worker
+        self._limits = Limits(artefact.action, rate, jerk, known if start is None else start)
+        self._recent = deque(artefact.nothing_sent(), maxlen=artefact.delay + 1)
+        self._sent, self._now, self._stamp = 0, -np.inf, -np.inf
+        self._plans: deque[Result] = deque(maxlen=2)
+        self._closed, self._hung, self._plan_seconds = False, 0, np.nan
+        artefact.prepare()
+        self._worker = self._begun()
+
+    def __enter__(self) -> "RealTime":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop planning; ticks go on to return the safe action."""
+        self._closed = True
+        self._plans.clear()
+        self._worker.close()
+
+    def _begun(self) -> Any:
+        return self._make(Planning(self.artefact, self.period).plan)
+
+    def tick(self, observation: Any = None, stamp: float | None = None) -> np.ndarray:
+        """The action to send now.
+
+        Args:
+            observation: The newest, or None where none came.
+            stamp: When it was made, by the loop's clock; now unless told.
+
+        Returns:
+            Finite, within bounds, rate and jerk, whatever happened. Never raises.
+        """
+        begun, before = time.perf_counter(), self.health.faults.total()
+        now, period = self._time()
+        seen = self._attempt(None, self._look, observation, stamp, now)
+        self._attempt(None, self._plan, seen, now)
+        source, wanted = self._attempt(("safe", self._safe), self._choose, seen, now)
+        action, limited = self._limits.apply(wanted)
+        if limited:
+            self.health.count("limited")
+        self._recent.append(action)
+        self._sent += 1
+        if seen is not None and self.deadline == 0:
+            self._attempt(None, self._submit, seen, now + self.period)
+        age = np.nan if seen is None else now - seen.stamp
+        taken = time.perf_counter() - begun
+        self.health.record(
+            source,
+            time=now,
+            period=period,
+            plan_seconds=self._plan_seconds,
+            age=age,
+            tick_seconds=taken,
+            faults=min(self.health.faults.total() - before, 0xFFFF),
+        )
+        self._plan_seconds = np.nan
+        return action
+
+    def _attempt(self, otherwise: Any, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function returns, or something else where it raises, which is counted."""
+        try:
+            return function(*args)
+        except Exception as error:
+            self.health.count(f"internal: {type(error).__name__}")
+            return otherwise
+
+    def _time(self) -> tuple[float, float]:
+        """Now, and how long ago the last tick was; a clock that jumps makes everything known until then worthless."""
+        now, before = self._attempt(np.nan, lambda: float(self._clock())), self._now
+        passed = now - before
+        if not np.isfinite(now):
+            self.health.count("clock")
+            now = before + self.period if np.isfinite(before) else 0.0
+        elif np.isfinite(before) and not 0 <= passed <= self.trust * self.period:
+            self.health.count("clock")
+            self._plans.clear()
+            self._stamp = -np.inf
+        elif np.isfinite(before) and passed > 1.5 * self.period:
+            self.health.count("late tick")
+        self._now = now
+        return now, passed if np.isfinite(passed) else np.nan
+
+    def _look(self, observation: Any, stamp: float | None, now: float) -> Seen | None:
+        """The observation, if it can be trusted."""
+        if self._closed:
+            return None
+        value, fault = self.artefact.observation.read(observation)
+        made = now if stamp is None else stamp
+        if value is not None:
+            try:
+                made = float(made)
+            except (TypeError, ValueError):
+                made = np.nan
+            if not np.isfinite(made) or made > now + self.period:
+                fault = "time stamp"
+            elif now - made > self.stale:
+                fault = "stale"
+            elif made <= self._stamp:
+                fault = "repeated"
+        if value is None or fault is not None:
+            self.health.count(f"observation {fault}")
+            return None
+        self._stamp = made
+        return Seen(value, made)
+
+    def _plan(self, seen: Seen | None, now: float) -> None:
+        """Look for what was planned, and with a deadline wait for the plan from what is seen now."""
+        if self._closed:
+            return
+        self._watch()
+        self._take(self._worker.collect())
+        if seen is not None and self.deadline > 0:
+            self._submit(seen, now)
+            end = time.perf_counter() + self.deadline
+            while (left := end - time.perf_counter()) > 0:
+                results = self._take(self._worker.collect(left))
+                if any(result.start == now for result in results):
+                    break
+
+    def _choose(self, seen: Seen | None, now: float) -> tuple[str, np.ndarray]:
+        """Where the action comes from: fresh plan, last plan, actor, safe action."""
+        for plan in reversed(self._plans):  # the newest that is to act by now
+            step = round((now - plan.start) / self.period)
+            if plan.actions is not None and 0 <= step < self.trust:
+                return ("fresh" if step == 0 else "shifted"), plan.actions[step]
+        self.health.count("no plan")
+        if self._actor is not None and seen is not None:
+            action, fault = self.artefact.action.read(self._actor(seen.value))
+            if action is not None:
+                return "actor", action
+            self.health.count(f"actor {fault}")
+        return "safe", self._safe
+
+    def _submit(self, seen: Seen, start: float) -> None:
+        # an action that half acts counts as acting: to be early is to damp, to be late is to stir
+        flying = int((start + self.latency - seen.stamp) / self.period + 0.5 + 1e-6)
+        if flying > self.artefact.delay:
+            self.health.count("longer delay than planned for")
+        flying = min(max(flying, 0), self.artefact.delay, self._sent)
+        if self._worker.submit(Job(start, seen.value, np.stack(self._recent), flying)):
+            self.health.count("planner behind")
+
+    def _take(self, results: list[Result]) -> list[Result]:
+        """Keep what was planned."""
+        for result in results:
+            self._plan_seconds = result.seconds
+            if result.actions is None:
+                self.health.count(result.reason)
+            else:
+                self._plans.append(result)
+        return results
+
+    def _watch(self) -> None:
+        """Begin anew with a planner that died, or has hung for longer than its plans could matter."""
+        discount = self._worker.discount()
+        hangs = self._hung < PATIENCE and self._worker.busy() > self.trust * self.period
+        if discount and not hangs:
+            return
+        self.health.count("planner hung" if discount else "planner died")
+        self._hung += discount
+        self._worker.close()
+        self._worker = self._begun()

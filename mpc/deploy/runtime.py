@@ -1,0 +1,361 @@
+"""An exported planner on a robot: one file, checked, compiled and called, with JAX and NumPy alone.
+
+    artefact = runtime.load("planner.craik")
+    memory = artefact.begin(observation)
+    decision = artefact.decide(observation, memory)     # decision.action; decision.memory for the next one
+
+What lies in the file is said in `mpc.export`, which writes it; this module needs nothing of the rest of `mpc`.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxlib.version import __version__ as jaxlib
+
+from mpc.deploy.specs import Signal
+
+FORMAT, FORMAT_VERSION = "craik-artefact", 1
+ENTRIES = ("begin", "decide")
+LARGEST = 1 << 30  # bytes of a member once unpacked; a file that claims more is no planner
+
+
+class ArtefactError(ValueError):
+    """An artefact that cannot be written or used, and why."""
+
+
+class Decision(NamedTuple):
+    """What was decided.
+
+    `action`: `[...]`, to execute now. `actions`: `[H, ...]`, the whole plan, which begins with it. `cost`: its energy.
+    `status`: by name, as `mpc.Status` has it. `memory`: for the next decision. With a batch, all but the status have a
+    leading axis, and the status is a list.
+    """
+
+    action: np.ndarray
+    actions: np.ndarray
+    cost: np.ndarray
+    status: Any
+    memory: list[jax.Array]
+
+
+class Artefact:
+    """A planner, compiled and ready: `begin` a loop, then `decide` again and again.
+
+    Made by `load`. `manifest` is what the file says of itself; `observation` and `action` are its signals.
+
+    Args:
+        manifest: As `mpc.export` wrote it.
+        programs: The two entry points for this platform, serialised.
+        weights: Parameters by number, as the manifest lists them.
+        compiled: A folder to keep machine code in, or None.
+
+    Raises:
+        ArtefactError: If the programs cannot run here, with the reason.
+    """
+
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        programs: dict[str, bytes],
+        weights: list[np.ndarray],
+        compiled: Path | None = None,
+    ):
+        from jax import export as jax_export
+
+        self.manifest = manifest
+        self.observation, self.action = (Signal.rebuilt(manifest[name]) for name in ("observation", "action"))
+        self.horizon, self.delay, self.period = manifest["horizon"], manifest["delay"], manifest["period"]
+        self.batch: int | str | None = manifest["batch"]
+        self.weights = jax.device_put(weights)
+        try:
+            exported = {name: jax_export.deserialize(bytearray(programs[name])) for name in ENTRIES}
+        except Exception as error:  # what a foreign version of JAX wrote fails in ways of its own
+            written = manifest["versions"].get("jax")
+            raise ArtefactError(
+                f"the programs, written by JAX {written}, cannot be read by JAX {jax.__version__}: {error}"
+            ) from error
+        self._begin, self._decide = (_runnable(exported[name], programs[name], compiled) for name in ENTRIES)
+        self.exported = exported
+
+    def prepare(self, batch: int | None = None) -> "Artefact":
+        """Compile both entry points by running them once, so that no decision has to.
+
+        Args:
+            batch: Observations side by side, where the artefact leaves their number open.
+        """
+        middle = np.where(np.isfinite(self.observation.low), self.observation.low, 0.0)
+        shape = (*self._leading(batch), *self.observation.shape)
+        seen = np.broadcast_to(middle, shape).astype(self.observation.dtype)
+        jax.block_until_ready(self.decide(seen, self.begin(seen)).memory)
+        return self
+
+    def _leading(self, batch: int | None) -> tuple[int, ...]:
+        if self.batch is None:
+            return ()
+        if isinstance(self.batch, int):
+            return (self.batch,)
+        if batch is None:
+            raise ArtefactError("the artefact leaves the number of observations open: say how many, prepare(batch=...)")
+        return (batch,)
+
+    def begin(self, observation: Any, seed: int | np.ndarray = 0) -> list[jax.Array]:
+        """Start a control loop.
+
+        Args:
+            observation: Shaped as the manifest says, with a batch axis in front where it has one.
+            seed: Of all randomness in the loop; or the words of a key, `[2]`, behind a batch axis where there is one.
+
+        Returns:
+            The memory to give to the first `decide`.
+
+        Raises:
+            ArtefactError: If the observation has another shape or holds no numbers.
+        """
+        seen = self._fitting(observation)
+        key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
+        return self._begin(self.weights, seen, key)
+
+    def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
+        """Randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ from one loop to the next."""
+        whole = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
+        if batch is None:
+            return whole
+        return np.asarray(jax.random.key_data(jax.random.split(jax.random.wrap_key_data(jax.numpy.asarray(whole)), batch)))
+
+    def decide(
+        self,
+        observation: Any,
+        memory: list[jax.Array],
+        recent: np.ndarray | None = None,
+        flying: int | None = None,
+        elapsed: int = 1,
+    ) -> Decision:
+        """Make one decision.
+
+        Args:
+            observation: As for `begin`. One that is not finite gives the next action of the last plan that was.
+            memory: As `begin` or the last decision returned it.
+            recent: `[D+1, ...]`, the actions sent last, newest last, for an artefact made for a delay of D steps or for
+                actions of limited rate; NaN where none was sent.
+            flying: How many of them, at most D, act only after what is observed; all D unless told, none without `recent`.
+            elapsed: Steps since the last decision was made.
+
+        Raises:
+            ArtefactError: If the observation or the recent actions have another shape or hold no numbers.
+        """
+        seen = self._fitting(observation)
+        under_way = self.delay if flying is None else flying
+        nothing = self.nothing_sent(len(seen) if self.batch is not None else None)
+        if recent is None:
+            recent, under_way = nothing, 0
+        recent = np.asarray(recent, nothing.dtype)
+        if recent.shape != nothing.shape:
+            raise ArtefactError(f"recent actions must be of shape {list(nothing.shape)}; got {list(recent.shape)}")
+        if not 0 <= under_way <= self.delay or elapsed < 1:
+            raise ArtefactError(f"flying must be 0 to {self.delay} and elapsed at least 1; got {under_way} and {elapsed}")
+        numbers = np.int32(under_way), np.int32(elapsed)
+        memory, actions, cost, status = self._decide(self.weights, seen, memory, recent, *numbers)
+        actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
+        names = self.manifest["statuses"]
+        if self.batch is None:
+            return Decision(actions[0], actions, cost, names[int(code)], memory)
+        return Decision(actions[:, 0], actions, cost, [names[int(c)] for c in code], memory)
+
+    def nothing_sent(self, batch: int | None = None) -> np.ndarray:
+        """The recent actions of a loop that has not sent any."""
+        kind = np.dtype(self.action.dtype)
+        nothing = np.nan if kind.kind == "f" else self.action.low
+        shape = (self.delay + 1, *self.action.shape) if batch is None else (batch, self.delay + 1, *self.action.shape)
+        return np.broadcast_to(nothing, shape).astype(kind)
+
+    def _fitting(self, observation: Any) -> np.ndarray:
+        try:
+            seen = np.asarray(observation, self.observation.dtype)
+        except (TypeError, ValueError) as error:
+            raise ArtefactError(f"an observation must be numbers; got {type(observation).__name__} ({error})") from error
+        wanted = self.observation.shape
+        shape = seen.shape if self.batch is None else seen.shape[1:]
+        if shape != wanted or (isinstance(self.batch, int) and len(seen) != self.batch):
+            leading = "" if self.batch is None else f" behind a batch axis of {self.batch}"
+            raise ArtefactError(f"an observation must be of shape {list(wanted)}{leading}; got {list(seen.shape)}")
+        return seen
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    sha256: str | None = None,
+    prepare: bool = True,
+    compiled: str | os.PathLike | None = None,
+) -> Artefact:
+    """Read an artefact, check every byte of it, and compile it for this machine.
+
+    Args:
+        path: The file that `mpc.export` or `craik export` wrote.
+        sha256: Of the whole file, where it is known from elsewhere; hashes within the file tell damage, not forgery.
+        prepare: Whether to compile now, where the number of observations is known; else the first calls do.
+        compiled: A folder of this machine's in which machine code is kept, so that later processes start without compiling;
+            None keeps nothing. It is as trustworthy as whoever may write there.
+
+    Raises:
+        ArtefactError: If the file is missing, foreign, damaged, of another format, platform, or not the one expected.
+        OSError: If machine code cannot be kept in the folder.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error}") from error
+    folder = None if compiled is None else Path(compiled)
+    return loads(data, name=str(path), sha256=sha256, prepare=prepare, compiled=folder)
+
+
+def here(manifest: dict[str, Any]) -> str:
+    """The platform of this process, by its name in artefacts.
+
+    Raises:
+        ArtefactError: If the artefact is not for it.
+    """
+    name = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    if name not in manifest["platforms"]:
+        raise ArtefactError(f"the artefact is for {', '.join(manifest['platforms'])}; this process runs on {name}")
+    return name
+
+
+def loads(
+    data: bytes,
+    *,
+    name: str = "the artefact",
+    sha256: str | None = None,
+    prepare: bool = True,
+    compiled: Path | None = None,
+) -> Artefact:
+    """`load`, of bytes at hand."""
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
+        raise ArtefactError(f"{name} has SHA-256 {hashlib.sha256(data).hexdigest()}, and {sha256} was expected")
+    manifest, members = unpack(data, name)
+    with np.load(io.BytesIO(members["weights.npz"]), allow_pickle=False) as stored:
+        weights = [stored[str(index)] for index in range(len(manifest["parameters"]))]
+    platform = here(manifest)
+    folder = None if isinstance(manifest["batch"], str) else compiled  # of sizes not known yet there is no machine code
+    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in ENTRIES}, weights, folder)
+    return made.prepare() if prepare and not isinstance(made.batch, str) else made
+
+
+def _runnable(program: Any, code: bytes, folder: Path | None) -> Callable[..., Any]:
+    """A program to be called; where a folder is given, compiled now, by what lies there from last time if it can be.
+
+    Args:
+        program: Deserialised.
+        code: What it was deserialised from.
+        folder: Of machine code; what is not of this version of JAX, or damaged, is made anew.
+    """
+    call = jax.jit(program.call)
+    if folder is None:
+        return call
+    from jax.experimental import serialize_executable
+
+    backend = jax.devices()[0].client
+    made_by = f"{jax.__version__} {jaxlib} {backend.platform} {backend.platform_version}"
+    path = folder / f"{hashlib.sha256(made_by.encode() + code).hexdigest()}.code"
+    try:
+        digest, kept = (content := path.read_bytes())[:32], content[32:]
+        if hashlib.sha256(kept).digest() == digest:
+            return serialize_executable.deserialize_and_load(kept, program.in_tree, program.out_tree)
+    except Exception:  # XLA, pickle and the file system each have errors of their own
+        pass
+    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.in_avals]
+    with _without_cache():
+        compiled = call.lower(*jax.tree.unflatten(program.in_tree, shapes)[0]).compile()
+    kept = serialize_executable.serialize(compiled)[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    write(path, hashlib.sha256(kept).digest() + kept)
+    return compiled
+
+
+@contextmanager
+def _without_cache() -> Iterator[None]:
+    """Have JAX compile: machine code that came out of a cache of its own cannot be written down again."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    option = "jax_enable_compilation_cache"
+    before = getattr(jax.config, option)
+    try:
+        jax.config.update(option, False)
+        compilation_cache.reset_cache()  # JAX looks at the option once
+        yield
+    finally:
+        jax.config.update(option, before)
+        compilation_cache.reset_cache()
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file atomically: it is whole, or as it was before.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def unpack(data: bytes, name: str = "the artefact") -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the members of an artefact, once every hash is found right.
+
+    Raises:
+        ArtefactError: If it is foreign, damaged or of another format.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(info.file_size > LARGEST for info in archive.infolist()):
+                raise ArtefactError(f"{name} claims to hold more than {LARGEST} bytes in one member")
+            text = archive.read("manifest.json")
+            manifest = json.loads(text)
+            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+                raise ArtefactError(f"{name} is not an artefact of craik: its manifest was written by something else")
+            if manifest.get("format_version") != FORMAT_VERSION:
+                raise ArtefactError(
+                    f"{name} is in format {manifest.get('format_version')}, and this version of craik reads {FORMAT_VERSION}"
+                )
+            if sealed(manifest) != text:
+                raise ArtefactError(f"{name} is damaged: its manifest is not as it was written")
+            members = {member: archive.read(member) for member in manifest["files"]}
+    except (KeyError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError, zlib.error) as error:
+        if isinstance(error, ArtefactError):
+            raise
+        raise ArtefactError(f"{name} is not an artefact of craik, or damaged: {error}") from error
+    for member, content in members.items():
+        if fingerprint(content) != manifest["files"][member]:
+            raise ArtefactError(f"{name} is damaged: {member} is not as it was written")
+    return manifest, members
+
+
+def fingerprint(content: bytes) -> dict[str, Any]:
+    """Size and SHA-256."""
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def sealed(manifest: dict[str, Any]) -> bytes:
+    """The manifest as bytes, with the digest of the rest inside."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**rest, "sha256": digest}, sort_keys=True, indent=1) + "\n").encode()

@@ -1,0 +1,190 @@
+"""Going where the model is unsure, holding actions, and trading compute for steps, in worlds whose answers are known."""
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from mpc.agent import Agent, Settings
+from mpc.agent.cost import exploration
+from mpc.agent.perception.action_repeat import Repeated
+from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
+from world_models import analytic, data
+
+SETTINGS = replace(SMALL, practice=0, noise=0.0, iterations=10, first_iterations=20)
+
+
+class Rail(gymnasium.Env):
+    """A cart that moves as it is pushed; effort costs, and perhaps it is best to be at the left end."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    leftwards, steps, falls = 0.0, 0, False
+
+    def reset(self, *, seed=None, options=None):
+        """In the middle."""
+        super().reset(seed=seed)
+        self.place, self.left = np.zeros(1, np.float32), 7
+        return self.place, {}
+
+    def step(self, action):
+        """Push."""
+        reward = -0.1 * float(action[0]) ** 2 - self.leftwards * float(self.place[0])
+        self.place, self.left, self.steps = self.place + np.asarray(action, np.float32), self.left - 1, self.steps + 1
+        over = self.left == 0
+        return self.place, reward, over and self.falls, over, {}
+
+
+def rail(env: Rail):
+    """The truth, but for a doubt that grows to the right."""
+    known = analytic(
+        lambda params, state, action: state + action,
+        lambda params, state, action: -0.1 * action[0] ** 2 - params["leftwards"] * state[0],
+        lambda observation: observation,
+        {"leftwards": 1.0},
+    )
+
+    def predict(params, state, action):
+        later = known.predict(params, state, action)
+        return later._replace(disagreement=state.discount * (5.0 + later.latent[0]))
+
+    return known._replace(predict=predict)
+
+
+@pytest.fixture(scope="module")
+def cart() -> tuple[Agent, Rail]:
+    """An agent that knows everything, and is unsure to the right."""
+    env = Rail()
+    settings = replace(SETTINGS, random_steps=15, train_every=5, effort=2.0, disagreement=0.0)
+    return Agent(env, settings=settings, model=rail(env)), env
+
+
+def taken(agent: Agent, newest: int) -> np.ndarray:
+    """The last actions."""
+    rows = int(agent.buffer.head[0]) - newest + np.arange(newest)
+    real = np.asarray(agent.buffer.follows)[0, rows + 1]  # an episode's last observation has none
+    return np.asarray(agent.buffer.actions)[0, rows, 0][real]
+
+
+def test_it_goes_where_it_is_unsure_until_rewards_tell_places_apart_and_never_when_it_acts_for_good(cart):
+    agent, env = cart
+    agent.learn(36, progress_bar=False)
+    assert (taken(agent, 18) > 0.8).all()  # nothing but effort costs: look to the right
+    np.testing.assert_array_less(agent.predict(np.zeros(1, np.float32))[0], -0.8)  # the model knows better
+    env.leftwards = 1.0
+    agent.learn(40, progress_bar=False)
+    assert (taken(agent, 18) < -0.8).all()
+
+
+def test_optimism_is_weighed_against_rewards_while_learning_alone_until_an_episode_terminates(cart):
+    agent, env = cart
+    env.leftwards = 1.0
+    agent.learn(21, progress_bar=False)
+    assert agent.settings.exploration_bonus < 1.0 and (taken(agent, 6) < -0.8).all()
+    agent.settings = replace(agent.settings, exploration_bonus=2.0)  # a place to the right costs 1 and is worth 2
+    agent.learn(21, progress_bar=False)
+    assert (taken(agent, 6) > 0.8).all()
+    np.testing.assert_array_less(agent.predict(np.zeros(1, np.float32))[0], -0.8)
+    env.falls = True
+    agent.learn(21, progress_bar=False)
+    assert (taken(agent, 6) < -0.8).all()
+
+
+def test_effort_is_a_factor_on_gradient_steps(cart):
+    agent, _ = cart
+    trainings = agent.settings.trainings(agent.num_timesteps) - agent.settings.trainings(15) + SMALL.first_trainings
+    assert int(agent.learner.training.updates) == trainings * 2 * SMALL.updates
+    spent = [replace(Settings(), effort=e).spent(400) for e in (0.001, 0.25, 1.0, 1.5)]
+    assert spent == [1, 100, 400, 600] and replace(Settings(), effort=0.001).spent(0) == 0
+
+
+def test_trainings_are_due_every_few_steps_and_then_as_experience_grows():
+    settings = Settings(train_every=10, train_growth=0.025)
+    due = [t for t in range(1, 5001) if settings.trainings(t) > settings.trainings(t - 1)]
+    assert [t for t in due if t <= 400] == list(range(10, 401, 10))
+    later = np.array([t for t in due if t > 400])
+    growth = later[1:] / later[:-1] - 1  # between whole steps
+    assert (np.abs(growth - np.expm1(0.025)) < 1 / later[:-1]).all()
+    assert replace(settings, train_growth=0.0).trainings(4999) == 499
+
+
+def rewarded(rewards, terminated=False) -> data.TrajectoryBuffer:
+    """What is remembered of one episode of random actions with `rewards(place, action)`."""
+    buffer, drawn = data.create(64, 1, (1,), (1,)), np.random.default_rng(0)
+    for t in range(50):
+        place, action = drawn.normal(size=(1, 1)), drawn.uniform(-1, 1, (1, 1))
+        paid = np.array([rewards(float(place[0, 0]), float(action[0, 0]), t)])
+        buffer = data.append(
+            buffer, data.Rows(place, action, paid, np.array([terminated]), np.array([t > 0])), np.ones(1, bool)
+        )
+    return buffer
+
+
+@pytest.mark.parametrize(
+    ("rewards", "terminated", "tells"),
+    [
+        (lambda place, action, t: -1.0, False, False),
+        (lambda place, action, t: 0.0, False, False),
+        (lambda place, action, t: -0.1 * action**2, False, False),
+        (lambda place, action, t: -0.1 * action**2 + 100.0 * (t == 30), False, True),
+        (lambda place, action, t: -(place**2) - action**2, False, True),
+        (lambda place, action, t: 1.0, True, True),
+    ],
+    ids=["constant", "zero", "effort", "goal", "place", "end"],
+)
+def test_rewards_tell_places_apart_if_actions_do_not_explain_them(rewards, terminated, tells):
+    assert exploration.informative(rewarded(rewards, terminated)) is tells
+
+
+@pytest.fixture(scope="module")
+def holding() -> tuple[Agent, Toy]:
+    """An agent that holds actions for three steps."""
+    env = Toy(OBSERVATIONS[0], ACTIONS[0], length=7)
+    quick = replace(SETTINGS, iterations=1, first_iterations=1, noise=0.1)  # noise tells one decision from another
+    return Agent(env, settings=replace(quick, repeat=3, random_steps=1000)), env  # nothing is learnt
+
+
+def test_repeated_steps_are_counted_as_the_environment_does_and_episodes_end_where_they_end(holding):
+    agent, _ = holding
+    ended: list[tuple[int, list[float]]] = []
+    agent.learn(28, progress_bar=False, callback=lambda _, p: ended.append((p.timesteps, p.episode_returns)))
+    assert [steps for steps, _ in ended] == [3, 6, 7, 10, 13, 14, 17, 20, 21, 24, 27, 28]  # 3 + 3 + 1, four times
+    assert [returns for _, returns in ended if returns] == [[7.0]] * 4
+    assert int(agent.buffer.follows.sum()) == 12  # transitions
+
+
+def test_a_held_action_is_decided_on_once(holding):
+    agent, _ = holding
+    seen = np.random.default_rng(0).uniform(-1, 1, (5, 2, 3)).astype(np.float32)
+    states: list[Any] = [None]
+    made = []
+    for t, rows in enumerate(seen):
+        started = np.array([False, t == 2])
+        action, state = agent.predict(rows, state=states[-1], episode_start=started, deterministic=False)
+        made.append(action)
+        states.append(state)
+    for t in (1, 2):  # held for three
+        np.testing.assert_array_equal(made[t][0], made[0][0])
+    np.testing.assert_array_equal(states[3].seen[0], states[1].seen[0])
+    np.testing.assert_array_equal(states[3].loop.backup[0], states[1].loop.backup[0])
+    np.testing.assert_array_equal(made[1][1], made[0][1])
+    for t in (3, 4):  # another episode began at 2, and with it another action
+        np.testing.assert_array_equal(made[t][1], made[2][1])
+    np.testing.assert_array_equal(states[3].seen[1, 0], seen[2, 1])
+    assert (made[3][0] != made[2][0]).any() and (made[2][1] != made[1][1]).any()
+    np.testing.assert_array_equal(states[-1].left, [1, 0])
+    assert (agent.predict(seen[4], states[-1].released(), deterministic=False)[0] != made[4]).any(axis=1).all()
+
+
+def test_vector_environments_have_to_repeat_by_themselves(holding):
+    def vector(times):
+        return gymnasium.vector.SyncVectorEnv([lambda: Repeated(Toy(OBSERVATIONS[0], ACTIONS[0]), times)])
+
+    with pytest.raises(ValueError, match=r"Repeated\(env, 3\)"):
+        Agent(vector(2), settings=replace(SETTINGS, repeat=3))
+    with pytest.raises(ValueError, match="times=0"):
+        Repeated(Toy(OBSERVATIONS[0], ACTIONS[0]), 0)
+    agent = Agent(vector(3), settings=replace(SETTINGS, repeat=3)).learn(10, progress_bar=False)
+    assert agent.num_timesteps == 10  # 3 + 3 + 1 + 3

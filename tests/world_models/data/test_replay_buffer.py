@@ -1,0 +1,273 @@
+"""The trajectory buffer against a plain Python list; the recorder against known episodes."""
+
+from collections import Counter
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from world_models import data
+
+ENVIRONMENTS, CAPACITY = 3, 5
+
+
+class Episodes(gymnasium.Env):
+    """Episodes of known lengths, in turn; no two observations `(environment, resets, step)` are equal."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def __init__(self, name: int, lengths: list[int], truth: list[tuple]):
+        self.name, self.lengths, self.truth = name, lengths, truth
+        self.resets, self.steps = -1, 0
+
+    def _observation(self) -> np.ndarray:
+        return np.array([self.name, self.resets, self.steps], np.float64)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.resets, self.steps = self.resets + 1, 0
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        before = self._observation()
+        self.steps += 1
+        ended = self.steps == self.lengths[self.resets % len(self.lengths)]
+        terminated = ended and self.resets % 2 == 0  # every other episode is truncated instead
+        reward = float(np.float32(action.sum() + self.steps))
+        self.truth.append(transition(before, action, reward, terminated, self._observation()))
+        return self._observation(), reward, terminated, ended and not terminated, {}
+
+
+def transition(*parts: Any) -> tuple:
+    """Make a transition hashable, in the precision of the buffer."""
+    return tuple(tuple(np.ravel(np.asarray(part, np.float32)).tolist()) for part in parts)
+
+
+def stored(buffer: data.TrajectoryBuffer) -> Counter:
+    """Read every transition of a buffer, row by row."""
+    rows = jax.tree.map(np.asarray, buffer)
+    environments, capacity = rows.follows.shape
+    fields = (rows.observations, rows.actions, rows.rewards, rows.terminated)
+    return Counter(
+        transition(*(field[e, i] for field in fields), rows.observations[e, j])
+        for e in range(environments)
+        for i in range(capacity)
+        if rows.follows[e, j := (i + 1) % capacity]
+    )
+
+
+def append_all(buffer: data.TrajectoryBuffer, writes: list) -> data.TrajectoryBuffer:
+    for rows, write in writes:
+        buffer = data.append(buffer, rows, write)
+    return buffer
+
+
+def play(mode: AutoresetMode, steps: int, resets: tuple[int, ...] = (), capacity: int = 200) -> tuple[Counter, Any]:
+    """Play and record random actions; everything is reset before the steps in `resets`, also mid-episode."""
+    truth: list[tuple] = []
+    lengths = [[3, 1, 4], [2], [1], [50]]
+    makers = [partial(Episodes, name, each, truth) for name, each in enumerate(lengths)]
+    env = SyncVectorEnv(makers, autoreset_mode=mode)
+    recorder, random = data.Recorder(env.metadata["autoreset_mode"]), np.random.default_rng(0)
+    buffer = data.create(capacity, len(lengths), (3,), (2,))
+    buffer = append_all(buffer, recorder.reset(env.reset()[0]))
+    for t in range(steps):
+        if t in resets:
+            buffer = append_all(buffer, recorder.reset(env.reset()[0]))
+        actions = random.uniform(0.1, 1.0, (len(lengths), 2)).astype(np.float32)
+        result = env.step(actions)
+        buffer = append_all(buffer, recorder.step(actions, *result))
+        ended = result[2] | result[3]
+        if mode is AutoresetMode.DISABLED and ended.any():
+            observations = env.reset(options={"reset_mask": ended})[0]
+            buffer = append_all(buffer, recorder.reset(observations, ended))
+    buffer = append_all(buffer, recorder.reset(env.reset()[0]))
+    return Counter(truth), buffer
+
+
+@pytest.mark.parametrize("resets", [(), (0, 5, 6, 20)])
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_buffer_holds_exactly_the_transitions_that_happened(mode: AutoresetMode, resets: tuple[int, ...]):
+    truth, buffer = play(mode, steps=40, resets=resets)
+    assert len(truth) > 100
+    assert stored(buffer) == truth
+    assert transitions(buffer) == truth.total()
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_windows_are_runs_of_true_transitions_of_one_episode(mode: AutoresetMode):
+    truth, buffer = play(mode, steps=40)
+    window = jax.tree.map(np.asarray, data.sample(buffer, jax.random.key(0), 4000, 6))
+    assert window.mask[:, 0].mean() > 0.99
+    assert (window.mask[:, 1:] <= window.mask[:, :-1]).all()
+    fields = (window.observations[:, :-1], *window[1:4], window.observations[:, 1:])
+    seen = {transition(*(field[b, k] for field in fields)) for b, k in np.argwhere(window.mask)}
+    assert seen == set(truth)
+    ends = window.mask.sum(1)
+    for b in np.flatnonzero(ends < 6):
+        resumes = window.observations[b, ends[b] : ends[b] + 2]
+        # A window is cut only where an episode is.
+        assert transition(resumes[0])[0][:2] != transition(resumes[1])[0][:2]
+
+
+def test_only_the_newest_rows_survive_a_full_ring_and_nothing_joins_the_seam():
+    truth, buffer = play(AutoresetMode.SAME_STEP, steps=40, capacity=7)
+    kept = stored(buffer)
+    assert kept <= truth
+    assert transitions(buffer) == kept.total()
+    endless = [t for t in kept if t[0][0] == 3.0]
+    assert sorted(t[0][2] for t in endless) == [34.0, 35.0, 36.0, 37.0, 38.0, 39.0]
+
+
+FLAGS = st.lists(st.booleans(), min_size=ENVIRONMENTS, max_size=ENVIRONMENTS)
+
+
+@given(st.lists(st.tuples(FLAGS, FLAGS), max_size=25))
+@settings(max_examples=100, deadline=None)
+def test_the_ring_equals_a_list_per_environment(history: list[tuple[list[bool], list[bool]]]):
+    buffer = data.create(CAPACITY, ENVIRONMENTS, (1,), ())
+    lists: list[list[tuple[float, bool]]] = [[] for _ in range(ENVIRONMENTS)]
+    for number, (write, follows) in enumerate(history):
+        value = np.arange(ENVIRONMENTS, dtype=np.float32) + 10 * number
+        rows = data.Rows(value[:, None], value, value, value % 2 > 0, np.array(follows))
+        buffer = data.append(buffer, rows, np.array(write))
+        for e in np.flatnonzero(write):
+            lists[e] = [*lists[e], (value[e], follows[e])][-CAPACITY:]
+    pairs = {(float(a), float(b)) for rows in lists for (a, _), (b, linked) in pairwise(rows) if linked}
+    _check_ring(buffer, lists, pairs)
+    _check_windows(buffer, pairs)
+
+
+def _check_ring(buffer: data.TrajectoryBuffer, lists: list, pairs: set[tuple[float, float]]) -> None:
+    values = np.asarray([value for rows in lists for value, _ in rows] or [0.0])
+    mean, spread = data.observation_moments(buffer)
+    np.testing.assert_allclose(mean, [values.mean()], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(spread, [values.std()], rtol=1e-4, atol=1e-4)
+    assert {(t[0][0], t[4][0]) for t in stored(buffer)} == pairs
+    assert transitions(buffer) == len(pairs)
+
+
+def _check_windows(buffer: data.TrajectoryBuffer, pairs: set[tuple[float, float]]) -> None:
+    window = jax.tree.map(np.asarray, data.sample(buffer, jax.random.key(1), 200, 3))
+    drawn = {tuple(window.observations[b, k : k + 2, 0].tolist()) for b, k in np.argwhere(window.mask)}
+    assert drawn <= pairs
+    steps = window.observations[:, :-1, 0]
+    np.testing.assert_array_equal(window.actions, steps)
+    np.testing.assert_array_equal(window.rewards, steps)
+    np.testing.assert_array_equal(window.terminated, steps % 2 > 0)
+    for start, length in zip(steps[:, 0], window.mask.sum(1), strict=True):
+        assert length == _run(float(start), pairs, 3)  # a window ends only where its trajectory does
+
+
+def transitions(buffer: data.TrajectoryBuffer) -> int:
+    """Count the transitions that a window can start with."""
+    return int(buffer.follows.sum())
+
+
+def _run(start: float, pairs: set[tuple[float, float]], limit: int) -> int:
+    """Count the transitions that can be followed from a row."""
+    after = dict(pairs)
+    length = 0
+    while length < limit and start in after:
+        start, length = after[start], length + 1
+    return length
+
+
+def test_windows_start_at_every_transition_equally_often():
+    buffer = data.create(8, 2, (), ())
+    both = ([1, 1], [0, 0]), ([1, 1], [1, 1]), ([1, 1], [1, 1])
+    one = ([1, 0], [0, 0]), ([1, 0], [1, 1])
+    for number, (write, follows) in enumerate(both + one):
+        value = np.array([number, 100 + number], np.float32)
+        rows = data.Rows(value, value, value, value < 0, np.array(follows, bool))
+        buffer = data.append(buffer, rows, np.array(write, bool))
+    draws = 20_000
+    window = data.sample(buffer, jax.random.key(3), draws, 1)
+    assert np.asarray(window.mask).mean() > 0.995  # 5 of 8 rows start a transition: 3^8 / 8^8 windows miss
+    counts = Counter(np.asarray(window.observations)[np.asarray(window.mask)[:, 0], 0].tolist())
+    assert set(counts) == {0.0, 1.0, 3.0, 100.0, 101.0}
+    expected = draws / 5
+    chi2 = sum((count - expected) ** 2 / expected for count in counts.values())
+    assert chi2 < 18.5  # one in a thousand for 4 degrees of freedom
+
+
+def test_an_empty_buffer_gives_masked_windows_and_finite_moments():
+    buffer = data.create(4, 2, (3,), (1,))
+    window = data.sample(buffer, jax.random.key(0), 5, 2)
+    assert not np.asarray(window.mask).any()
+    np.testing.assert_array_equal(data.observation_moments(buffer), np.zeros((2, 3)))
+
+
+def test_a_new_recorder_never_links_to_the_rows_before_it():
+    buffer = data.create(10, 1, (), ())
+    for start in (0.0, 10.0):
+        recorder = data.Recorder("NextStep")
+        recorder.reset(np.array([start]))
+        for t in range(3):  # the run is cut short: the observation of the third step is lost
+            step = ([1.0], [start + t + 1], [0.0], [False], [False], {})
+            buffer = append_all(buffer, recorder.step(*step))
+    assert sorted((t[0][0], t[4][0]) for t in stored(buffer)) == [(0, 1), (1, 2), (10, 11), (11, 12)]
+
+
+def test_append_reuses_the_memory_of_the_buffer():
+    buffer = data.create(4, 2, (3,), (1,))
+    place = buffer.observations.unsafe_buffer_pointer()
+    rows = data.Rows(np.ones((2, 3)), np.ones((2, 1)), np.ones(2), np.zeros(2, bool), np.zeros(2, bool))
+    after = data.append(buffer, rows, np.ones(2, bool))
+    assert after.observations.unsafe_buffer_pointer() == place
+    assert buffer.observations.is_deleted()
+
+
+def test_a_recorder_refuses_a_stream_that_it_cannot_read():
+    with pytest.raises(ValueError, match="autoreset mode"):
+        data.Recorder("Sometimes")
+    with pytest.raises(ValueError, match="before reset"):
+        data.Recorder("NextStep").step([0.0], [0.0], [0.0], [False], [False], {})
+    for mode, message in [("Disabled", "were not reset"), ("SameStep", "final_obs")]:
+        recorder = data.Recorder(mode)
+        recorder.reset(np.zeros(1))
+        with pytest.raises(ValueError, match=message):
+            for _ in range(2):
+                recorder.step([0.0], [0.0], [0.0], [True], [False], {})
+
+
+@pytest.mark.parametrize(("capacity", "environments"), [(1, 1), (2, 0)])
+def test_a_buffer_without_room_for_a_transition_is_refused(capacity: int, environments: int):
+    with pytest.raises(ValueError, match="2 rows"):
+        data.create(capacity, environments, (1,), (1,))
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_broken_sensor_teaches_nothing(broken: float):
+    recorder, buffer = data.Recorder("NextStep"), data.create(10, 1, (), ())
+    recorder.reset(np.zeros(1))
+    observed, paid = [1.0, broken, 3.0, 4.0, 5.0, 6.0], [0.0, 0.0, 0.0, 0.0, broken, 0.0]
+    for o, r in zip(observed, paid, strict=True):
+        buffer = append_all(buffer, recorder.step([1.0], [o], [r], [False], [False], {}))
+    assert sorted((t[0][0], t[4][0]) for t in stored(buffer)) == [(0, 1), (3, 4)]
+    assert np.isfinite(buffer.observations).all() and np.isfinite(buffer.rewards).all()
+
+
+def test_observations_before_terminations_are_those_and_evenly_drawn():
+    """Rows 0-6 of one environment: an episode of 4 steps that terminates, one of 2 that is truncated."""
+    buffer = data.create(10, 1, (1,), (1,))
+    follows, terminated = [0, 1, 1, 1, 1, 0, 1, 1], [0, 0, 0, 1, 0, 0, 0, 0]
+    for i, (linked, over) in enumerate(zip(follows, terminated, strict=True)):
+        row = data.Rows(np.full((1, 1), i), np.zeros((1, 1)), np.ones(1), np.array([bool(over)]), np.array([bool(linked)]))
+        buffer = data.append(buffer, row, np.ones(1, bool))
+    for within, expected in ((1, {3}), (3, {1, 2, 3}), (20, {0, 1, 2, 3})):
+        drawn = np.asarray(data.before_terminations(buffer, jax.random.key(0), 2000, within)).ravel()
+        values, counts = np.unique(drawn, return_counts=True)
+        assert set(values) == expected
+        assert counts.min() > 0.8 * counts.max()
+    none = buffer._replace(terminated=jax.numpy.zeros_like(buffer.terminated))
+    drawn = np.asarray(data.before_terminations(none, jax.random.key(0), 500, 3)).ravel()
+    assert set(drawn) == set(range(8))

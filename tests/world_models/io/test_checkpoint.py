@@ -1,0 +1,312 @@
+"""Checkpoints: what goes in comes out, a dead writer harms nothing, and whatever is wrong is named."""
+
+import json
+import logging
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from world_models.io import atomic, checkpoint
+from world_models.io.checkpoint import CheckpointError
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+def _tree(seed: int = 0) -> dict[str, Any]:
+    """Make one leaf of every kind a training state has."""
+    random = np.random.default_rng(seed)
+    params = {"w": jnp.asarray(random.normal(size=(20, 30)), jnp.float32), "b": jnp.ones(3, jnp.bfloat16) * seed}
+    return {
+        "params": params,
+        "optimizer": optax.chain(optax.clip(1.0), optax.adam(0.1)).init(params),
+        "pair": Pair([jnp.arange(4), jnp.zeros((0, 3))], (jnp.array(True), None, {})),
+        "keys": {"one": jax.random.key(seed), "many": jax.random.split(jax.random.key(seed, impl="rbg"), (2, 3))},
+        "numpy": {"wide": random.normal(size=5), "small": np.uint8(7) * np.ones((2, 2), np.uint8), "no": np.array(False)},
+        "counts": {"int": 2**40 + seed, "float": 0.1, "bool": True},
+    }
+
+
+def _equal(found: Any, wanted: Any) -> None:
+    """Demand the same structure, leaf types, dtypes and bits."""
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert isinstance(a, jax.Array) == isinstance(b, jax.Array)
+        if isinstance(b, jax.Array) and jnp.issubdtype(b.dtype, jax.dtypes.prng_key):
+            assert a.dtype == b.dtype
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write two checkpoints, once; tests that do damage work on a copy."""
+    path = tmp_path_factory.mktemp("written") / "checkpoint"
+    for step in (400, 450):
+        checkpoint.save(path, _tree(step), {"spaces": ["Box(3,)", None, 0.5], "step": step}, step=step)
+    return path
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "copy"))
+
+
+def test_a_tree_and_its_metadata_come_back_as_they_were(written: Path):
+    tree, metadata = checkpoint.load(written, _tree(1))
+    _equal(tree, _tree(450))
+    assert metadata == {"spaces": ["Box(3,)", None, 0.5], "step": 450}
+    noise = jax.random.normal(tree["keys"]["many"][1, 2], (3,))
+    np.testing.assert_array_equal(noise, jax.random.normal(_tree(450)["keys"]["many"][1, 2], (3,)))
+
+
+def test_an_abstract_tree_is_enough_to_load(written: Path):
+    wanted = _tree(450)["params"], _tree(450)["optimizer"], _tree(450)["keys"]
+    abstract = jax.eval_shape(lambda: wanted)
+    like = {**_tree(0), **dict(zip(("params", "optimizer", "keys"), abstract, strict=True))}
+    _equal(checkpoint.load(written, like)[0], _tree(450))
+
+
+def test_without_a_tree_leaves_come_under_their_names(written: Path):
+    found, wanted = checkpoint.load(written)[0], _tree(450)
+    assert set(found) == set(wanted)
+    _equal(found["params"], wanted["params"])
+    _equal(found["optimizer"]["1"]["0"]["mu"], wanted["optimizer"][1][0].mu)
+    _equal(found["pair"]["left"]["0"], wanted["pair"].left[0])
+    assert found["counts"] == wanted["counts"]
+
+
+@pytest.mark.parametrize("tree", [jnp.arange(3), 5, {}, [], {"empty": jnp.zeros((2, 0))}])
+def test_the_smallest_trees_come_back(tmp_path: Path, tree: Any):
+    checkpoint.save(tmp_path, tree, {}, step=0)
+    _equal(checkpoint.load(tmp_path, tree)[0], tree)
+    _equal(checkpoint.load(tmp_path)[0], {} if isinstance(tree, list) else tree)
+
+
+def test_the_newest_is_loaded_and_the_oldest_are_deleted(tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("not ours")
+    for count, step in enumerate([5, 300, 20, 20], start=1):  # training may start over, or save a step twice
+        folder = checkpoint.save(tmp_path, {"x": np.array(count)}, {"count": count}, step=step, keep=3)
+        assert checkpoint.load(tmp_path)[1] == {"count": count}
+        assert checkpoint.describe(tmp_path)["step"] == step
+        assert checkpoint.load(folder)[0]["x"] == count
+    names = sorted(child.name for child in tmp_path.iterdir())
+    assert names == [f"checkpoint-00000{n}-step-{step}" for n, step in [(2, 300), (3, 20), (4, 20)]] + ["notes.txt"]
+
+
+def test_a_checkpoint_may_be_moved_and_renamed(copy: Path, tmp_path: Path):
+    best = (copy / "checkpoint-000001-step-400").rename(tmp_path / "best")
+    _equal(checkpoint.load(best, _tree())[0], _tree(400))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.is_file()]
+
+
+def _cut(content: bytes, random: np.random.Generator) -> bytes:
+    return content[: random.integers(len(content))]
+
+
+def _flip(content: bytes, random: np.random.Generator) -> bytes:
+    place = random.integers(len(content))
+    return content[:place] + bytes([content[place] ^ random.integers(1, 256)]) + content[place + 1 :]
+
+
+def _grow(content: bytes, random: np.random.Generator) -> bytes:
+    return content + random.bytes(3)
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, _grow])
+def test_damage_to_any_file_is_found_and_named(copy: Path, damage: Callable):
+    random, folder = np.random.default_rng(0), copy / "checkpoint-000002-step-450"
+    assert len(_files(folder)) > 5
+    for file in _files(folder):
+        content = file.read_bytes()
+        for _ in range(20):
+            file.write_bytes(damage(content, random))
+            with pytest.raises(CheckpointError, match=r"is damaged: .*|is not a checkpoint|format") as refusal:
+                checkpoint.load(copy, _tree())
+            assert file.relative_to(folder).as_posix() in str(refusal.value) or file.name == "metadata.json"
+        file.write_bytes(content)
+    _equal(checkpoint.load(copy, _tree())[0], _tree(450))
+
+
+def test_a_missing_file_is_named_and_the_earlier_checkpoint_offered(copy: Path):
+    folder, earlier = copy / "checkpoint-000002-step-450", copy / "checkpoint-000001-step-400"
+    for file in _files(folder):
+        content = file.read_bytes()
+        file.unlink()
+        with pytest.raises(CheckpointError) as refusal:
+            checkpoint.load(copy)
+        assert f"{file.relative_to(folder).as_posix()} is missing; an earlier one is {earlier}" in str(refusal.value)
+        file.write_bytes(content)
+    _equal(checkpoint.load(earlier, _tree())[0], _tree(400))
+
+
+def _rewrite(path: Path, **changes: Any) -> None:
+    """Write another header, properly sealed."""
+    for folder in path.iterdir():
+        header = json.loads((folder / "metadata.json").read_text())
+        del header["sha256"]
+        (folder / "metadata.json").write_text(checkpoint._seal({**header, **changes}))
+
+
+@pytest.mark.parametrize(("version", "age"), [(0, "an older format, 0"), (2, "a newer format, 2"), (None, "format")])
+def test_another_format_version_is_refused(copy: Path, version: Any, age: str):
+    _rewrite(copy, format_version=version, versions={"craik": "9.9"})
+    with pytest.raises(CheckpointError, match=rf"{age}.*reads format 1.*load it with craik 9\.9"):
+        checkpoint.load(copy)
+
+
+def test_what_is_no_checkpoint_is_refused(copy: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError, match="nothing exists there"):
+        checkpoint.load(tmp_path / "absent")
+    (tmp_path / "model.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(CheckpointError, match="it is a file"):
+        checkpoint.load(tmp_path / "model.zip")
+    with pytest.raises(CheckpointError, match="it is a file"):
+        checkpoint.save(tmp_path / "model.zip", {}, {}, step=0)
+    (tmp_path / "foreign").mkdir()
+    with pytest.raises(CheckpointError, match="holds no folder"):
+        checkpoint.load(tmp_path / "foreign")
+    for text in ["{}", "[1]", "null", '{"format": "other"}']:
+        (tmp_path / "foreign" / "metadata.json").write_text(text)
+        with pytest.raises(CheckpointError, match="written by something else"):
+            checkpoint.load(tmp_path / "foreign")
+    for text in ["", "PK", "[" * 100_000, '{"format": "craik"']:
+        (tmp_path / "foreign" / "metadata.json").write_text(text)
+        with pytest.raises(CheckpointError, match="not JSON"):
+            checkpoint.load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["params"].update(w=jnp.zeros((20, 31))), r"params\.w is float32\[20, 30\].*float32\[20, 31\] was"),
+        (lambda t: t["params"].update(b=jnp.zeros(3)), r"params\.b is bfloat16\[3\] in it, and float32\[3\] was wanted"),
+        (lambda t: t["params"].update(extra=jnp.zeros(3)), r"params\.extra is absent in it, and float32\[3\] was wanted"),
+        (lambda t: t["counts"].pop("int"), r"counts\.int is Python int in it, and absent was wanted"),
+        (lambda t: t["counts"].update(int=1.0), r"counts\.int is Python int in it, and Python float was wanted"),
+        (lambda t: t["keys"].update(one=jax.random.key(0, impl="rbg")), r"keys\.one is key<fry>\[\].*key<rbg>\[\] was"),
+        (lambda t: t.update(optimizer=optax.sgd(0.1).init(t["params"])), r"optimizer\.1\.0\.count is int32\[\].*absent"),
+    ],
+)
+def test_a_tree_of_something_else_is_refused(written: Path, change: Callable, message: str):
+    like = _tree()
+    change(like)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(written, like)
+
+
+def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path: Path):
+    path = tmp_path / "checkpoint"
+    with pytest.raises(CheckpointError, match=r"not 'Adam', at settings\.name"):
+        checkpoint.save(path, {"settings": {"name": "Adam"}}, {}, step=0)
+    for metadata in [{"low": np.zeros(3)}, {"best": float("nan")}]:
+        with pytest.raises(CheckpointError, match="what JSON can hold"):
+            checkpoint.save(path, {}, metadata, step=0)
+    with pytest.raises(CheckpointError, match="keep=0"):
+        checkpoint.save(path, {}, {}, step=0, keep=0)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [(checkpoint, "_write_arrays"), (checkpoint, "_seal"), (atomic, "flush"), (checkpoint, "fingerprint")],
+    ids=lambda stage: stage[1],
+)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_write_that_fails_leaves_what_was_there(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, stage: tuple[Any, str], error: type[BaseException]
+):
+    before = _files(copy)
+
+    def fail(*_: Any) -> None:
+        raise error("in the middle")
+
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(*stage, fail)
+        checkpoint.save(copy, _tree(500), {}, step=500)
+    assert _files(copy) == before
+    _equal(checkpoint.load(copy, _tree())[0], _tree(450))
+
+
+def test_a_full_disk_leaves_what_was_there(copy: Path, capfd: pytest.CaptureFixture):
+    before, limits = _files(copy), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            checkpoint.save(copy, {"x": np.random.default_rng(0).random((300, 300))}, {}, step=500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert _files(copy) == before
+    assert capfd.readouterr() == ("", "")
+
+
+_WRITER = """
+import os, pathlib, random, shutil, signal, sys, time
+import numpy as np
+import optax, orbax.checkpoint
+from world_models import checkpoint
+
+root = pathlib.Path(sys.argv[1])
+for attempt in range(8):
+    child = os.fork()
+    if not child:
+        number = int((root / "finished").read_text() or 0)
+        while True:
+            number += 1
+            tree = {str(i): np.full((100, 50), number) for i in range(60)}
+            checkpoint.save(root / "checkpoint", tree, {"number": number}, step=number)
+            (root / "next").write_text(str(number))
+            (root / "next").rename(root / "finished")
+    waited = (root / "finished").read_text()
+    while (root / "finished").read_text() == waited:
+        time.sleep(0.01)
+    time.sleep(random.Random(attempt).uniform(0.0, 0.15))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    shutil.copytree(root / "checkpoint", root / f"killed-{attempt}")
+    shutil.copy(root / "finished", root / f"killed-{attempt}")
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path):
+    (tmp_path / "finished").write_text("")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", _WRITER, tmp_path], check=True, timeout=120, env=environment)
+    leftovers = 0
+    for snapshot in tmp_path.glob("killed-*"):
+        tree, metadata = checkpoint.load(snapshot)
+        assert metadata["number"] - int((snapshot / "finished").read_text()) in (0, 1)
+        assert len(tree) == 60
+        assert all((leaf == metadata["number"]).all() for leaf in tree.values())
+        leftovers += len(list(snapshot.glob(".checkpoint-*.tmp")))
+        checkpoint.save(snapshot, {}, {}, step=0)
+        assert not list(snapshot.glob(".*"))
+    assert leftovers > 0  # or else no writer was killed at work
+
+
+def test_saving_and_loading_are_silent(tmp_path: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture):
+    threads = set(threading.enumerate())
+    with caplog.at_level(logging.INFO):
+        checkpoint.save(tmp_path, _tree(), {}, step=0)
+        checkpoint.load(tmp_path, _tree())
+        assert not [record for record in caplog.records if record.name == "absl"]
+    assert capfd.readouterr() == ("", "")
+    assert set(threading.enumerate()) <= threads

@@ -1,0 +1,142 @@
+"""Datasets in files of our own: written whole or not at all, and checked when they are read."""
+
+import json
+import os
+import shutil
+import zipfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from world_models.data.dataset import About, Dataset, DatasetError
+from world_models.io.atomic import changed, fingerprint, flush, sealed, whole
+
+FORMAT, FORMAT_VERSION = "craik trajectories", 1
+
+_ARRAYS = ("observations", "actions", "rewards", "terminated", "lengths")
+
+
+def save(path: str | os.PathLike, dataset: Dataset) -> Path:
+    """Write a dataset, whole or not at all.
+
+    Args:
+        path: A file name ending in `.npz`, or the name of a folder to be.
+        dataset: What to write.
+
+    Raises:
+        DatasetError: If something is there already, or `about` holds what JSON cannot.
+        OSError: If the disk is full or may not be written.
+    """
+    target = Path(path).absolute()
+    if target.exists():
+        raise DatasetError(f"{target} exists already")
+    arrays = {name: getattr(dataset, name) for name in _ARRAYS if getattr(dataset, name) is not None}
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "about": asdict(dataset.about),
+        "arrays": {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()},
+    }
+    _seal(header)  # a refusal comes before anything is touched
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".npz":
+        _save_file(target, header, arrays)
+        return target
+    shutil.rmtree(target.with_name(f".{target.name}.tmp"), ignore_errors=True)  # of a writer that was killed
+    with whole(target) as folder:
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        prints = {file.name: fingerprint(file) for file in folder.iterdir()}
+        (folder / "metadata.json").write_text(_seal({**header, "files": prints}), encoding="utf-8")
+    return target
+
+
+def _save_file(target: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            contents: dict[str, Any] = {"metadata": np.frombuffer(_seal(header).encode(), np.uint8), **arrays}
+            np.savez(stream, **contents)
+        flush(temporary)
+        temporary.rename(target)
+        flush(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _seal(header: dict[str, Any]) -> str:
+    try:
+        return sealed(header)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"what a dataset says of itself must be what JSON can hold: {error}") from error
+
+
+def load(path: str | os.PathLike, *, environment: str | None = None, verify: bool = True) -> Dataset:
+    """Read a dataset; arrays of a folder stay on the disk until they are looked at.
+
+    Args:
+        path: As given to `save`.
+        environment: The id of the environment it must have been recorded in; any when None.
+        verify: Whether to read every byte of a folder once to see that nothing has changed; sizes are looked at in any case.
+
+    Raises:
+        DatasetError: If there is no dataset, it is damaged, was written in another format or recorded in another
+            environment.
+    """
+    place = Path(path).absolute()
+    if not place.exists():
+        raise DatasetError(f"there is no dataset at {place}: nothing exists there")
+    header, arrays = _load_folder(place, verify) if place.is_dir() else _load_file(place)
+    found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
+    if found != header["arrays"]:
+        raise DatasetError(f"the dataset {place} is damaged: it holds {found}, and {header['arrays']} was written")
+    names = {f.name for f in fields(About)}
+    about = About(**{name: value for name, value in header["about"].items() if name in names})
+    try:
+        loaded: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS}
+        dataset = Dataset(about=about, **loaded)
+    except DatasetError as error:
+        raise DatasetError(f"the dataset {place} is damaged: {error}") from error
+    return dataset.require(environment=environment)
+
+
+def _load_folder(folder: Path, verify: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        text = (folder / "metadata.json").read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{folder} is not a dataset: its metadata.json cannot be read ({error})") from error
+    header = _header(folder, text)
+    reason = changed(folder, header["files"], contents=verify)
+    if reason is not None:
+        raise DatasetError(f"the dataset {folder} is damaged: {reason}")
+    names = [Path(name).stem for name in header["files"]]
+    return header, {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+
+
+def _load_file(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise DatasetError(f"the dataset {file} is damaged, or not one: {error}") from error
+    if "metadata" not in arrays:
+        raise DatasetError(f"{file} is not a dataset of {FORMAT}: it holds {', '.join(arrays) or 'nothing'} and no metadata")
+    return _header(file, arrays.pop("metadata").tobytes().decode("utf-8", "replace")), arrays
+
+
+def _header(place: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"the dataset {place} is damaged: its metadata is not JSON ({error})") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DatasetError(f"{place} is not a dataset of {FORMAT}: its metadata was written by something else")
+    if header.get("format_version") != FORMAT_VERSION:
+        raise DatasetError(f"{place} is in format {header.get('format_version')}, and this version reads {FORMAT_VERSION}")
+    header.pop("sha256", None)
+    if sealed(header) != text:
+        raise DatasetError(f"the dataset {place} is damaged: its metadata is not as it was written")
+    return header

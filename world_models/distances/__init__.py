@@ -1,0 +1,1 @@
+"""Distances in latent space, which goal-reaching plans minimise."""

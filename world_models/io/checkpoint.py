@@ -1,0 +1,365 @@
+"""Checkpoints that are whole or absent, and say why when they cannot be used.
+
+    run/checkpoint/                         what `save` and `load` are given
+        checkpoint-000007-step-400/         the last but one, kept in case
+        checkpoint-000008-step-450/         the newest: highest number, whatever its step
+            arrays/                         the leaves of the tree, written by Orbax
+            metadata.json                   what they are, who wrote them, the size and SHA-256 of every file
+        .checkpoint-000009-step-500.tmp     a write under way, or one that was killed: never read
+
+A checkpoint is written beside the others under another name, flushed to the disk, and then renamed, which is
+atomic: however and whenever the writer dies, what was there before still loads. One process at a time may
+save to a path.
+
+Leaves are stored as plain arrays, so that a checkpoint written on an accelerator loads on a laptop.
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from world_models.io.atomic import changed, files, fingerprint, sealed, whole
+
+FORMAT = "craik"
+FORMAT_VERSION = 1
+
+_PACKAGES = ("craik", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "gymnasium")
+_FOLDER = re.compile(r"checkpoint-(\d+)-step-\d+")
+_TEMPORARY = ".checkpoint-*.tmp"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or used, and why."""
+
+
+def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: int, keep: int = 2) -> Path:
+    """Write a checkpoint, atomically, and delete the oldest beyond those to keep.
+
+    Args:
+        path: The folder of checkpoints; made when missing.
+        tree: Any pytree of arrays, PRNG keys and Python numbers.
+        metadata: Whatever else `load` should return; what JSON can hold.
+        step: How far training had come; part of the folder's name.
+        keep: How many checkpoints to leave, this one included.
+
+    Returns:
+        The folder of this checkpoint.
+
+    Raises:
+        CheckpointError: If a leaf or the metadata cannot be stored, or the path is a file.
+        OSError: If the disk is full or may not be written; earlier checkpoints are as they were.
+    """
+    if keep < 1:
+        raise CheckpointError(f"at least the checkpoint being written is kept; got keep={keep}")
+    root = Path(path).absolute()
+    if root.exists() and not root.is_dir():
+        raise CheckpointError(f"cannot save into {root}: it is a file, and checkpoints are folders")
+    stored = [_store(keys, leaf) for keys, leaf in _leaves(tree)]
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "step": step,
+        "versions": versions(_PACKAGES),
+        "metadata": metadata,
+        "leaves": [record for record, _ in stored],
+    }
+    _seal(header)  # a refusal comes before anything is touched
+    root.mkdir(parents=True, exist_ok=True)
+    for leftover in root.glob(_TEMPORARY):
+        shutil.rmtree(leftover)
+    earlier = _checkpoints(root)
+    number = _number(earlier[-1]) + 1 if earlier else 1
+    folder = root / f"checkpoint-{number:06d}-step-{step}"
+    _write(folder, header, [array for _, array in stored])
+    for old in _checkpoints(root)[:-keep]:
+        shutil.rmtree(old.rename(_temporary(old)))
+    return folder
+
+
+def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]]:
+    """Read a checkpoint back, after checking every byte of it.
+
+    Args:
+        path: The folder of checkpoints, of which the newest is read, or the folder of one checkpoint.
+        like: A tree of the same structure, shapes and dtypes, of arrays or `jax.ShapeDtypeStruct`; its values
+            don't matter. Without it, the leaves come in nested dictionaries, whose keys are the names of
+            fields and `"0"`, `"1"`, … for items of sequences.
+
+    Returns:
+        The tree and the metadata that were saved. JAX arrays, NumPy arrays, PRNG keys and Python numbers come
+        back as such.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, it is damaged, it was written in another format, or it
+            does not hold what `like` asks for.
+    """
+    folder = _newest(path)
+    header = _read_header(folder)
+    if like is not None:
+        _check_leaves(folder, header["leaves"], like)
+    _check_files(folder, header["files"])
+    arrays = _read_arrays(folder, header["leaves"])
+    pairs = zip(header["leaves"], arrays, strict=True)
+    named = {tuple(record["keys"]): _restore(record, array) for record, array in pairs}
+    return _nest(named) if like is None else _fill(named, like), header["metadata"]
+
+
+def describe(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what a checkpoint says of itself, without its arrays.
+
+    Args:
+        path: As for `load`.
+
+    Returns:
+        `step`, `metadata`, `versions` of the libraries that wrote it, and the `leaves` and `files` it
+        consists of.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, its description is damaged, or it was written in another
+            format.
+    """
+    return _read_header(_newest(path))
+
+
+# Finding
+
+
+def _checkpoints(root: Path) -> list[Path]:
+    """List the checkpoints in a folder, oldest first."""
+    found = (child for child in root.iterdir() if _FOLDER.fullmatch(child.name) and child.is_dir())
+    return sorted(found, key=_number)
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
+
+
+def _newest(path: str | os.PathLike) -> Path:
+    root = Path(path).absolute()
+    if not root.exists():
+        raise CheckpointError(f"there is no checkpoint at {root}: nothing exists there")
+    if not root.is_dir():
+        raise CheckpointError(f"{root} is not a checkpoint: it is a file, and checkpoints are folders")
+    found = [root] if _FOLDER.fullmatch(root.name) else _checkpoints(root)
+    if not found and not (root / "metadata.json").exists():  # a checkpoint may have been copied under another name
+        raise CheckpointError(f"{root} is not a checkpoint, and holds no folder checkpoint-NUMBER-step-STEP")
+    return found[-1] if found else root
+
+
+# Writing
+
+
+def _write(folder: Path, header: dict[str, Any], arrays: list[np.ndarray]) -> None:
+    """Write everything under a temporary name, flush it, and only then give it its own."""
+    with whole(folder) as temporary:
+        _write_arrays(temporary, arrays)
+        prints = {file.relative_to(temporary).as_posix(): fingerprint(file) for file in files(temporary)}
+        (temporary / "metadata.json").write_text(_seal({**header, "files": prints}), encoding="utf-8")
+
+
+def _temporary(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of installed packages by name, `"not installed"` where there is none."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+# The header, which vouches for every file, itself included
+
+
+def _seal(header: dict[str, Any]) -> str:
+    """Turn a header into the text of `metadata.json`, with the digest of the rest inside."""
+    try:
+        return sealed(header)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the metadata must be what JSON can hold: {error}") from error
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    file = folder / "metadata.json"
+    try:
+        text = file.read_text(encoding="utf-8")
+        header = json.loads(text)
+    except FileNotFoundError as error:
+        raise _damaged(folder, "metadata.json is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder, f"metadata.json is not JSON ({error})") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} is not a checkpoint of {FORMAT}: its metadata.json was written by something else")
+    _check_version(folder, header)
+    header.pop("sha256", None)
+    if _seal(header) != text:
+        raise _damaged(folder, "metadata.json is not as it was written")
+    return header
+
+
+def _check_version(folder: Path, header: dict[str, Any]) -> None:
+    version = header.get("format_version")
+    if version == FORMAT_VERSION:
+        return
+    age = "an older" if isinstance(version, int) and version < FORMAT_VERSION else "a newer"
+    writer = (header.get("versions") or {}).get(FORMAT, "unknown")
+    raise CheckpointError(
+        f"{folder} is in {age} format, {version}, and this version of {FORMAT} reads format {FORMAT_VERSION}:"
+        f" load it with {FORMAT} {writer}, which wrote it, or train anew"
+    )
+
+
+def _check_files(folder: Path, wanted: dict[str, dict[str, Any]]) -> None:
+    reason = changed(folder, wanted)
+    if reason is not None:
+        raise _damaged(folder, reason)
+
+
+def _damaged(folder: Path, reason: str) -> CheckpointError:
+    """Say what is wrong, and what could be loaded instead."""
+    message = f"the checkpoint {folder} is damaged: {reason}"
+    if _FOLDER.fullmatch(folder.name):
+        earlier = [other for other in _checkpoints(folder.parent) if _number(other) < _number(folder)]
+        message += f"; an earlier one is {earlier[-1]}" if earlier else ""
+    return CheckpointError(message)
+
+
+# Leaves
+
+
+def _name(keys: Any) -> str:
+    return ".".join(keys) or "(the tree itself)"
+
+
+def _leaves(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """List the leaves of a tree under the names of the fields, keys and positions that lead to them."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in keys), leaf) for keys, leaf in leaves]
+
+
+def _kind(leaf: Any) -> str:
+    if type(leaf) in (bool, int, float):
+        return "python"
+    if not isinstance(leaf, jax.Array):
+        return "numpy"
+    return "key" if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else "jax"
+
+
+def _spec(leaf: Any) -> tuple[list[int], str]:
+    """Give the shape and dtype of an array, or the type of a Python number."""
+    return ([], f"Python {type(leaf).__name__}") if _kind(leaf) == "python" else (list(leaf.shape), str(leaf.dtype))
+
+
+def _store(keys: tuple[str, ...], leaf: Any) -> tuple[dict[str, Any], np.ndarray]:
+    """Turn a leaf into a plain array, and a record of how to turn it back."""
+    kind = _kind(leaf)
+    array = np.asarray(jax.random.key_data(leaf) if kind == "key" else leaf)
+    if array.dtype.kind in "OSU":
+        raise CheckpointError(f"a checkpoint holds numbers, not {leaf!r}, at {_name(keys)}; text goes into the metadata")
+    record = {"keys": keys, "kind": kind, "spec": _spec(leaf), "stored": (array.shape, str(array.dtype))}
+    return {**record, "implementation": str(jax.random.key_impl(leaf))} if kind == "key" else record, array
+
+
+def _restore(record: dict[str, Any], array: np.ndarray) -> Any:
+    match record["kind"]:
+        case "key":
+            return jax.random.wrap_key_data(jnp.array(array), impl=record["implementation"])
+        case "jax":
+            return jnp.array(array)
+        case "python":
+            return array.item()
+        case _:
+            return array
+
+
+def _check_leaves(folder: Path, records: list[dict[str, Any]], like: Any) -> None:
+    """Refuse a checkpoint whose leaves are not those of `like`, naming the first that differs."""
+    found = {tuple(record["keys"]): record["spec"] for record in records}
+    wanted = {keys: list(_spec(leaf)) for keys, leaf in _leaves(like)}
+    for keys in (*wanted, *found):
+        if found.get(keys) != wanted.get(keys):
+            raise CheckpointError(
+                f"the checkpoint {folder} is of something else: {_name(keys)} is"
+                f" {_phrase(found.get(keys))} in it, and {_phrase(wanted.get(keys))} was wanted"
+            )
+
+
+def _phrase(spec: Any) -> str:
+    if spec is None:
+        return "absent"
+    return f"{spec[1]}{list(spec[0])}" if not spec[1].startswith("Python") else spec[1]
+
+
+def _fill(named: dict[tuple[str, ...], Any], like: Any) -> Any:
+    return jax.tree.unflatten(jax.tree.structure(like), [named[keys] for keys, _ in _leaves(like)])
+
+
+def _nest(named: dict[tuple[str, ...], Any]) -> Any:
+    """Put leaves into nested dictionaries, a level for each key."""
+    if () in named:
+        return named[()]
+    tree: dict[str, Any] = {}
+    for keys, leaf in named.items():
+        place = tree
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = leaf
+    return tree
+
+
+# Arrays, which Orbax reads and writes; it is slow to import, and refuses arrays of no elements
+
+
+@contextmanager
+def _orbax() -> Iterator[Any]:
+    """Lend a checkpointer that keeps its running commentary to itself."""
+    import orbax.checkpoint as ocp
+
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # errors are raised as well
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.setLevel(level)
+
+
+def _write_arrays(folder: Path, arrays: list[np.ndarray]) -> None:
+    contents = {str(index): array for index, array in enumerate(arrays) if array.size}
+    if not contents:
+        return
+    try:
+        with _orbax() as checkpointer:
+            checkpointer.save(folder / "arrays", contents)
+    except ValueError as error:  # of TensorStore, which wraps those of the file system
+        raise OSError(f"the arrays could not be written to {folder}: {error}") from error
+
+
+def _read_arrays(folder: Path, records: list[dict[str, Any]]) -> list[np.ndarray]:
+    arrays = [np.zeros(shape, jnp.dtype(dtype)) for shape, dtype in (record["stored"] for record in records)]
+    filled = [index for index, array in enumerate(arrays) if array.size]
+    if filled:
+        try:
+            with _orbax() as checkpointer:
+                contents = checkpointer.restore(folder / "arrays")
+        except Exception as error:
+            raise _damaged(folder, f"its arrays cannot be read ({error})") from error
+        for index in filled:
+            arrays[index] = np.asarray(contents[str(index)])
+    return arrays

@@ -1,0 +1,1 @@
+"""Losses: against collapse, and on the information in latent variables."""

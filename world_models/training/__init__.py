@@ -1,0 +1,1 @@
+"""Training loops for world models, and diagnostics of what they learn."""
