@@ -13,7 +13,7 @@ SWITCH = "CRAIK_HOIST_LOOPS"
 
 
 def backend_started() -> bool:
-    """Whether JAX has already started a backend, after which its options are fixed."""
+    """Return whether JAX has started a backend, after which its options are fixed."""
     from jax._src import xla_bridge  # no public function tells without starting one
 
     return xla_bridge.backends_are_initialized()

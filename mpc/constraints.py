@@ -82,7 +82,7 @@ def table(constraints: Sequence[Constraint], params: PyTree, states: PyTree, act
 
 
 def violation(constraints: Sequence[Constraint], params: PyTree, states: PyTree, actions: jax.Array) -> dict[str, jax.Array]:
-    """How far a future is from satisfying each constraint: `max max(g, 0)` and `max |h|`, scalars by name.
+    """Measure the violation of each constraint along a future: `max max(g, 0)` and `max |h|`, scalars by name.
 
     Args:
         constraints: A problem's.
@@ -104,7 +104,7 @@ def feasibility_tolerance(dtype: Any) -> float:
 
 
 def reads(function: Callable, *arguments: PyTree) -> tuple[bool, ...]:
-    """Which arguments a function's value may depend on, by looking at what it computes; unsure counts as yes."""
+    """Tell for each argument whether the function's value may depend on it, from its jaxpr; unsure counts as yes."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     used = {id(v) for v in jaxpr.outvars} | {id(v) for equation in jaxpr.eqns for v in equation.invars}
     given = iter(jaxpr.invars)

@@ -63,11 +63,6 @@ def quadratic(x: jax.Array, weights: Any = 1.0) -> jax.Array:
     return 0.5 * jnp.sum(weights * x * x)
 
 
-def smooth_abs(x: jax.Array, width: float = 0.1) -> jax.Array:
-    """`Σ_i (sqrt(x_i² + width²) - width)`: quadratic near zero, linear beyond `width`, smooth everywhere."""
-    return jnp.sum(jnp.sqrt(x * x + width * width) - width)
-
-
 def tolerance(x: jax.Array, low: float = 0.0, high: float = 0.0, margin: float = 1.0) -> jax.Array:
     """Cost 0 inside `[low, high]`, rising smoothly to 0.9 at `margin` outside it and to 1 far away.
 

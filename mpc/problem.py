@@ -1,4 +1,4 @@
-"""What is minimised over what: dynamics, cost, constraints, horizon and action space."""
+"""The optimal control problem: dynamics, cost, constraints, horizon and action space."""
 
 import inspect
 from collections.abc import Callable, Sequence

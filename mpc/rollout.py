@@ -25,7 +25,7 @@ class Rollout(NamedTuple):
 
 
 def rollout(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> Rollout:
-    """Imagine what a sequence of actions leads to.
+    """Imagine the future that a sequence of actions leads to.
 
     Args:
         problem: Dynamics and costs.
@@ -40,7 +40,7 @@ def rollout(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array)
 
 
 def _imagine(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, perturbations: PyTree = None) -> Rollout:
-    """A rollout in which each state is displaced by its row of the nudges `[H+1, ...]`, where there are any."""
+    """A rollout in which each state is displaced by its row of the perturbations `[H+1, ...]`, where there are any."""
     stage = itemise(problem.cost, "stage")
 
     def add(state: PyTree, nudge: PyTree) -> PyTree:
@@ -93,11 +93,11 @@ def energy(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, 
 
 
 def costates(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> PyTree:
-    """How much each imagined state matters: `λ[t] = ∂E / ∂s[t]`, shape `[H+1, ...]`.
+    """Compute the costates, the gradients of the energy by the states: `λ[t] = ∂E / ∂s[t]`, shape `[H+1, ...]`.
 
     They satisfy the adjoint recursion `λ[t] = ∂cost/∂s[t] + (∂dynamics/∂s[t])ᵀ λ[t+1]`, `λ[H] = ∂terminal_cost/∂s[H]`
-    (Bryson & Ho 1969, ch. 2), which reverse-mode differentiation of the rollout runs through; here each state is nudged
-    by a zero to read it off.
+    (Bryson & Ho 1969, ch. 2), which reverse-mode differentiation of the rollout runs through; here each state is displaced
+    by a zero, and the gradient by that is the costate.
 
     Args:
         problem: Dynamics and costs.

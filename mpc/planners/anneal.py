@@ -16,7 +16,7 @@ PyTree = Any
 
 
 class AnnealState(NamedTuple):
-    """The planner's own memory, and how many `steps` it has made in this decision."""
+    """The state of the planner inside, and the number of `steps` of this decision."""
 
     inner: Any
     steps: jax.Array
@@ -66,4 +66,7 @@ def anneal(planner: Planner, *, start: float = 0.2, steps: int = 50) -> Planner:
         inner = planner.shift(planner_state.inner)
         return AnnealState(inner, jnp.zeros_like(planner_state.steps), inner.cost, inner.optimality)
 
-    return Planner(init, step, plan, shift, planner.problem)
+    def inject(planner_state: AnnealState, actions: jax.Array) -> AnnealState:
+        return planner_state._replace(inner=planner.inject(planner_state.inner, actions))
+
+    return Planner(init, step, plan, shift, inject, planner.problem)

@@ -1,4 +1,4 @@
-"""What every planner is: a value made of four pure functions; and `solve`, the one driver of them all."""
+"""The planner protocol, a value made of five pure functions, and `solve`, which runs any planner."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ PyTree = Any
 
 
 class Status(IntEnum):
-    """Why a solve ended."""
+    """The reason for which a solve ended."""
 
     ITERATIONS = 0  # all iterations were spent
     CONVERGED = 1  # the optimality measure fell below the tolerance
@@ -29,10 +29,10 @@ class Status(IntEnum):
 
 
 class Plan(NamedTuple):
-    """What to do and what is expected to come of it.
+    """An action sequence and the future imagined for it.
 
     `actions`: `[H, ...]` actions of the space, exactly in bounds. `states`: `[H+1, ...]` the future imagined for them.
-    `cost`: their energy; `costs`: its named terms. `status`: a `Status`. `info`: what else is worth looking at; with
+    `cost`: their energy; `costs`: its named terms. `status`: a `Status`. `info`: further diagnostics; with
     constraints, `info["violation"]` has every one's by name.
     """
 
@@ -45,23 +45,26 @@ class Plan(NamedTuple):
 
 
 class Planner(NamedTuple):
-    """An algorithm as a value: four pure functions over its own state.
+    """An algorithm as a value: five pure functions over its own state.
 
     `init(params, state, key, guess) -> planner_state`: begin; `guess` is a plan's actions `[H, ...]` or None.
-    `step(params, state, planner_state) -> planner_state`: one improvement. The memory carries `cost` (best so far) and
-    `optimality` (a scalar that tends to 0), so every planner is anytime. A `cost` of infinity says that what the memory
-    found was not scored yet: `init` and `shift` leave it so, and whoever changes the problem under a planner sets it.
+    `step(params, state, planner_state) -> planner_state`: one improvement. The planner's state carries `cost` (best so
+    far) and `optimality` (a scalar that tends to 0), so every planner is anytime. A `cost` of infinity marks a plan that
+    was not scored yet: `init` and `shift` leave it so, and `invalidate` sets it where the problem changes.
     `plan(params, state, planner_state) -> Plan`: the best found.
     `shift(planner_state) -> planner_state`: one time step later; the warm start of the next decision.
-    `best_actions(params, state, planner_state) -> (actions, found, info)`: what `plan` makes a plan of, before it imagines
-    where that leads (see `conclude`); for planners around this one, which have their own use for the actions. Without it
-    they plan.
+    `inject(planner_state, actions) -> planner_state`: take up a candidate `[H, ...]` from elsewhere, as `init` takes a
+    guess, without losing the plan under way: after the next step, the plan costs no more than either. A candidate that is
+    not finite is ignored, and the state's shapes stay.
+    `best_actions(params, state, planner_state) -> (actions, found, info)`: the actions that `plan` rolls out, whether their
+    cost is finite, and diagnostics (see `conclude`); optional, for planners around this one, which need no rollout.
     """
 
     init: Callable[..., Any]
     step: Callable[[PyTree, PyTree, Any], Any]
     plan: Callable[[PyTree, PyTree, Any], Plan]
     shift: Callable[[Any], Any]
+    inject: Callable[[Any, jax.Array], Any]
     problem: Problem
     best_actions: Callable[[PyTree, PyTree, Any], tuple[jax.Array, jax.Array, dict[str, Any]]] | None = None
 
@@ -70,7 +73,7 @@ class Planner(NamedTuple):
         return self.chosen_plan(params, state, planner_state)[0]
 
     def chosen_plan(self, params: PyTree, state: PyTree, planner_state: Any) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        """What `best_actions` gives, or what can be said of a plan where there is no such function."""
+        """The result of `best_actions`, or the same read off `plan` where there is no such function."""
         if self.best_actions is not None:
             return self.best_actions(params, state, planner_state)
         plan = self.plan(params, state, planner_state)
@@ -78,9 +81,9 @@ class Planner(NamedTuple):
 
 
 def invalidate(planner_state: Any) -> Any:
-    """A memory told that its problem changed: nothing is known about the cost of what it found.
+    """The planner's state after its problem changed: the cost of its plan is unknown.
 
-    A memory that has more to forget says so in a method of the same name.
+    A state that depends on the problem in other ways has a method of the same name.
     """
     forget = getattr(planner_state, "invalidate", None)
     return planner_state._replace(cost=jnp.full_like(planner_state.cost, jnp.inf)) if forget is None else forget()
@@ -94,8 +97,8 @@ def require_no_latents(problem: Problem) -> None:
     """
     if problem.latents is not None:
         raise ValueError(
-            f"planners infer actions, but this problem's future also hangs on a latent of size {problem.latents} per step: "
-            "say what to make of it, with mpc.risk.over_latents(problem, measure, count)"
+            f"planners infer actions, but this problem also has a latent of size {problem.latents} per step: "
+            "choose a measure over it, with mpc.risk.over_latents(problem, measure, count)"
         )
 
 
@@ -110,7 +113,7 @@ def bounded(problem: Problem, who: str) -> None:
 
 
 def rank_key(plan: Plan) -> tuple[jax.Array, jax.Array]:
-    """How plans compare: by grade (0 feasible, 1 infeasible, 2 not finite), and in one grade by merit, lower before higher.
+    """The key that ranks plans: grade (0 feasible, 1 infeasible, 2 not finite), then merit; lower is better.
 
     The merit is the cost of a feasible plan and the largest violation of an infeasible one.
     """
@@ -127,6 +130,11 @@ def best_of(plans: Plan) -> Plan:
     return jax.tree.map(lambda x: x[leader], plans)
 
 
+def shifted(x: jax.Array) -> jax.Array:
+    """Rows `[H, ...]` one time step later, the last one repeated."""
+    return jnp.concatenate([x[1:], x[-1:]])
+
+
 def smoothing(horizon: int, correlation: float = 0.8) -> np.ndarray:
     """The matrix `[H, H]` that turns white noise n into `w[t] = ρ w[t-1] + sqrt(1 - ρ²) n[t]`, for ρ = `correlation`."""
     lag = np.arange(horizon)[:, None] - np.arange(horizon)[None]
@@ -136,7 +144,7 @@ def smoothing(horizon: int, correlation: float = 0.8) -> np.ndarray:
 def conclude(
     problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, ok: jax.Array, info: dict[str, Any]
 ) -> Plan:
-    """Imagine what the chosen actions `[H, ...]` lead to, and make a plan of it.
+    """Roll the chosen actions `[H, ...]` out and make a plan of them.
 
     Args:
         problem: The problem that was searched.
@@ -144,7 +152,7 @@ def conclude(
         state: Where to start.
         actions: As executed, in bounds.
         ok: Whether the search found any finite cost.
-        info: What the planner wants to show; the costates `λ[t]`, `[H+1, ...]`, are added.
+        info: The planner's diagnostics; the costates `λ[t]`, `[H+1, ...]`, are added.
     """
     shown = problem.action_space.embed(actions)
     future, adjoint = rollout_and_costates(problem, params, state, shown)
@@ -160,7 +168,7 @@ def conclude(
 def plan_from_choice(
     problem: Problem, best_actions: Callable[..., tuple[jax.Array, jax.Array, dict[str, Any]]]
 ) -> Callable[..., Plan]:
-    """The `plan` of a planner that only has to `best_actions` among what it has found."""
+    """The `plan` of a planner that has `best_actions`: it rolls them out."""
     return lambda params, state, planner_state: conclude(problem, params, state, *best_actions(params, state, planner_state))
 
 

@@ -4,37 +4,20 @@ The distribution is a product of categoricals, one per step and choice; its maxi
 often each alternative occurs there (Rubinstein & Kroese 2004, ch. 4.2; smoothed so that no alternative dies by chance).
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.planners.base import Planner, plan_from_choice
+from mpc.planners.base import Planner
+from mpc.planners.knots import knots_in_time
 from mpc.planners.lagrangian import constrained
+from mpc.planners.sampling import Sampler, SamplingState, ScoresAll, contestants, sampling_planner
 from mpc.problem import Problem
 from mpc.rollout import energy
 from mpc.spaces import MultiDiscrete
-
-
-class CategoricalState(NamedTuple):
-    """Probabilities `[H, V]` of every alternative, scores `[H, V]` of the best plan seen, and how undecided it still is."""
-
-    probabilities: jax.Array
-    best: jax.Array
-    cost: jax.Array
-    optimality: jax.Array
-    key: jax.Array
-
-    @property
-    def variables(self) -> jax.Array:
-        """The best plan so far, `[H, V]`."""
-        return self.best
-
-    def reset_to(self, variables: jax.Array) -> "CategoricalState":
-        """Take up a proposal `[H, V]` in place of the best plan, which goes on competing as the likeliest."""
-        infinite = jnp.full_like(self.cost, jnp.inf)
-        return self._replace(best=variables, cost=infinite, optimality=infinite)
 
 
 @constrained(inner=10, growth=2.0)
@@ -52,7 +35,7 @@ def categorical_cem(
         p[t, i] ← (1 - momentum) · (share of the elite that chose i at step t) + momentum · p[t, i]
 
     Args:
-        problem: What is minimised over what; its space a `Discrete`, `MultiDiscrete` or `MultiBinary`.
+        problem: The problem; its space a `Discrete`, `MultiDiscrete` or `MultiBinary`.
         samples: Futures imagined per iteration.
         elites: How many of them the next probabilities are fitted to.
         momentum: Share of the old probabilities kept at each fit; higher values decide later.
@@ -66,60 +49,62 @@ def categorical_cem(
     space, horizon = problem.action_space, problem.horizon
     if not isinstance(space, MultiDiscrete):
         raise ValueError(f"categorical_cem needs a discrete action space; got {type(space).__name__}; use mpc.cem")
-    if not 1 <= elites <= samples:
-        raise ValueError(f"elites must be between 1 and samples={samples}; got {elites}")
+    if samples < 2 or not 1 <= elites <= samples:
+        raise ValueError(f"samples must be at least 2 and elites between 1 and samples; got {samples} and {elites}")
     if not (0 <= momentum < 1 and 0 <= floor < 1 and 0 <= confidence < 1):
         raise ValueError(f"momentum, floor and confidence must lie in [0, 1); got {momentum}, {floor} and {confidence}")
-    choices = np.array(space.choices)
-    ends = np.cumsum(choices)
-    uniform = np.repeat(1 / choices, choices)
+    uniform = np.repeat(1 / np.array(space.choices), space.choices)
+    grid = knots_in_time(horizon)
 
-    def draw(key: jax.Array, probabilities: jax.Array) -> jax.Array:
-        """Scores `[N, H, V]` by Gumbel's trick: the largest of log p + noise is alternative i with probability p[i]."""
-        mixed = (1 - floor) * probabilities + floor * uniform.astype(probabilities.dtype)
-        gumbel = jax.random.gumbel(key, (horizon, space.size, samples), probabilities.dtype)
-        return jnp.moveaxis(jnp.log(mixed)[..., None] + gumbel, -1, 0)
-
-    def score(shown: jax.Array, params: Any, state: Any) -> jax.Array:
-        value = energy(problem, params, state, shown)
+    def score(sample: jax.Array, params: Any, state: Any) -> jax.Array:
+        value = energy(problem, params, state, space.embed(space.decide(sample)))
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
-    def begin(best: jax.Array, key: jax.Array, trust: float) -> CategoricalState:
-        shown = space.embed(space.decide(best))
-        probabilities = trust * shown + (1 - trust) * uniform.astype(shown.dtype)
-        infinite = jnp.asarray(jnp.inf, shown.dtype)
-        return CategoricalState(probabilities, best, infinite, infinite, key)
+    def start(guess: jax.Array | None) -> jax.Array:
+        return jnp.zeros((horizon, space.size)) if guess is None else space.encode(guess)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> CategoricalState:
-        if guess is None:
-            return begin(jnp.zeros((horizon, space.size)), key, 0.0)
-        return begin(space.encode(guess), key, confidence)
+    scores = jax.vmap(score, in_axes=(-1, None, None))
+    search = Sampler(grid, scores, lambda samples: samples, start, lambda best, params: space.decide(best))
+    return sampling_planner(problem, _Categorical(search, space, uniform, samples, elites, momentum, floor, confidence))
 
-    def step(params: Any, state: Any, planner_state: CategoricalState) -> CategoricalState:
-        key, key_draw = jax.random.split(planner_state.key)
-        candidates = space.decide(draw(key_draw, planner_state.probabilities))
+
+@dataclass(frozen=True, eq=False)
+class _Categorical(ScoresAll):
+    """The distribution: probabilities `[H, V]` of every alternative; samples are scores of 1 for the choices, -1 else."""
+
+    sampler: Sampler
+    space: MultiDiscrete
+    uniform: np.ndarray
+    samples: int
+    elites: int
+    momentum: float
+    floor: float
+    confidence: float
+
+    def begin(self, plan: jax.Array, guided: bool, before: jax.Array | None = None) -> jax.Array:
+        shown = self.space.embed(self.space.decide(plan))
+        trust = self.confidence if guided else 0.0
+        return trust * shown + (1 - trust) * self.uniform.astype(shown.dtype)
+
+    def draw(self, key: jax.Array, planner_state: SamplingState) -> jax.Array:
+        """By Gumbel's trick: the largest of log p + noise is alternative i with probability p[i]."""
+        probabilities = planner_state.distribution
+        mixed = (1 - self.floor) * probabilities + self.floor * self.uniform.astype(probabilities.dtype)
+        gumbel = jax.random.gumbel(key, (*probabilities.shape, self.samples), probabilities.dtype)
         # the likeliest actions and the best so far compete too, so that an iteration never loses ground
-        kept = space.decide(jnp.stack([planner_state.best, planner_state.probabilities]))
-        candidates = jnp.concatenate([kept, candidates[2:]])[:samples]
-        shown = space.embed(candidates)
-        costs = jax.vmap(score, in_axes=(0, None, None))(shown, params, state)
-        values, order = jax.lax.top_k(-costs, elites)
-        finite = jnp.isfinite(values)
-        share = jnp.einsum("e,ehv->hv", finite / jnp.maximum(finite.sum(), 1), shown[order])
-        fitted = momentum * planner_state.probabilities + (1 - momentum) * share
-        probabilities = jnp.where(finite.any(), fitted, planner_state.probabilities)
-        better = -values[0] < planner_state.cost
-        best = jnp.where(better, space.encode(candidates[order[0]]), planner_state.best)
-        likeliest = jnp.stack([p.max(axis=-1) for p in jnp.split(probabilities, ends[:-1], axis=-1)])
-        return CategoricalState(probabilities, best, jnp.minimum(-values[0], planner_state.cost), 1 - likeliest.min(), key)
+        kept, drawn = [planner_state.best, probabilities], jnp.log(mixed)[..., None] + gumbel
+        samples = jnp.moveaxis(contestants(kept, planner_state.candidate, drawn, spare=1), -1, 0)
+        return jnp.moveaxis(self.space.encode(self.space.decide(samples)), 0, -1)
 
-    def best_actions(
-        params: Any, state: Any, planner_state: CategoricalState
-    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": planner_state.optimality, "probabilities": planner_state.probabilities}
-        return space.decide(planner_state.best), jnp.isfinite(planner_state.cost), info
+    def refit(self, planner_state: SamplingState, samples: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values, order = jax.lax.top_k(-scores, self.elites)
+        finite, before = jnp.isfinite(values), planner_state.distribution
+        share = (0.5 + 0.5 * samples[..., order]) @ (finite / jnp.maximum(finite.sum(), 1))
+        fitted = self.momentum * before + (1 - self.momentum) * share
+        probabilities = jnp.where(finite.any(), fitted, before)
+        ends = np.cumsum(self.space.choices)[:-1]
+        likeliest = jnp.stack([p.max(axis=-1) for p in jnp.split(probabilities, ends, axis=-1)])
+        return probabilities, 1 - likeliest.min()
 
-    def shift(planner_state: CategoricalState) -> CategoricalState:
-        return begin(jnp.concatenate([planner_state.best[1:], planner_state.best[-1:]]), planner_state.key, confidence)
-
-    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
+    def info(self, distribution: jax.Array) -> dict[str, Any]:
+        return {"probabilities": distribution}

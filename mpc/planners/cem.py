@@ -1,38 +1,19 @@
 """The cross-entropy method: sample futures, keep an elite, sample around it (Rubinstein & Kroese 2004)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Planner, plan_from_choice, smoothing
+from mpc.planners.base import Planner, smoothing
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
-from mpc.planners.sampling import gaussian_noise, sampler
+from mpc.planners.sampling import Sampler, SamplingState, ScoresAll, contestants, gaussian_noise, sampler, sampling_planner
 from mpc.problem import Problem
 from mpc.spaces import MultiDiscrete
-
-
-class CemState(NamedTuple):
-    """A Gaussian over `[K, V]` knots, the best sample seen, and how wide the Gaussian still is."""
-
-    mean: jax.Array
-    std: jax.Array
-    best: jax.Array
-    cost: jax.Array
-    optimality: jax.Array
-    key: jax.Array
-
-    @property
-    def variables(self) -> jax.Array:
-        """The best plan so far; `[H, V]` where every step is a knot."""
-        return self.best
-
-    def reset_to(self, variables: jax.Array) -> "CemState":
-        """Take up a proposal in place of the best plan, which goes on competing as the mean."""
-        infinite = jnp.full_like(self.cost, jnp.inf)
-        return self._replace(best=variables, cost=infinite, optimality=infinite)
 
 
 @constrained(inner=10, growth=2.0)
@@ -53,7 +34,7 @@ def cem(
     probabilities refitted: see `mpc.categorical_cem`, which this is on a discrete space.
 
     Args:
-        problem: What is minimised over what.
+        problem: The problem to plan for.
         samples: Futures imagined per iteration.
         elites: How many of them the next Gaussian is fitted to.
         spread: Standard deviation to begin with, in variables, which span `[-1, 1]`.
@@ -73,43 +54,49 @@ def cem(
     if isinstance(problem.action_space, MultiDiscrete):
         return categorical_cem(problem, samples=samples, elites=elites, momentum=momentum)
     search = sampler(problem, knots, interpolation)
-    steps, size = search.knots.count, problem.action_space.size
-    noise = gaussian_noise((steps, size, samples), smoothing(steps, smoothness))
+    noise = gaussian_noise(
+        (search.knots.count, problem.action_space.size, samples), smoothing(search.knots.count, smoothness)
+    )
+    return sampling_planner(problem, _Cem(search, noise, elites, spread, momentum))
 
-    def begin(mean: jax.Array, key: jax.Array) -> CemState:
-        infinite = jnp.asarray(jnp.inf, mean.dtype)
-        return CemState(mean, jnp.full_like(mean, spread), mean, infinite, infinite, key)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> CemState:
-        return begin(search.start(guess), key)
+class Gaussian(NamedTuple):
+    """Mean and standard deviation `[K, V]` of independent knots."""
 
-    def step(params: Any, state: Any, planner_state: CemState) -> CemState:
-        key, draw = jax.random.split(planner_state.key)
-        candidates = search.project(planner_state.mean[..., None] + planner_state.std[..., None] * noise(draw))
+    mean: jax.Array
+    std: jax.Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Cem(ScoresAll):
+    sampler: Sampler
+    noise: Callable[[jax.Array], jax.Array]
+    elites: int
+    spread: float
+    momentum: float
+
+    def begin(self, plan: jax.Array, guided: bool, before: Gaussian | None = None) -> Gaussian:
+        return Gaussian(plan, jnp.full_like(plan, self.spread))
+
+    def draw(self, key: jax.Array, planner_state: SamplingState) -> jax.Array:
+        mean, std = planner_state.distribution
+        drawn = self.sampler.project(mean[..., None] + std[..., None] * self.noise(key))
         # the mean and the best so far compete too, so that an iteration never loses ground
-        kept = jnp.stack([planner_state.mean, planner_state.best], axis=-1)
-        candidates = jnp.concatenate([kept, candidates[..., 2:]], axis=-1)[..., :samples]
-        costs = search.scores(candidates, params, state)
-        values, elite = cheapest(costs, candidates, elites)
-        mean, std = refit(values, elite, planner_state.mean, planner_state.std, momentum)
-        better = values[0] < planner_state.cost
-        best = jnp.where(better, elite[..., 0], planner_state.best)
-        return CemState(mean, std, best, jnp.minimum(values[0], planner_state.cost), std.max(), key)
+        return contestants([mean, planner_state.best], planner_state.candidate, drawn)
 
-    def best_actions(params: Any, state: Any, planner_state: CemState) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": planner_state.optimality, "std": planner_state.std}
-        return search.decide(planner_state.best, params), jnp.isfinite(planner_state.cost), info
+    def refit(self, planner_state: SamplingState, samples: jax.Array, scores: jax.Array) -> tuple[Gaussian, jax.Array]:
+        values, elite = cheapest(scores, samples, self.elites)
+        mean, std = refit(values, elite, planner_state.distribution.mean, planner_state.distribution.std, self.momentum)
+        return Gaussian(mean, std), std.max()
 
-    def shift(planner_state: CemState) -> CemState:
-        return begin(search.knots.shift(planner_state.best), planner_state.key)
-
-    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
+    def info(self, distribution: Gaussian) -> dict[str, Any]:
+        return {"std": distribution.std}
 
 
 def check(samples: int, elites: int, spread: float, momentum: float) -> None:
-    """What every cross-entropy method asks of its settings."""
-    if not 1 <= elites <= samples:
-        raise ValueError(f"elites must be between 1 and samples={samples}; got {elites}")
+    """Refuse settings that no cross-entropy method takes."""
+    if samples < 2 or not 1 <= elites <= samples:
+        raise ValueError(f"samples must be at least 2 and elites between 1 and samples; got {samples} and {elites}")
     if not spread > 0 or not 0 <= momentum < 1:
         raise ValueError(f"spread must be positive and momentum in [0, 1); got spread={spread}, momentum={momentum}")
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from mpc.constraints import Constraint
 from mpc.planners.base import Planner, invalidate, plan_from_choice
+from mpc.planners.candidates import finite, hold
 from mpc.problem import Problem
 
 PyTree = Any
@@ -35,7 +36,7 @@ class TruncatedParams(NamedTuple):
 
 
 class ContinuationState(NamedTuple):
-    """The planner's own memory, where its `stretch` ends, whether that is what it works on, and the steps `spent`.
+    """The state of the planner inside, the end of its first `stretch`, whether it works on that, and the steps `spent`.
 
     `stretch`: 0 where there is none. `cost`: of the whole problem; infinite while that is `pending`.
     """
@@ -58,6 +59,10 @@ class ContinuationState(NamedTuple):
             optimality=infinite.astype(self.optimality.dtype),
         )
 
+    def hold(self) -> "ContinuationState":
+        """The next step must not make the plan worse."""
+        return self._replace(inner=hold(self.inner))
+
 
 def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps: int) -> Planner:
     """Let a planner with a single start solve a stretch of the horizon first.
@@ -66,8 +71,8 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
     horizon and improved as that; so is, in a control loop that has no time to lose, every start after the first decision.
 
     Args:
-        problem: What is minimised over what.
-        build: Builds the planner, for the problem whose parameters are `TruncatedParams`; its memory has `reset_to` (see
+        problem: The problem to plan for.
+        build: Builds the planner, for the problem whose parameters are `TruncatedParams`; its state has `reset_to` (see
             `multistart`).
         steps: Steps, at most, on the stretch; fewer where it settles sooner.
 
@@ -108,7 +113,14 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
         none, require_no_latents = jnp.zeros_like(planner_state.stretch), jnp.zeros_like(planner_state.pending)
         return ContinuationState(inner, none, require_no_latents, none, inner.cost, inner.optimality)
 
-    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
+    def inject(planner_state: ContinuationState, actions: jax.Array) -> ContinuationState:
+        # a candidate is a plan of the whole horizon, and compared with the plan under way as that
+        taken = finite(actions)
+        ended = taken & planner_state.pending
+        inner = jax.tree.map(partial(jnp.where, ended), invalidate(planner_state.inner), planner_state.inner)
+        return planner_state._replace(inner=planner.inject(inner, actions), pending=planner_state.pending & ~taken)
+
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, inject, problem, best_actions)
 
 
 def stretched(problem: Problem) -> Problem:

@@ -5,7 +5,7 @@
 with the costates λ (Bryson & Ho 1969), from many starts at once, for the energy has many basins.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mpc.planners.base import Planner, plan_from_choice
+from mpc.planners.base import Planner, plan_from_choice, shifted
+from mpc.planners.candidates import Candidate, compete, emptied, injector, later, no_candidate
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.problem import Problem
@@ -23,7 +24,8 @@ PyTree = Any
 
 
 class GradientState(NamedTuple):
-    """Where one start stands: its `variables` `[H, V]`, the optimiser's moments, the `best` variables seen and their cost.
+    """One start: its `variables` `[H, V]`, the optimiser's moments, the `best` variables seen, their cost, and a slot for a
+    `candidate`.
 
     Those of all starts, `[S, H, V]`, are `multistart.side_by_side(planner_state).variables`.
     """
@@ -33,13 +35,15 @@ class GradientState(NamedTuple):
     best: jax.Array
     cost: jax.Array
     optimality: jax.Array
+    candidate: Candidate
 
     def reset_to(self, variables: jax.Array) -> "GradientState":
-        """Begin anew from variables `[H, V]`, with the moments as `init` or `shift` left them."""
-        return self._replace(variables=variables, best=variables)
+        """Begin anew from variables `[H, V]`, with the moments as they are: as `init` or `shift` left them, none."""
+        infinite = jnp.full_like(self.optimality, jnp.inf)
+        return self.invalidate()._replace(variables=variables, best=variables, optimality=infinite)
 
     def invalidate(self) -> "GradientState":
-        """Told that its problem changed: differences of gradients taken across two energies say nothing about either."""
+        """Forget the cost and L-BFGS's differences of gradients, which are of one energy: the problem changed."""
 
         def forget(part: Any) -> Any:
             return jax.tree.map(jnp.zeros_like, part) if isinstance(part, optax.ScaleByLBFGSState) else part
@@ -62,13 +66,13 @@ def gradient(
     """Plan by gradient descent on the actions, from many starts in one compiled program.
 
     Args:
-        problem: What is minimised over what; dynamics, costs and constraints must be differentiable.
+        problem: The problem; dynamics, costs and constraints must be differentiable.
         optimizer: Any optax optimiser over the variables, which live in `[-1, 1]`, Adam(0.1) unless told; or `"lbfgs"`,
             whose line search spends several gradients per iteration and settles far more exactly where energies are smooth.
         starts: Number of starts S. More find better basins, at a cost that grows linearly once a core is full.
         spread: Standard deviation of the smoothed noise that starts are drawn from, in variables.
         screen: `(candidates, steps)`: begin with so many starts and keep the best S after so many steps; see `multistart`.
-        normalise: Scale each start's gradient to a root mean square of 1, so that the optimiser's step does not hang on the
+        normalise: Scale each start's gradient to a root mean square of 1, so that the optimiser's step is independent of the
             scale of the energy or the horizon. For optimisers that neither adapt to the scale nor search along a line.
         clip: Largest Euclidean norm of a costate on its way back through time, or None. Through long or chaotic futures they
             grow exponentially; clipped, actions long before an effect keep a bounded say in it, and the gradient is biased.
@@ -99,78 +103,101 @@ def descent(
     remat: bool,
 ) -> Planner:
     """`gradient` from a single start."""
-    space, horizon = problem.action_space, problem.horizon
+    rule = optax.adam(0.1) if optimizer is None else optax.lbfgs() if isinstance(optimizer, str) else optimizer
     # bounds break the smoothness that curvature and line searches count on; over angles, u = sin(angle), there are none
-    curved = optimizer == "lbfgs" and space.bounded
-    rule = optax.with_extra_args_support(
-        optax.adam(0.1) if optimizer is None else optax.lbfgs() if isinstance(optimizer, str) else optimizer
-    )
+    curved = optimizer == "lbfgs" and problem.action_space.bounded
     searched = problem if clip is None else _with_limited_costates(problem, clip)
+    own = _Descent(problem, searched, optax.with_extra_args_support(rule), curved, normalise, remat)
+    plan = plan_from_choice(problem, own.best_actions)
+    return Planner(own.init, own.step, plan, own.shift, injector(problem), problem, own.best_actions)
 
-    def score(variables: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
-        return energy(searched, params, state, space.bind(params).relax(variables), remat=remat)
 
-    def executed(variables: jax.Array, value: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
-        # a relaxed plan that got cheaper may still round to a dearer one: the best is told by what would be executed
-        if space.exact:
-            return value
-        return energy(problem, params, state, space.embed(space.bind(params).decide(variables)))
+@dataclass(frozen=True, eq=False)
+class _Descent:
+    """One start's descent.
 
-    def point(variables: jax.Array) -> jax.Array:
-        """Where the optimiser stands, `variables = place(point)`; never quite at a bound, where an angle would stay."""
-        if not curved:
+    `searched`: the problem whose gradient is followed. `curved`: whether the optimiser sees angles, `u = sin(angle)`.
+    """
+
+    problem: Problem
+    searched: Problem
+    rule: optax.GradientTransformationExtraArgs
+    curved: bool
+    normalise: bool
+    remat: bool
+
+    def _relaxed(self, variables: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
+        actions = self.problem.action_space.bind(params).relax(variables)
+        return energy(self.searched, params, state, actions, remat=self.remat)
+
+    def _executed(self, variables: jax.Array, params: PyTree, state: PyTree) -> jax.Array:
+        space = self.problem.action_space
+        return energy(self.problem, params, state, space.embed(space.bind(params).decide(variables)))
+
+    def _point(self, variables: jax.Array) -> jax.Array:
+        """The optimiser's own coordinates, `variables = place(point)`; never quite at a bound, where angles would stay."""
+        if not self.curved:
             return variables
         most = 1 - 10 * jnp.finfo(variables.dtype).eps
         return jnp.arcsin(jnp.clip(variables, -most, most))
 
-    def place(point: jax.Array) -> jax.Array:
-        return space.project(jnp.sin(point) if curved else point)
+    def _place(self, point: jax.Array) -> jax.Array:
+        return self.problem.action_space.project(jnp.sin(point) if self.curved else point)
 
-    def begin(variables: jax.Array) -> GradientState:
+    def _begin(self, variables: jax.Array) -> GradientState:
         infinite = jnp.asarray(jnp.inf, variables.dtype)
-        return GradientState(variables, rule.init(variables), variables, infinite, infinite)
+        moments = self.rule.init(variables)
+        return GradientState(variables, moments, variables, infinite, infinite, no_candidate(variables))
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> GradientState:
+    def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> GradientState:
+        space = self.problem.action_space
         if guess is None:
-            return begin(jnp.zeros((horizon, space.size)))
-        return begin(space.project(space.encode(guess)))
+            return self._begin(jnp.zeros((self.problem.horizon, space.size)))
+        return self._begin(space.project(space.encode(guess)))
 
-    def step(params: PyTree, state: PyTree, planner_state: GradientState) -> GradientState:
-        variables = planner_state.variables
-        value, slope = jax.value_and_grad(score)(variables, params, state)
+    def step(self, params: PyTree, state: PyTree, planner_state: GradientState) -> GradientState:
+        slot, old = planner_state.candidate, planner_state.variables
+        taken, held, cost = compete(slot, (planner_state.best,), planner_state.cost, self._executed, params, state)
+        variables, fresh = jnp.where(taken, held, old), self.rule.init(old)
+        moments = jax.tree.map(partial(jnp.where, taken), fresh, planner_state.moments)
+        value, slope = jax.value_and_grad(self._relaxed)(variables, params, state)
         finite = jnp.isfinite(value) & jnp.isfinite(slope).all()
         slope = jnp.where(finite, slope, 0.0)  # a start that left the model's domain rests
-        reached = executed(variables, value, params, state)
-        better = finite & (reached < planner_state.cost)
-        best = jnp.where(better, variables, planner_state.best)
+        # a relaxed plan that got cheaper may still round to a dearer one: the best is told by what would be executed
+        reached = value if self.problem.action_space.exact else self._executed(variables, params, state)
+        better = finite & (reached < cost)
+        moved, moments, residual = self._descend(params, state, variables, value, slope, moments)
+        moments = jax.tree.map(lambda m, new: jnp.where(jnp.isnan(m), new, m), moments, fresh)
+        best, cost = jnp.where(better, variables, held), jnp.where(better, reached, cost)
+        return GradientState(moved, moments, best, cost, jnp.where(finite, residual, jnp.inf), emptied(slot))
+
+    def _descend(
+        self, params: PyTree, state: PyTree, variables: jax.Array, value: jax.Array, slope: jax.Array, moments: Any
+    ) -> tuple[jax.Array, Any, jax.Array]:
+        """One step of the optimiser: variables, its moments, and the largest component of the projected gradient."""
         # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
-        residual = jnp.abs(space.project(variables - slope) - variables)
-        here = point(variables)
-        free = slope * jnp.cos(here) if curved else jnp.where(residual > 0, slope, 0.0)
-        if normalise:
+        residual = jnp.abs(self.problem.action_space.project(variables - slope) - variables)
+        here = self._point(variables)
+        free = slope * jnp.cos(here) if self.curved else jnp.where(residual > 0, slope, 0.0)
+        if self.normalise:
             free = free / jnp.maximum(jnp.sqrt(jnp.mean(free * free)), jnp.finfo(free.dtype).tiny)
 
         def along(trial: jax.Array) -> jax.Array:
-            return score(place(trial), params, state)
+            return self._relaxed(self._place(trial), params, state)
 
         update: Any  # optax types it as a tree; here it is one array
-        update, moments = rule.update(free, planner_state.moments, here, value=value, grad=free, value_fn=along)
-        moved = place(here + update)
-        moved = jnp.where(jnp.isfinite(moved), moved, variables)
-        moments = jax.tree.map(lambda m, fresh: jnp.where(jnp.isnan(m), fresh, m), moments, rule.init(variables))
-        optimality = jnp.where(finite, residual.max(), jnp.inf)
-        return GradientState(moved, moments, best, jnp.where(better, reached, planner_state.cost), optimality)
+        update, moments = self.rule.update(free, moments, here, value=value, grad=free, value_fn=along)
+        moved = self._place(here + update)
+        return jnp.where(jnp.isfinite(moved), moved, variables), moments, residual.max()
 
     def best_actions(
-        params: PyTree, state: PyTree, planner_state: GradientState
+        self, params: PyTree, state: PyTree, planner_state: GradientState
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": planner_state.optimality}
-        return space.bind(params).decide(planner_state.best), jnp.isfinite(planner_state.cost), info
+        actions = self.problem.action_space.bind(params).decide(planner_state.best)
+        return actions, jnp.isfinite(planner_state.cost), {"optimality": planner_state.optimality}
 
-    def shift(planner_state: GradientState) -> GradientState:
-        return begin(jnp.concatenate([planner_state.best[1:], planner_state.best[-1:]]))
-
-    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
+    def shift(self, planner_state: GradientState) -> GradientState:
+        return self._begin(shifted(planner_state.best))._replace(candidate=later(planner_state.candidate, shifted))
 
 
 def _with_limited_costates(problem: Problem, limit: float) -> Problem:

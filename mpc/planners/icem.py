@@ -4,30 +4,19 @@ To CEM it adds coloured noise, elites that are kept from one iteration to the ne
 next, and a population that shrinks as the Gaussian narrows.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Planner, plan_from_choice
+from mpc.planners.base import Planner
 from mpc.planners.cem import cheapest, check, refit
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
-from mpc.planners.sampling import colouring, gaussian_noise, sampler
+from mpc.planners.sampling import Sampler, SamplingState, colouring, gaussian_noise, sampler, sampling_planner
 from mpc.problem import Problem
-
-
-class IcemState(NamedTuple):
-    """A Gaussian over `[K, V]` knots, the elites `[K, V, E]` of the last fit, the best seen, and the population's size."""
-
-    mean: jax.Array
-    std: jax.Array
-    elites: jax.Array
-    population: jax.Array
-    best: jax.Array
-    cost: jax.Array
-    optimality: jax.Array
-    key: jax.Array
 
 
 @constrained(inner=10, growth=2.0)
@@ -47,7 +36,7 @@ def icem(
     """Plan as `mpc.cem` does, with far fewer samples for the same cost.
 
     Args:
-        problem: What is minimised over what; a continuous action space.
+        problem: The problem; a continuous action space.
         samples: Futures imagined in the first iteration of a decision.
         elites: How many of them the next Gaussian is fitted to.
         spread: Standard deviation to begin with, in variables, which span `[-1, 1]`.
@@ -73,45 +62,70 @@ def icem(
             f"got samples={samples}, elites={elites}, exponent={exponent}, kept={kept}, decay={decay}"
         )
     search = sampler(problem, knots, interpolation)
-    steps, size = search.knots.count, problem.action_space.size
-    block = 2 * elites  # futures are imagined in blocks of the smallest population, so that a small one takes less time
-    blocks = -(-samples // block)
-    noise = gaussian_noise((steps, size, blocks * block), colouring(steps, exponent))
-    again = max(int(kept * elites), 1)
+    block = 2 * elites
+    count = -(-samples // block) * block
+    noise = gaussian_noise((search.knots.count, problem.action_space.size, count), colouring(search.knots.count, exponent))
+    return sampling_planner(
+        problem, _Icem(search, noise, elites, max(int(kept * elites), 1), count, spread, momentum, decay)
+    )
 
-    def begin(mean: jax.Array, old: jax.Array, key: jax.Array) -> IcemState:
-        infinite, population = jnp.asarray(jnp.inf, mean.dtype), jnp.asarray(blocks * block, mean.dtype)
-        return IcemState(mean, jnp.full_like(mean, spread), old, population, mean, infinite, infinite, key)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> IcemState:
-        mean = search.start(guess)
-        return begin(mean, jnp.broadcast_to(mean[..., None], (*mean.shape, again)), key)
+class ShrinkingGaussian(NamedTuple):
+    """A Gaussian over knots `[K, V]`, the elites `[K, V, E]` of the last fit, and the size of the next population."""
 
-    def step(params: Any, state: Any, planner_state: IcemState) -> IcemState:
-        key, draw = jax.random.split(planner_state.key)
-        drawn = search.project(planner_state.mean[..., None] + planner_state.std[..., None] * noise(draw))
-        candidates = jnp.concatenate([planner_state.mean[..., None], planner_state.elites, drawn[..., again + 1 :]], axis=-1)
+    mean: jax.Array
+    std: jax.Array
+    elites: jax.Array
+    population: jax.Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Icem:
+    """`again`: elites that compete once more. `count`: the first population, in whole blocks of twice the elites."""
+
+    sampler: Sampler
+    noise: Callable[[jax.Array], jax.Array]
+    elites: int
+    again: int
+    count: int
+    spread: float
+    momentum: float
+    decay: float
+
+    def begin(self, plan: jax.Array, guided: bool, before: ShrinkingGaussian | None = None) -> ShrinkingGaussian:
+        old = jnp.broadcast_to(plan[..., None], (*plan.shape, self.again))
+        if before is not None:
+            old = self.sampler.knots.shift(before.elites)
+        return ShrinkingGaussian(plan, jnp.full_like(plan, self.spread), old, jnp.asarray(self.count, plan.dtype))
+
+    def draw(self, key: jax.Array, planner_state: SamplingState) -> jax.Array:
+        mean, std, elites, _ = planner_state.distribution
+        drawn = self.sampler.project(mean[..., None] + std[..., None] * self.noise(key))
+        samples = jnp.concatenate([mean[..., None], elites, drawn[..., self.again + 1 :]], axis=-1)
+        slot, last = planner_state.candidate, 2 * self.elites - 1  # of the first block, which is always scored
+        return samples.at[..., last].set(jnp.where(slot.pending, slot.variables, samples[..., last]))
+
+    def scores(self, samples: jax.Array, planner_state: SamplingState, params: Any, state: Any) -> jax.Array:
+        """Energies, infinite beyond the population: futures are imagined block by block, so that few take less time."""
+        block = 2 * self.elites
 
         def score(index: jax.Array, costs: jax.Array) -> jax.Array:
-            some = jax.lax.dynamic_slice_in_dim(candidates, index * block, block, axis=-1)
-            return jax.lax.dynamic_update_slice_in_dim(costs, search.scores(some, params, state), index * block, axis=0)
+            some = jax.lax.dynamic_slice_in_dim(samples, index * block, block, axis=-1)
+            return jax.lax.dynamic_update_slice_in_dim(
+                costs, self.sampler.scores(some, params, state), index * block, axis=0
+            )
 
-        count = jnp.ceil(planner_state.population / block).astype(jnp.int32)
-        costs = jax.lax.fori_loop(0, count, score, jnp.full(blocks * block, jnp.inf, candidates.dtype))
-        values, elite = cheapest(costs, candidates, elites)
-        mean, std = refit(values, elite, planner_state.mean, planner_state.std, momentum)
-        better = values[0] < planner_state.cost
-        best = jnp.where(better, elite[..., 0], planner_state.best)
-        population = jnp.maximum(planner_state.population / decay, block)
-        lowest = jnp.minimum(values[0], planner_state.cost)
-        return IcemState(mean, std, elite[..., :again], population, best, lowest, std.max(), key)
+        blocks = jnp.ceil(planner_state.distribution.population / block).astype(jnp.int32)
+        return jax.lax.fori_loop(0, blocks, score, jnp.full(self.count, jnp.inf, samples.dtype))
 
-    def best_actions(params: Any, state: Any, planner_state: IcemState) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": planner_state.optimality, "std": planner_state.std, "population": planner_state.population}
-        return search.decide(planner_state.best, params), jnp.isfinite(planner_state.cost), info
+    def refit(
+        self, planner_state: SamplingState, samples: jax.Array, scores: jax.Array
+    ) -> tuple[ShrinkingGaussian, jax.Array]:
+        before = planner_state.distribution
+        values, elite = cheapest(scores, samples, self.elites)
+        mean, std = refit(values, elite, before.mean, before.std, self.momentum)
+        population = jnp.maximum(before.population / self.decay, 2 * self.elites)
+        return ShrinkingGaussian(mean, std, elite[..., : self.again], population), std.max()
 
-    def shift(planner_state: IcemState) -> IcemState:
-        later = search.knots.shift(planner_state.best)
-        return begin(later, search.knots.shift(planner_state.elites), planner_state.key)
-
-    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
+    def info(self, distribution: ShrinkingGaussian) -> dict[str, Any]:
+        return {"std": distribution.std, "population": distribution.population}

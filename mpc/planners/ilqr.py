@@ -2,7 +2,7 @@
 
 Around the current trajectory, costs are expanded to second order and dynamics to first order (Gauss-Newton: iLQR, Li &
 Todorov 2004) or second order (DDP, Jacobson & Mayne 1970). The quadratic subproblem with its limits (control-limited DDP,
-Tassa, Mansard & Todorov 2014) is solved by one pass back through time, and its policy tried in a rollout of the real
+Tassa, Mansard & Todorov 2014) is solved by one pass back through time, and its feedback tried in a rollout of the real
 dynamics,
 
     u[t] ← project(u[t] + α k[t] + K[t] (x̂[t] - x[t])),        x̂[t+1] = f(x̂[t], u[t])
@@ -11,6 +11,7 @@ at ever shorter steps α, and then with ever more damping (Levenberg & Marquardt
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,47 +19,67 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from mpc.planners.base import Planner, plan_from_choice
+from mpc.planners.base import Planner, plan_from_choice, shifted
+from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate
 from mpc.planners.continuation import continuation as continued
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
-from mpc.planners.riccati import Expansion, Policy, backward, parallel_backward, unknown
+from mpc.planners.riccati import AffineFeedback, Expansion, backward, parallel_backward, unknown
 from mpc.problem import Problem
+from mpc.rollout import energy
 
 Array = jax.Array
 PyTree = Any
 
 STEP_SIZES = (1.0, 0.4, 0.15)
-TRIES = 8  # policies tried in one step, each with GROWTH times more damping
+TRIES = 8  # feedbacks tried in one step, each with GROWTH times more damping
 GROWTH, DECAY, LARGEST = 10.0, 0.1, 1e5  # of the damping
 FLOOR = 1e-6  # of pivots
 
 
+class Rounded(NamedTuple):
+    """The variables `[H, V]` whose executed actions cost least, and that cost."""
+
+    variables: Array
+    cost: Array
+
+
 class IlqrState(NamedTuple):
-    """Where one start stands: the trajectory, the problem's expansion around it, and the policy that led there.
+    """One start: the trajectory, the problem's expansion around it, and the feedback that led there.
 
     `best`: `[H, V]` variables, of the cheapest trajectory so far. `states`: `[H+1, N]`, each a state as one vector.
-    `damping`: μ. `progress`: the share of the energy that recent steps removed.
+    `damping`: μ. `progress`: the share of the energy that recent steps removed. `candidate`: a slot for one.
+    `rounded`: the plan where actions are rounded to be executed (a cheaper trajectory may round to a dearer one), or None
+    where they are not and `best` is the plan.
     """
 
     best: Array
     states: Array
     expansion: Expansion
-    policy: Policy
+    feedback: AffineFeedback
     damping: Array
     progress: Array
     cost: Array
     optimality: Array
+    candidate: Candidate
+    rounded: Rounded | None
 
     def reset_to(self, variables: Array) -> "IlqrState":
         """Begin anew from variables `[H, V]`, with nothing known around them, so that they are first tried as they are."""
         infinite = jnp.full_like(self.cost, jnp.inf)
-        expansion, policy = jax.tree.map(jnp.zeros_like, (self.expansion, self.policy))
-        return self._replace(best=variables, expansion=expansion, policy=policy, cost=infinite, optimality=infinite)
+        expansion, feedback = jax.tree.map(jnp.zeros_like, (self.expansion, self.feedback))
+        rounded = self.rounded and Rounded(variables, infinite)
+        return self._replace(
+            best=variables, expansion=expansion, feedback=feedback, cost=infinite, optimality=infinite, rounded=rounded
+        )
+
+    def hold(self) -> "IlqrState":
+        """Let the plan be its own candidate: the feedback that a warm start begins with may make it worse."""
+        return self._replace(candidate=Candidate(_plan(self).variables, jnp.ones_like(self.candidate.pending)))
 
     def invalidate(self) -> "IlqrState":
-        """Told that its problem changed: what its trajectory costs is not known, nor what would improve it."""
-        return self.reset_to(self.best)
+        """Forget the cost of the trajectory and the expansion around it: the problem changed."""
+        return self.reset_to(self.best)._replace(rounded=self.rounded and self.rounded._replace(cost=self.cost + jnp.inf))
 
 
 def ilqr(
@@ -80,7 +101,7 @@ def ilqr(
     states by feedback and closes their defects.
 
     Args:
-        problem: What is minimised over what; all functions must be twice differentiable.
+        problem: The problem; all functions must be twice differentiable.
         starts: Number of starts. One finds a local optimum; see `multistart`.
         spread: Standard deviation of the smoothed noise that starts are drawn from, in variables.
         screen: `(candidates, steps)`: begin with so many starts and keep the best after so many steps; see `multistart`.
@@ -115,71 +136,93 @@ def ilqr(
 @constrained()
 def newton(problem: Problem, *, second_order: float, damping: float, parallel: bool) -> Planner:
     """`ilqr` from a single start."""
-    space, horizon = problem.action_space, problem.horizon
+    space = problem.action_space
     if not space.separable:
         raise ValueError(
             f"ilqr steps through time and cannot tie actions together as {type(space).__name__} does; "
             "take mpc.gradient, or put the last action into the state and limit the change by a constraint"
         )
 
-    def init(params: PyTree, state: PyTree, key: Array, guess: Any = None) -> IlqrState:
+    own = _Newton(problem, second_order, damping, parallel)
+    plan = plan_from_choice(problem, own.best_actions)
+    return Planner(own.init, own.step, plan, own.shift, injector(problem), problem, own.best_actions)
+
+
+@dataclass(frozen=True, eq=False)
+class _Newton:
+    """Newton's method from a single start, with its settings."""
+
+    problem: Problem
+    second_order: float
+    damping: float
+    parallel: bool
+
+    def init(self, params: PyTree, state: PyTree, key: Array, guess: Any = None) -> IlqrState:
+        space, horizon = self.problem.action_space, self.problem.horizon
         actions, guessed = guess if isinstance(guess, tuple) else (guess, None)
-        model = _Model(problem, params, state)
+        model = _Model(self.problem, params, state)
         variables = jnp.zeros((horizon, space.size)) if actions is None else space.project(space.encode(actions))
         states = jnp.broadcast_to(model.state, (horizon + 1, len(model.state)))
-        expansion, policy = unknown(horizon, space.size, len(model.state))
+        expansion, feedback = unknown(horizon, space.size, len(model.state))
         if guessed is not None:
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
-            expansion, _ = _expand(model, states, variables, second_order > 1, parallel)
-        infinite = jnp.asarray(jnp.inf)
-        return IlqrState(variables, states, expansion, policy, jnp.asarray(damping), jnp.ones(()), infinite, infinite)
+            expansion, _ = _expand(model, states, variables, self.second_order > 1, self.parallel)
+        infinite, slot = jnp.asarray(jnp.inf), no_candidate(variables)
+        rounded = None if space.exact else Rounded(variables, infinite)
+        mu, progress = jnp.asarray(self.damping), jnp.ones(())
+        return IlqrState(variables, states, expansion, feedback, mu, progress, infinite, infinite, slot, rounded)
 
-    def step(params: PyTree, state: PyTree, planner_state: IlqrState) -> IlqrState:
-        """Once round; or twice, where the first time only finds out what the trajectory is and costs."""
-        fresh, model = jnp.isinf(planner_state.cost), _Model(problem, params, state)
-        return jax.lax.fori_loop(0, jnp.where(fresh, 2, 1), lambda _, m: around(model, m), planner_state)
+    def step(self, params: PyTree, state: PyTree, planner_state: IlqrState) -> IlqrState:
+        """One round; or two, where the first only finds out the trajectory and its cost."""
+        model, before = _Model(self.problem, params, state), _plan(planner_state).variables
 
-    def around(model: _Model, planner_state: IlqrState) -> IlqrState:
-        sizes = jnp.asarray(STEP_SIZES, planner_state.best.dtype)
-        nothing = (planner_state.states, planner_state.best, jnp.full_like(planner_state.cost, jnp.inf), jnp.asarray(-1))
+        def turn(carry: tuple[Array, IlqrState]) -> tuple[Array, IlqrState]:
+            left, planner_state = carry
+            contested = planner_state.candidate.pending
+            planner_state = self._rounded(params, state, self._round(model, planner_state))
+            planner_state = jax.lax.while_loop(
+                lambda m: m.candidate.pending, partial(self._challenge, params, state, before), planner_state
+            )
+            anew = contested & jnp.isinf(planner_state.cost)  # the new trajectory has yet to be scored
+            return left - 1 + anew, planner_state
 
-        def search(policy: Policy) -> tuple[Array, Array, Array, Array]:
-            """States, variables and cost at the longest step that lowers the energy, and which of the sizes that is."""
-            follow = partial(_follow, model, planner_state.best, planner_state.states, policy)
-            if parallel:
-                tried = jax.vmap(follow)(sizes)
-                first = jnp.argmax(tried[2] < planner_state.cost)
-                return (*jax.tree.map(lambda x: x[first], tried), first)
+        rounds = jnp.where(jnp.isinf(planner_state.cost), 2, 1)
+        return jax.lax.while_loop(lambda carry: carry[0] > 0, turn, (rounds, planner_state))[1]
 
-            def missing(tried: tuple) -> Array:
-                return ~(tried[2] < planner_state.cost) & (tried[3] < len(sizes) - 1)
+    def _executed(self, params: PyTree, state: PyTree, variables: Array) -> Array:
+        """The energy of the actions that variables stand for, infinite where it is not finite."""
+        space = self.problem.action_space
+        value = energy(self.problem, params, state, space.embed(space.bind(params).decide(variables))).astype(float)
+        return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
-            def shorter(tried: tuple) -> tuple:
-                return (*follow(sizes[tried[3] + 1]), tried[3] + 1)
+    def _challenge(self, params: PyTree, state: PyTree, before: Array, planner_state: IlqrState) -> IlqrState:
+        """Begin anew from the candidate, or from the plan as it was `before` feedback changed it, if either is cheaper."""
+        rivals = jnp.stack([before, planner_state.candidate.variables])
+        costs = jax.lax.map(partial(self._executed, params, state), rivals)
+        anew, slot = costs.min() < _plan(planner_state).cost, emptied(planner_state.candidate)
+        begun = planner_state.reset_to(rivals[jnp.argmin(costs)])
+        return jax.tree.map(partial(jnp.where, anew), begun, planner_state)._replace(candidate=slot)
 
-            return jax.lax.while_loop(missing, shorter, nothing)
+    def _rounded(self, params: PyTree, state: PyTree, planner_state: IlqrState) -> IlqrState:
+        """Compare plans by the cost of executed actions, where the model sees others."""
+        if planner_state.rounded is None:
+            return planner_state
+        both = jnp.stack([planner_state.best, planner_state.rounded.variables])
+        costs = jax.lax.map(partial(self._executed, params, state), both)
+        return planner_state._replace(rounded=Rounded(both[jnp.argmin(costs)], costs.min()))
 
-        def failing(carry: tuple) -> Array:
-            tries, mu, found, _ = carry
-            return ~(found[2] < planner_state.cost) & (tries < TRIES) & (mu < LARGEST)
-
-        def harder(carry: tuple) -> tuple:
-            tries, mu, *_ = carry
-            mu = jnp.where(tries > 0, GROWTH * mu, mu)
-            policy = _improve(planner_state.expansion, mu, parallel)
-            return tries + 1, mu, search(policy), policy
-
-        start = (jnp.asarray(0), jnp.minimum(planner_state.damping, LARGEST / GROWTH), nothing, planner_state.policy)
-        _, mu, (states, variables, cost, size), policy = jax.lax.while_loop(failing, harder, start)
+    def _round(self, model: "_Model", planner_state: IlqrState) -> IlqrState:
+        """Improve the trajectory, then expand the problem around it."""
+        (states, variables, cost, size), feedback, mu = _improved(model, planner_state, self.parallel)
         better = cost < planner_state.cost
-        policy = jax.tree.map(partial(jnp.where, better), policy, planner_state.policy)
+        feedback = jax.tree.map(partial(jnp.where, better), feedback, planner_state.feedback)
         states, variables = jnp.where(better, states, planner_state.states), jnp.where(better, variables, planner_state.best)
         share = (planner_state.cost - cost) / jnp.abs(planner_state.cost)
         share = jnp.where(better & jnp.isfinite(share), share, jnp.where(better, 1.0, 0.0))
         progress = 0.5 * (planner_state.progress + share)
-        mu = jnp.where(better, jnp.maximum(mu * jnp.where(size == 0, DECAY, 1.0), damping), mu)
-        curved = progress < second_order if 0 < second_order < 1 else second_order > 0
-        expansion, optimality = _expand(model, states, variables, curved, parallel)
+        mu = jnp.where(better, jnp.maximum(mu * jnp.where(size == 0, DECAY, 1.0), self.damping), mu)
+        curved = progress < self.second_order if 0 < self.second_order < 1 else self.second_order > 0
+        expansion, optimality = _expand(model, states, variables, curved, self.parallel)
         cost = jnp.where(better, cost, planner_state.cost)
         # no step lowers the energy; and what is left of the gradient is what rounding leaves at an optimum of unit
         # curvature, or so many steps have failed that the last ones together removed nothing that could be told
@@ -187,24 +230,76 @@ def newton(problem: Problem, *, second_order: float, damping: float, parallel: b
         least = (optimality <= jnp.sqrt(exactness * jnp.abs(cost))) | (progress <= exactness)
         settled = ~better & (mu >= LARGEST) & least
         optimality = jnp.where(jnp.isfinite(cost), jnp.where(settled, 0.0, optimality), jnp.inf)
-        return IlqrState(variables, states, expansion, policy, mu, progress, cost, optimality)
+        slot, rounded = planner_state.candidate, planner_state.rounded
+        return IlqrState(variables, states, expansion, feedback, mu, progress, cost, optimality, slot, rounded)
 
-    def best_actions(params: PyTree, state: PyTree, planner_state: IlqrState) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": planner_state.optimality, "gain": planner_state.policy.gain, "damping": planner_state.damping}
-        return space.decide(planner_state.best), jnp.isfinite(planner_state.cost), info
+    def best_actions(
+        self, params: PyTree, state: PyTree, planner_state: IlqrState
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        gain, damping = planner_state.feedback.gain, planner_state.damping
+        info = {"optimality": planner_state.optimality, "gain": gain, "damping": damping}
+        variables, cost = _plan(planner_state)
+        return self.problem.action_space.decide(variables), jnp.isfinite(cost), info
 
-    def shift(planner_state: IlqrState) -> IlqrState:
-        policy = jax.tree.map(_later, planner_state.policy)  # feedback answers what the model did not foresee
-        best, states = _later(planner_state.best), _later(planner_state.states)
+    def shift(self, planner_state: IlqrState) -> IlqrState:
+        feedback = jax.tree.map(shifted, planner_state.feedback)  # it answers what the model did not foresee
+        best, states = shifted(planner_state.best), shifted(planner_state.states)
         end, end_hessian = planner_state.expansion[-2:]
-        expansion = jax.tree.map(_later, planner_state.expansion)._replace(
+        expansion = jax.tree.map(shifted, planner_state.expansion)._replace(
             terminal_gradient=end, terminal_hessian=end_hessian
         )
         infinite, one = jnp.full_like(planner_state.cost, jnp.inf), jnp.ones_like(planner_state.progress)
-        least = jnp.full_like(planner_state.damping, damping)
-        return IlqrState(best, states, expansion, policy, least, one, infinite, infinite)
+        least = jnp.full_like(planner_state.damping, self.damping)
+        rounded = planner_state.rounded and Rounded(shifted(planner_state.rounded.variables), infinite)
+        slot = later(planner_state.candidate, shifted)
+        return IlqrState(best, states, expansion, feedback, least, one, infinite, infinite, slot, rounded)
 
-    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
+
+def _plan(planner_state: IlqrState) -> Rounded:
+    """The variables of the plan, and its cost."""
+    return planner_state.rounded or Rounded(planner_state.best, planner_state.cost)
+
+
+Tried = tuple[Array, Array, Array, Array]
+"""States, variables and cost of a rollout, and the index of its step size."""
+
+
+def _improved(model: "_Model", planner_state: IlqrState, parallel: bool) -> tuple[Tried, AffineFeedback, Array]:
+    """The trajectory at the least damping that lowers the energy, the feedback that led there, and that damping."""
+    nothing = (planner_state.states, planner_state.best, jnp.full_like(planner_state.cost, jnp.inf), jnp.asarray(-1))
+
+    def failing(carry: tuple) -> Array:
+        tries, mu, found, _ = carry
+        return ~(found[2] < planner_state.cost) & (tries < TRIES) & (mu < LARGEST)
+
+    def harder(carry: tuple) -> tuple:
+        tries, mu, *_ = carry
+        mu = jnp.where(tries > 0, GROWTH * mu, mu)
+        feedback = _improve(planner_state.expansion, mu, parallel)
+        return tries + 1, mu, _searched(model, planner_state, feedback, nothing, parallel), feedback
+
+    start = (jnp.asarray(0), jnp.minimum(planner_state.damping, LARGEST / GROWTH), nothing, planner_state.feedback)
+    _, mu, found, feedback = jax.lax.while_loop(failing, harder, start)
+    return found, feedback, mu
+
+
+def _searched(model: "_Model", planner_state: IlqrState, feedback: AffineFeedback, nothing: Tried, parallel: bool) -> Tried:
+    """The rollout at the longest step that lowers the energy, or else at the shortest."""
+    sizes = jnp.asarray(STEP_SIZES, planner_state.best.dtype)
+    follow = partial(_follow, model, planner_state.best, planner_state.states, feedback)
+    if parallel:
+        tried = jax.vmap(follow)(sizes)
+        first = jnp.argmax(tried[2] < planner_state.cost)
+        states, variables, costs = tried
+        return states[first], variables[first], costs[first], first
+
+    def missing(tried: Tried) -> Array:
+        return ~(tried[2] < planner_state.cost) & (tried[3] < len(sizes) - 1)
+
+    def shorter(tried: Tried) -> Tried:
+        return (*follow(sizes[tried[3] + 1]), tried[3] + 1)
+
+    return jax.lax.while_loop(missing, shorter, nothing)
 
 
 class _Model:
@@ -233,8 +328,10 @@ class _Model:
         return jnp.zeros(()) if terminal is None else terminal(self.params, self.unflatten(x)).astype(float)
 
 
-def _follow(model: _Model, variables: Array, states: Array, policy: Policy, size: Array) -> tuple[Array, Array, Array]:
-    """Roll the real dynamics out under a policy around a trajectory: states, variables and energy, `inf` if not finite."""
+def _follow(
+    model: _Model, variables: Array, states: Array, feedback: AffineFeedback, size: Array
+) -> tuple[Array, Array, Array]:
+    """Roll the real dynamics out under feedback around a trajectory: states, variables and energy, `inf` if not finite."""
 
     def advance(carry: tuple[Array, Array], now: tuple) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         state, energy = carry
@@ -243,7 +340,7 @@ def _follow(model: _Model, variables: Array, states: Array, policy: Policy, size
         z = jnp.concatenate([variable, state])
         return (model.dynamics(z), energy + model.cost(z, t)), (state, variable)
 
-    now = (variables, states[:-1], policy, jnp.arange(len(variables)))
+    now = (variables, states[:-1], feedback, jnp.arange(len(variables)))
     (last, energy), (before, variables) = jax.lax.scan(advance, (model.state, jnp.zeros(())), now)
     energy = energy + model.terminal_cost(last)
     return jnp.concatenate([before, last[None]]), variables, jnp.where(jnp.isfinite(energy), energy, jnp.inf)
@@ -292,9 +389,5 @@ def _expand(model: _Model, states: Array, variables: Array, curved: Any, paralle
     return Expansion(jacobian, reached - states[1:], gradient, hessian, low, high, end, end_hessian), residual
 
 
-def _improve(expansion: Expansion, damping: Array, parallel: bool) -> Policy:
+def _improve(expansion: Expansion, damping: Array, parallel: bool) -> AffineFeedback:
     return (parallel_backward if parallel else backward)(expansion, damping, jnp.asarray(FLOOR, damping.dtype))
-
-
-def _later(x: Array) -> Array:
-    return jnp.concatenate([x[1:], x[-1:]])

@@ -97,7 +97,7 @@ def _follow(problem: Problem, params: PyTree, state: PyTree, optimum: jax.Array)
 def _active_set(
     problem: Problem, start: jax.Array, slope: jax.Array, values: jax.Array, jacobian: jax.Array, equal: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Which variables no bound holds, which constraints hold with equality, and their duals, by least squares."""
+    """Find the variables that no bound holds, the constraints that are active, and their duals, by least squares."""
     space = problem.action_space
     far = jnp.full((problem.horizon, space.size), jnp.inf, start.dtype)
     low, high = (space.project(x).reshape(-1) for x in (-far, far))

@@ -8,6 +8,7 @@ al. 2019). The inner planner sees an ordinary problem without constraints, whose
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial, wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpc.constraints import Constraint, feasibility_tolerance, reads, table
-from mpc.planners.base import Plan, Planner, best_of, conclude, invalidate, require_no_latents
+from mpc.planners.base import Plan, Planner, best_of, conclude, invalidate, require_no_latents, shifted
+from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate, where_pending
 from mpc.problem import Problem
 from mpc.rollout import rollout
 
@@ -43,8 +45,8 @@ class StateWithAction(NamedTuple):
     action: jax.Array
 
 
-class Candidate(NamedTuple):
-    """Actions `[H, ...]` and what they come to on the original problem; infinite where that is not known, or not finite."""
+class Measured(NamedTuple):
+    """Actions `[H, ...]` with their energy and violation on the original problem, infinite if unknown or not finite."""
 
     actions: jax.Array
     energy: jax.Array
@@ -52,10 +54,11 @@ class Candidate(NamedTuple):
 
 
 class LagrangianState(NamedTuple):
-    """The inner planner's memory, the duals `[H, C]` and the penalty it works under, and the best candidate.
+    """The inner planner's state, the duals `[H, C]` and the penalty it works under, and the best actions.
 
     `spent`: inner steps since the duals moved. `missed`: how far feasibility or complementarity was missed then.
-    `cost`: the augmented energy.
+    `cost`: the augmented energy. `candidate`: a slot for one. `carried`: whether the best actions are those of the decision
+    before, which are measured before anything replaces them.
     """
 
     inner: Any
@@ -63,16 +66,18 @@ class LagrangianState(NamedTuple):
     penalty: jax.Array
     spent: jax.Array
     missed: jax.Array
-    best: Candidate
+    best: Measured
     cost: jax.Array
     optimality: jax.Array
+    candidate: Candidate
+    carried: jax.Array
 
     def reset_to(self, variables: jax.Array) -> "LagrangianState":
         """Begin anew from variables `[H, V]`, without duals; as `init` or `shift` left the rest."""
         return self._replace(inner=self.inner.reset_to(variables), duals=jnp.zeros_like(self.duals))
 
     def invalidate(self) -> "LagrangianState":
-        """Told that its problem changed; the duals are still the best guess."""
+        """Forget all costs, but not the duals, which remain the best guess: the problem changed."""
         infinite = jnp.full_like(self.cost, jnp.inf)
         return self._replace(
             inner=invalidate(self.inner),
@@ -116,45 +121,70 @@ def lagrangian(
             "inner must be at least 1, penalty positive and growth at least 1; "
             f"got inner={inner}, penalty={penalty}, growth={growth}"
         )
-    space, horizon = problem.action_space, problem.horizon
-    planner = build(augment(problem))
+    own = _Lagrangian(problem, build(augment(problem)), inner, penalty, growth)
+    return Planner(own.init, own.step, own.plan, own.shift, own.inject, problem)
 
-    def latest(params: PyTree, state: PyTree, planner_state: LagrangianState) -> jax.Array:
+
+@dataclass(frozen=True, eq=False)
+class _Lagrangian:
+    """The planner of `lagrangian`: `planner` minimises the augmented energy."""
+
+    problem: Problem
+    planner: Planner
+    inner: int
+    penalty: float
+    growth: float
+
+    def _latest(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> jax.Array:
         """The actions that the inner planner found."""
         augmented = Augmented(params, planner_state.duals, planner_state.penalty)
-        return planner.actions(augmented, _lift(problem, params, state), planner_state.inner)
+        return self.planner.actions(augmented, _lift(self.problem, params, state), planner_state.inner)
 
-    def found(params: PyTree, state: PyTree, planner_state: LagrangianState) -> tuple[Candidate, jax.Array]:
-        """What the inner planner found, measured, and the values `[H, C]` of all constraints."""
-        actions = latest(params, state, planner_state)
-        shown = space.embed(actions)
-        future = rollout(problem, params, state, shown)
-        values = table(problem.constraints, params, future.states, shown).astype(planner_state.duals.dtype)
-        broken = jnp.max(jnp.where(equalities(problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
+    def _measure(self, params: PyTree, state: PyTree, actions: jax.Array, dtype: Any) -> tuple[Measured, jax.Array]:
+        """Actions, measured, and the values `[H, C]` of all constraints."""
+        shown = self.problem.action_space.embed(actions)
+        future = rollout(self.problem, params, state, shown)
+        values = table(self.problem.constraints, params, future.states, shown).astype(dtype)
+        broken = jnp.max(jnp.where(equalities(self.problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
         fine = jnp.isfinite(broken) & jnp.isfinite(future.energy)
         energy = future.energy.astype(values.dtype)
-        return Candidate(actions, jnp.where(fine, energy, jnp.inf), jnp.where(fine, broken, jnp.inf)), values
+        return Measured(actions, jnp.where(fine, energy, jnp.inf), jnp.where(fine, broken, jnp.inf)), values
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> LagrangianState:
-        duals = jnp.zeros((horizon, len(equalities(problem, params, state))))
-        rho, infinite = jnp.asarray(penalty, duals.dtype), jnp.asarray(jnp.inf, duals.dtype)
-        begun = planner.init(Augmented(params, duals, rho), _lift(problem, params, state), key, guess)
-        best = Candidate(space.decide(jnp.zeros((horizon, space.size))), infinite, infinite)
-        return LagrangianState(begun, duals, rho, jnp.asarray(0), infinite, best, infinite, infinite)
+    def _contest(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> Measured:
+        """The best of the two that `plan` chooses from, and the candidate where there is one."""
+        slot, own = planner_state.candidate, planner_state.best.actions
+        rival = jnp.where(slot.pending, self.problem.action_space.bind(params).decide(slot.variables), own)
+        rivals = jnp.stack([own, self._latest(params, state, planner_state), rival])
+        measured = jax.lax.map(lambda actions: self._measure(params, state, actions, planner_state.duals.dtype)[0], rivals)
+        one, two, three = (jax.tree.map(lambda x, i=i: x[i], measured) for i in range(3))
+        return _better(three, _better(two, one))
 
-    def step(params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
-        augmented = Augmented(params, planner_state.duals, planner_state.penalty)
-        moved = planner.step(augmented, _lift(problem, params, state), planner_state.inner)
-        planner_state = planner_state._replace(
-            inner=moved, spent=planner_state.spent + 1, cost=moved.cost.astype(planner_state.cost.dtype)
-        )
+    def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> LagrangianState:
+        space, horizon = self.problem.action_space, self.problem.horizon
+        duals, nothing = jnp.zeros((horizon, len(equalities(self.problem, params, state)))), jnp.zeros((horizon, space.size))
+        rho, infinite = jnp.asarray(self.penalty, duals.dtype), jnp.asarray(jnp.inf, duals.dtype)
+        begun = self.planner.init(Augmented(params, duals, rho), _lift(self.problem, params, state), key, guess)
+        best, slot = Measured(space.decide(nothing), infinite, infinite), no_candidate(nothing)
+        zero, carried = jnp.asarray(0), jnp.asarray(False)
+        return LagrangianState(begun, duals, rho, zero, infinite, best, infinite, infinite, slot, carried)
+
+    def step(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
+        augmented, slot = Augmented(params, planner_state.duals, planner_state.penalty), planner_state.candidate
+        moved = self.planner.step(augmented, _lift(self.problem, params, state), planner_state.inner)
+        spent = planner_state.spent + 1
         # no need to settle more exactly than the constraints are met (after Nocedal & Wright 2006, algorithm 17.4)
-        due = (planner_state.spent >= inner) | (moved.optimality <= jnp.minimum(planner_state.missed, SETTLED))
-        return jax.lax.cond(due, update, lambda *given: given[-1], params, state, planner_state)
+        due = (spent >= self.inner) | (moved.optimality <= jnp.minimum(planner_state.missed, SETTLED))
+        unknown = slot.pending | (due & planner_state.carried)
+        best = where_pending(unknown, self._contest, planner_state.best, params, state, planner_state)
+        cost = moved.cost.astype(planner_state.cost.dtype)
+        planner_state = planner_state._replace(inner=moved, spent=spent, best=best, cost=cost)
+        planner_state = planner_state._replace(candidate=emptied(slot), carried=planner_state.carried & ~unknown)
+        return jax.lax.cond(due, self._update, lambda *given: given[-1], params, state, planner_state)
 
-    def update(params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
-        candidate, values = found(params, state, planner_state)
-        equal, fine = equalities(problem, params, state), jnp.isfinite(candidate.violation)
+    def _update(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
+        actions = self._latest(params, state, planner_state)
+        candidate, values = self._measure(params, state, actions, planner_state.duals.dtype)
+        equal, fine = equalities(self.problem, params, state), jnp.isfinite(candidate.violation)
         pushed = planner_state.duals + planner_state.penalty * values
         duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -LARGEST, LARGEST)
         missed = jnp.max(jnp.abs(duals - planner_state.duals)) / planner_state.penalty
@@ -163,7 +193,7 @@ def lagrangian(
         stalled = (planner_state.inner.optimality <= SETTLED) & (
             missed > jnp.maximum(SUFFICIENT * planner_state.missed, allowed)
         )
-        raised = jnp.minimum(growth * planner_state.penalty, 1 / allowed)
+        raised = jnp.minimum(self.growth * planner_state.penalty, 1 / allowed)
         changed = planner_state._replace(
             inner=invalidate(planner_state.inner),
             duals=duals,
@@ -172,30 +202,35 @@ def lagrangian(
             optimality=jnp.maximum(planner_state.inner.optimality.astype(missed.dtype), missed),
         )
         planner_state = jax.tree.map(partial(jnp.where, fine), changed, planner_state)
-        return planner_state._replace(spent=jnp.zeros_like(planner_state.spent), best=_better(candidate, planner_state.best))
+        best = _better(candidate, planner_state.best)
+        return planner_state._replace(spent=jnp.zeros_like(planner_state.spent), best=best)
 
-    def plan(params: PyTree, state: PyTree, planner_state: LagrangianState) -> Plan:
+    def plan(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> Plan:
         info = {"optimality": planner_state.optimality, "duals": planner_state.duals, "penalty": planner_state.penalty}
 
         def shown(actions: jax.Array) -> Plan:
-            return conclude(problem, params, state, actions, jnp.asarray(True), info)
+            return conclude(self.problem, params, state, actions, jnp.asarray(True), info)
 
-        plans = jax.lax.map(shown, jnp.stack([latest(params, state, planner_state), planner_state.best.actions]))
+        plans = jax.lax.map(shown, jnp.stack([self._latest(params, state, planner_state), planner_state.best.actions]))
         return best_of(plans)
 
-    def shift(planner_state: LagrangianState) -> LagrangianState:
+    def shift(self, planner_state: LagrangianState) -> LagrangianState:
         infinite = jnp.full_like(planner_state.cost, jnp.inf)
         return planner_state._replace(
-            inner=planner.shift(planner_state.inner),
-            duals=_later(planner_state.duals),
+            inner=self.planner.shift(planner_state.inner),
+            duals=shifted(planner_state.duals),
             spent=jnp.zeros_like(planner_state.spent),
             missed=infinite,
-            best=Candidate(_later(planner_state.best.actions), infinite, infinite),
+            best=Measured(shifted(planner_state.best.actions), infinite, infinite),
             cost=infinite,
             optimality=infinite,
+            candidate=later(planner_state.candidate, shifted),
+            carried=jnp.ones_like(planner_state.carried),
         )
 
-    return Planner(init, step, plan, shift, problem)
+    def inject(self, planner_state: LagrangianState, actions: jax.Array) -> LagrangianState:
+        planner_state = injector(self.problem)(planner_state, actions)
+        return planner_state._replace(inner=self.planner.inject(planner_state.inner, actions))
 
 
 def constrained(
@@ -274,7 +309,7 @@ def _idle(problem: Problem) -> jax.Array:
 
 
 def _look(constraint: Constraint, problem: Problem, params: PyTree, state: PyTree) -> tuple[bool, bool, int]:
-    """Whether a constraint reads the state, whether the action, and how many values it has."""
+    """Tell whether a constraint reads the state and the action, and count its values."""
     leaves, structure = jax.tree.flatten((params, state))
     shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
     return _looked(constraint, problem, structure, shapes, jax.config.read("jax_enable_x64"))
@@ -289,7 +324,7 @@ def _looked(constraint: Constraint, problem: Problem, structure: Any, shapes: tu
 
 
 def equalities(problem: Problem, params: PyTree, state: PyTree) -> np.ndarray:
-    """Which of all values `[C]` must be zero."""
+    """Mask `[C]` of the values that must be zero."""
     sizes = [(c.equality, _look(c, problem, params, state)[2]) for c in problem.constraints]
     return np.array([equality for equality, size in sizes for _ in range(size)], bool)
 
@@ -300,13 +335,9 @@ def _lift(problem: Problem, params: PyTree, state: PyTree) -> PyTree:
     return StateWithAction(state, _idle(problem)) if mixed else state
 
 
-def _better(one: Candidate, other: Candidate) -> Candidate:
+def _better(one: Measured, other: Measured) -> Measured:
     """The cheaper where both are feasible, or else the less violating."""
     allowed = feasibility_tolerance(one.violation.dtype)
     both = (one.violation <= allowed) & (other.violation <= allowed)
     first = jnp.where(both, one.energy < other.energy, one.violation < other.violation)
     return jax.tree.map(partial(jnp.where, first), one, other)
-
-
-def _later(x: jax.Array) -> jax.Array:
-    return jnp.concatenate([x[1:], x[-1:]])

@@ -6,28 +6,27 @@ The temperature λ is found anew at each step, so that the weights amount to a w
 `1 / Σ w_i² = effective · N`; a fixed λ would have to know the scale of the costs beforehand.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Planner, plan_from_choice
+from mpc.planners.base import Planner
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
-from mpc.planners.sampling import colouring, gaussian_noise, sampler
+from mpc.planners.sampling import (
+    Sampler,
+    SamplingState,
+    ScoresAll,
+    colouring,
+    contestants,
+    gaussian_noise,
+    sampler,
+    sampling_planner,
+)
 from mpc.problem import Problem
-
-
-class MppiState(NamedTuple):
-    """The mean `[K, V]` of the sampling distribution, its width, the temperature, and the best candidate seen."""
-
-    mean: jax.Array
-    std: jax.Array
-    temperature: jax.Array
-    best: jax.Array
-    cost: jax.Array
-    optimality: jax.Array
-    key: jax.Array
 
 
 @constrained(inner=10, growth=2.0)
@@ -48,7 +47,7 @@ def mppi(
     Needs no gradients. Smoother than CEM, since every sample has a say; less exact, since bad ones do too.
 
     Args:
-        problem: What is minimised over what.
+        problem: The problem to plan for.
         samples: Futures imagined per iteration.
         spread: Standard deviation of the noise to begin with, in variables, which span `[-1, 1]`.
         temperature: λ, in units of the cost; None to adapt it.
@@ -70,41 +69,48 @@ def mppi(
     if not 0 < effective < 1 or not 0 < cooling <= 1:
         raise ValueError(f"effective must lie in (0, 1) and cooling in (0, 1]; got effective={effective}, cooling={cooling}")
     search = sampler(problem, knots, interpolation)
-    steps, size = search.knots.count, problem.action_space.size
-    noise = gaussian_noise((steps, size, samples), colouring(steps, exponent))
-    wanted = max(effective * samples, 1.0)
+    noise = gaussian_noise((search.knots.count, problem.action_space.size, samples), colouring(search.knots.count, exponent))
+    return sampling_planner(problem, _Mppi(search, noise, spread, temperature, max(effective * samples, 1.0), cooling))
 
-    def begin(mean: jax.Array, key: jax.Array) -> MppiState:
-        infinite, width = jnp.asarray(jnp.inf, mean.dtype), jnp.asarray(spread, mean.dtype)
-        return MppiState(mean, width, jnp.zeros_like(width), mean, infinite, infinite, key)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> MppiState:
-        return begin(search.start(guess), key)
+class PathIntegral(NamedTuple):
+    """Mean `[K, V]` and standard deviation of the samples, and the temperature of the last weights."""
 
-    def step(params: Any, state: Any, planner_state: MppiState) -> MppiState:
-        key, draw = jax.random.split(planner_state.key)
-        drawn = search.project(planner_state.mean[..., None] + planner_state.std * noise(draw))
-        candidates = jnp.concatenate([planner_state.mean[..., None], planner_state.best[..., None], drawn[..., 2:]], axis=-1)
-        costs = search.scores(candidates, params, state)
-        leader = jnp.argmin(costs)
-        lowest = costs[leader]
-        excess = jnp.where(jnp.isfinite(costs), costs - jnp.where(jnp.isfinite(lowest), lowest, 0.0), jnp.inf)
-        heat = adapted(excess, wanted) if temperature is None else jnp.asarray(temperature, costs.dtype)
-        weights = softmin(excess, heat)
-        mean = jnp.where(jnp.isfinite(lowest), candidates @ weights, planner_state.mean)
-        better = lowest < planner_state.cost
-        best = jnp.where(better, candidates[..., leader], planner_state.best)
-        moved = jnp.where(jnp.isfinite(lowest), jnp.abs(mean - planner_state.mean).max(), jnp.inf)
-        return MppiState(mean, cooling * planner_state.std, heat, best, jnp.minimum(lowest, planner_state.cost), moved, key)
+    mean: jax.Array
+    std: jax.Array
+    temperature: jax.Array
 
-    def best_actions(params: Any, state: Any, planner_state: MppiState) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        info = {"optimality": planner_state.optimality, "temperature": planner_state.temperature, "std": planner_state.std}
-        return search.decide(planner_state.best, params), jnp.isfinite(planner_state.cost), info
 
-    def shift(planner_state: MppiState) -> MppiState:
-        return begin(search.knots.shift(planner_state.best), planner_state.key)
+@dataclass(frozen=True, eq=False)
+class _Mppi(ScoresAll):
+    """`wanted`: the effective number of samples that the temperature is adapted to, where it is not given."""
 
-    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
+    sampler: Sampler
+    noise: Callable[[jax.Array], jax.Array]
+    spread: float
+    temperature: float | None
+    wanted: float
+    cooling: float
+
+    def begin(self, plan: jax.Array, guided: bool, before: PathIntegral | None = None) -> PathIntegral:
+        width = jnp.asarray(self.spread, plan.dtype)
+        return PathIntegral(plan, width, jnp.zeros_like(width))
+
+    def draw(self, key: jax.Array, planner_state: SamplingState) -> jax.Array:
+        mean, std, _ = planner_state.distribution
+        drawn = self.sampler.project(mean[..., None] + std * self.noise(key))
+        return contestants([mean, planner_state.best], planner_state.candidate, drawn)
+
+    def refit(self, planner_state: SamplingState, samples: jax.Array, scores: jax.Array) -> tuple[PathIntegral, jax.Array]:
+        before, lowest = planner_state.distribution, scores.min()
+        excess = jnp.where(jnp.isfinite(scores), scores - jnp.where(jnp.isfinite(lowest), lowest, 0.0), jnp.inf)
+        heat = adapted(excess, self.wanted) if self.temperature is None else jnp.asarray(self.temperature, scores.dtype)
+        mean = jnp.where(jnp.isfinite(lowest), samples @ softmin(excess, heat), before.mean)
+        moved = jnp.where(jnp.isfinite(lowest), jnp.abs(mean - before.mean).max(), jnp.inf)
+        return PathIntegral(mean, self.cooling * before.std, heat), moved
+
+    def info(self, distribution: PathIntegral) -> dict[str, Any]:
+        return {"temperature": distribution.temperature, "std": distribution.std}
 
 
 def softmin(excess: jax.Array, temperature: jax.Array) -> jax.Array:

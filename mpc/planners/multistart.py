@@ -1,17 +1,18 @@
 """Many starts around any single-start planner: an energy has many basins, and one descent ends in one of them.
 
-The starts are the leading axis of the planner's memory and improve in one compiled program. A planner that is to be started
-many times keeps a memory (a NamedTuple) with
+The starts are the leading axis of the planner's state and improve in one compiled program. The state of a planner with a
+single start is a NamedTuple with
 
 | | |
 |---|---|
-| `cost`, `optimality` | scalars, as every planner's; starts are ranked by `cost` (best so far, `inf` where there is none) |
-| `reset_to(variables)` | a method: this memory, beginning anew from variables `[H, V]` and knowing nothing about their
-cost |
-| `pending` | where there is one: whether the start works on something else first; no solve ends while one does |
+| `cost`, `optimality` | scalars, as in every planner's state; starts are ranked by `cost` (best so far, `inf` if unknown) |
+| `reset_to(variables)` | a method: the state that begins anew from variables `[H, V]`, their cost unknown |
+| `pending` | optional: whether the start solves another problem first; no solve ends while one does |
+| `hold()` | optional method, see `mpc.planners.candidates.hold` |
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,12 +20,14 @@ import jax
 import jax.numpy as jnp
 
 from mpc.planners.base import Plan, Planner, Status, best_of, smoothing
+from mpc.planners.candidates import checked, finite, hold
+from mpc.problem import Problem
 
 PyTree = Any
 
 
 class MultistartState(NamedTuple):
-    """The memories of S starts side by side, `[S, ...]`, and the `cost` and `optimality` of the best among them."""
+    """The states of S starts side by side, `[S, ...]`, and the `cost` and `optimality` of the best of them."""
 
     starts: PyTree
     cost: jax.Array
@@ -41,7 +44,7 @@ def multistart(
     the starts is kept, one time step later, and the other half drawn afresh.
 
     Args:
-        single: A planner with one start, whose memory has `cost`, `optimality` and `reset_to` (see above).
+        single: A planner with one start, whose state has `cost`, `optimality` and `reset_to` (see above).
         starts: Number of starts S.
         spread: Standard deviation of the noise, in variables, which span `[-1, 1]`.
         screen: `(candidates, steps)`: draw so many starts to begin with, spend so many steps on each, and go on with
@@ -50,7 +53,7 @@ def multistart(
             batch axis are several times quicker, and one start need not wait for another's line search.
 
     Returns:
-        The planner. `plan.info["start_costs"]`, `[S]`, is what each start came to, where discrete actions are scored as
+        The planner. `plan.info["start_costs"]`, `[S]`, is the cost of the plan of each start, discrete actions scored as
         executed.
 
     Raises:
@@ -63,71 +66,116 @@ def multistart(
         raise ValueError(f"spread must not be negative; got {spread}")
     if candidates < starts or screening < 0:
         raise ValueError(f"screen must be (candidates >= starts, steps >= 0); got {screen} for {starts} starts")
-    problem = single.problem
+    if candidates == 1:  # nothing to stand side by side
+        alone = _Alone(single, spread)
+        return Planner(alone.init, single.step, alone.plan, single.shift, single.inject, single.problem)
+    own = _Multistart(single, starts, spread, candidates, screening, together)
+    return Planner(own.init, own.step, own.plan, own.shift, own.inject, single.problem)
+
+
+def _noise(problem: Problem, spread: float, key: jax.Array, count: int) -> jax.Array:
+    """Smoothed noise `[count, H, V]` to start from, in variables."""
     space, horizon = problem.action_space, problem.horizon
-    kept = starts // 2 + 1
+    white = jax.random.normal(key, (count, horizon, space.size))
+    return space.project(spread * jnp.einsum("th,shv->stv", smoothing(horizon).astype(white.dtype), white))
 
-    def noise(key: jax.Array, count: int) -> jax.Array:
-        white = jax.random.normal(key, (count, horizon, space.size))
-        return space.project(spread * jnp.einsum("th,shv->stv", smoothing(horizon).astype(white.dtype), white))
 
-    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> MultistartState:
-        key, draw, own = jax.random.split(key, 3)
-        begun = jax.vmap(lambda k: single.init(params, state, k, guess))(jax.random.split(own, candidates))
-        planner_state = jax.vmap(lambda m, v: m.reset_to(v))(begun, noise(draw, candidates))
-        if guess is not None:
-            planner_state = jax.tree.map(lambda first, rest: jnp.concatenate([first[:1], rest[1:]]), begun, planner_state)
-        if candidates > starts:
-            planner_state = jax.lax.fori_loop(0, screening, lambda _, m: improve(params, state, m), planner_state)
-            planner_state = _take(planner_state, jnp.argsort(planner_state.cost)[:starts])
-        return _summary(planner_state, key)
+@dataclass(frozen=True, eq=False)
+class _Alone:
+    """A single start, which begins in noise where there is no guess."""
 
-    def every(function: Callable[[PyTree], PyTree], planner_state: PyTree) -> PyTree:
-        return jax.vmap(function)(planner_state) if together else jax.lax.map(function, planner_state)
+    single: Planner
+    spread: float
 
-    def improve(params: PyTree, state: PyTree, planner_state: PyTree) -> PyTree:
-        return every(partial(single.step, params, state), planner_state)
-
-    def step(params: PyTree, state: PyTree, planner_state: MultistartState) -> MultistartState:
-        return _summary(improve(params, state, planner_state.starts), planner_state.key)
-
-    def plan(params: PyTree, state: PyTree, planner_state: MultistartState) -> Plan:
-        costs = planner_state.starts.cost
-        if space.exact and not problem.constraints:
-            chosen_plan = single.plan(params, state, _take(planner_state.starts, _leader(costs)))
-        else:  # what is executed is scored, not its relaxation, nor an energy with penalties
-            plans = every(partial(single.plan, params, state), planner_state.starts)
-            costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
-            chosen_plan = best_of(plans)
-        return chosen_plan._replace(info=chosen_plan.info | {"start_costs": costs})
-
-    def shift(planner_state: MultistartState) -> MultistartState:
-        key, draw = jax.random.split(planner_state.key)
-        later = jax.vmap(single.shift)(_take(planner_state.starts, jnp.argsort(planner_state.starts.cost)))
-        fresh = jax.vmap(lambda m, v: m.reset_to(v))(later, noise(draw, starts))
-        mixed = jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new[kept:]]), later, fresh)
-        return _summary(mixed, key)
-
-    def _alone(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> PyTree:
+    def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> PyTree:
         draw, own = jax.random.split(key)
-        planner_state = single.init(params, state, own, guess)
-        return planner_state if guess is not None else planner_state.reset_to(noise(draw, 1)[0])
+        start = self.single.init(params, state, own, guess)
+        return start if guess is not None else start.reset_to(_noise(self.single.problem, self.spread, draw, 1)[0])
 
-    def _plan_alone(params: PyTree, state: PyTree, planner_state: PyTree) -> Plan:
-        plan = single.plan(params, state, planner_state)
+    def plan(self, params: PyTree, state: PyTree, planner_state: PyTree) -> Plan:
+        plan = self.single.plan(params, state, planner_state)
         return plan._replace(info=plan.info | {"start_costs": plan.cost[None]})
 
-    if candidates == 1:  # nothing to stand side by side
-        return Planner(_alone, single.step, _plan_alone, single.shift, problem)
-    return Planner(init, step, plan, shift, problem)
+
+@dataclass(frozen=True, eq=False)
+class _Multistart:
+    """Several starts, with the settings of `multistart`."""
+
+    single: Planner
+    starts: int
+    spread: float
+    candidates: int
+    screening: int
+    together: bool
+
+    def _every(self, function: Callable[[PyTree], PyTree], starts: PyTree) -> PyTree:
+        return jax.vmap(function)(starts) if self.together else jax.lax.map(function, starts)
+
+    def _costs_tell(self) -> bool:
+        """Tell whether a start's `cost` is that of executed actions, without penalties."""
+        return self.single.problem.action_space.exact and not self.single.problem.constraints
+
+    def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> MultistartState:
+        key, draw, own = jax.random.split(key, 3)
+        begun = jax.vmap(lambda k: self.single.init(params, state, k, guess))(jax.random.split(own, self.candidates))
+        noise = _noise(self.single.problem, self.spread, draw, self.candidates)
+        starts = jax.vmap(lambda start, variables: start.reset_to(variables))(begun, noise)
+        if guess is not None:
+            starts = jax.tree.map(lambda first, rest: jnp.concatenate([first[:1], rest[1:]]), begun, starts)
+        if self.candidates > self.starts:
+            improve = partial(self._every, partial(self.single.step, params, state))
+            starts = jax.lax.fori_loop(0, self.screening, lambda _, starts: improve(starts), starts)
+            starts = _take(starts, jnp.argsort(starts.cost)[: self.starts])
+        return _summary(starts, key)
+
+    def step(self, params: PyTree, state: PyTree, planner_state: MultistartState) -> MultistartState:
+        return _summary(self._every(partial(self.single.step, params, state), planner_state.starts), planner_state.key)
+
+    def plan(self, params: PyTree, state: PyTree, planner_state: MultistartState) -> Plan:
+        costs = planner_state.starts.cost
+        if self._costs_tell():
+            chosen = self.single.plan(params, state, _take(planner_state.starts, _leader(costs)))
+        else:
+            plans = self._every(partial(self.single.plan, params, state), planner_state.starts)
+            costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
+            chosen = best_of(plans)
+        return chosen._replace(info=chosen.info | {"start_costs": costs})
+
+    def shift(self, planner_state: MultistartState) -> MultistartState:
+        key, draw = jax.random.split(planner_state.key)
+        old = jax.vmap(self.single.shift)(_take(planner_state.starts, jnp.argsort(planner_state.starts.cost)))
+        noise, kept = _noise(self.single.problem, self.spread, draw, self.starts), self.starts // 2 + 1
+        fresh = jax.vmap(lambda start, variables: start.reset_to(variables))(old, noise)
+        mixed = jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new[kept:]]), old, fresh)
+        return _summary(mixed, key)
+
+    def inject(self, planner_state: MultistartState, actions: jax.Array) -> MultistartState:
+        """The candidate replaces the costliest start, or where costs do not tell, competes with the plan of the last."""
+        problem, starts = self.single.problem, planner_state.starts
+        actions, space = checked(problem, actions), problem.action_space
+        if self.starts == 1 or not self._costs_tell():
+            place = jnp.asarray(self.starts - 1)
+            begun = self.single.inject(_take(starts, place), actions)
+        else:
+            leader = _leader(starts.cost)
+            starts = _put(starts, leader, hold(_take(starts, leader)))
+            place = self.starts - 1 - jnp.argmax(jnp.where(jnp.isnan(starts.cost), jnp.inf, starts.cost)[::-1])
+            old = _take(starts, place)
+            new = old.reset_to(space.project(space.encode(actions)))
+            begun = jax.tree.map(partial(jnp.where, finite(actions)), new, old)
+        return _summary(_put(starts, place, begun), planner_state.key)
 
 
 def _leader(costs: jax.Array) -> jax.Array:
     return jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
 
 
-def _take(planner_state: PyTree, starts: jax.Array) -> PyTree:
-    return jax.tree.map(lambda x: x[starts], planner_state)
+def _take(starts: PyTree, which: jax.Array) -> PyTree:
+    return jax.tree.map(lambda x: x[which], starts)
+
+
+def _put(starts: PyTree, place: jax.Array, start: PyTree) -> PyTree:
+    return jax.tree.map(lambda every, one: every.at[place].set(one), starts, start)
 
 
 def _summary(starts: PyTree, key: jax.Array) -> MultistartState:
@@ -138,22 +186,9 @@ def _summary(starts: PyTree, key: jax.Array) -> MultistartState:
 
 
 def side_by_side(planner_state: PyTree) -> PyTree:
-    """The memories of all starts of a planner, `[S, ...]`, also where S is 1."""
+    """The states of all starts of a planner, `[S, ...]`, also where S is 1."""
     return (
         planner_state.starts
         if isinstance(planner_state, MultistartState)
         else jax.tree.map(lambda x: x[None], planner_state)
     )
-
-
-def propose(planner_state: PyTree, variables: jax.Array) -> PyTree:
-    """Let a decision's last start be a proposal from elsewhere, for example an actor's, in place of noise.
-
-    Args:
-        memory: Of a planner with many starts, as `init` or `shift` left it.
-        variables: `[H, V]`, within the space's bounds.
-    """
-    if not isinstance(planner_state, MultistartState):
-        return planner_state.reset_to(variables)
-    last = _take(planner_state.starts, jnp.asarray(-1)).reset_to(variables)
-    return planner_state._replace(starts=jax.tree.map(lambda every, new: every.at[-1].set(new), planner_state.starts, last))

@@ -1,24 +1,18 @@
 """Predictive sampling: perturb the plan, keep the best of what was tried, and nothing else (Howell et al. 2022)."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mpc.planners.base import Planner, plan_from_choice
+from mpc.planners.base import Planner
 from mpc.planners.knots import Interpolation
 from mpc.planners.lagrangian import constrained
-from mpc.planners.sampling import colouring, gaussian_noise, sampler
+from mpc.planners.sampling import Sampler, SamplingState, ScoresAll, colouring, gaussian_noise, sampler, sampling_planner
 from mpc.problem import Problem
-
-
-class PredictiveSamplingState(NamedTuple):
-    """The best knots seen `[K, V]`, what they cost, and how far they moved at the last step."""
-
-    best: jax.Array
-    cost: jax.Array
-    optimality: jax.Array
-    key: jax.Array
 
 
 @constrained(inner=10, growth=2.0)
@@ -38,7 +32,7 @@ def predictive_sampling(
     and much too patient for a hard problem from a cold one. Take `mpc.cem` there.
 
     Args:
-        problem: What is minimised over what.
+        problem: The problem to plan for.
         samples: Futures imagined per iteration, the best so far being one.
         spread: Largest standard deviation of the changes, in variables, which span `[-1, 1]`.
         scales: Candidates are perturbed at so many sizes at once, `spread`, `spread / 2`, `spread / 4` …; 1 is the paper's.
@@ -57,37 +51,34 @@ def predictive_sampling(
         )
     knots = min(problem.horizon, max(2, -(-problem.horizon // 5))) if knots is None else knots
     search = sampler(problem, knots, interpolation)
-    steps, size = search.knots.count, problem.action_space.size
-    noise = gaussian_noise((steps, size, samples - 1), colouring(steps, exponent))
+    noise = gaussian_noise(
+        (search.knots.count, problem.action_space.size, samples - 1), colouring(search.knots.count, exponent)
+    )
+    widths = spread * 0.5 ** (np.arange(samples - 1) % scales)
+    return sampling_planner(problem, _PredictiveSampling(search, noise, widths))
 
-    def begin(best: jax.Array, key: jax.Array) -> PredictiveSamplingState:
-        infinite = jnp.asarray(jnp.inf, best.dtype)
-        return PredictiveSamplingState(best, infinite, infinite, key)
 
-    def init(params: Any, state: Any, key: jax.Array, guess: jax.Array | None = None) -> PredictiveSamplingState:
-        return begin(search.start(guess), key)
+@dataclass(frozen=True, eq=False)
+class _PredictiveSampling(ScoresAll):
+    """The distribution is nothing but the best plan; `widths`: `[N-1]` standard deviations of the changes to it."""
 
-    def step(params: Any, state: Any, planner_state: PredictiveSamplingState) -> PredictiveSamplingState:
-        key, draw = jax.random.split(planner_state.key)
-        widths = spread * 0.5 ** (jnp.arange(samples - 1) % scales)
-        changed = search.project(planner_state.best[..., None] + widths.astype(planner_state.best.dtype) * noise(draw))
-        candidates = jnp.concatenate([planner_state.best[..., None], changed], axis=-1)
-        costs = search.scores(candidates, params, state)
-        leader = jnp.argmin(costs)
-        best = candidates[..., leader]
-        moved = jnp.where(jnp.isfinite(costs[leader]), jnp.abs(best - planner_state.best).max(), jnp.inf)
-        return PredictiveSamplingState(best, costs[leader], moved, key)
+    sampler: Sampler
+    noise: Callable[[jax.Array], jax.Array]
+    widths: np.ndarray
 
-    def best_actions(
-        params: Any, state: Any, planner_state: PredictiveSamplingState
-    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        return (
-            search.decide(planner_state.best, params),
-            jnp.isfinite(planner_state.cost),
-            {"optimality": planner_state.optimality},
-        )
+    def begin(self, plan: jax.Array, guided: bool, before: Any = None) -> tuple[()]:
+        return ()
 
-    def shift(planner_state: PredictiveSamplingState) -> PredictiveSamplingState:
-        return begin(search.knots.shift(planner_state.best), planner_state.key)
+    def draw(self, key: jax.Array, planner_state: SamplingState) -> jax.Array:
+        best, slot = planner_state.best[..., None], planner_state.candidate
+        changed = self.sampler.project(best + self.widths.astype(best.dtype) * self.noise(key))
+        changed = changed.at[..., -1].set(jnp.where(slot.pending, slot.variables, changed[..., -1]))
+        return jnp.concatenate([best, changed], axis=-1)
 
-    return Planner(init, step, plan_from_choice(problem, best_actions), shift, problem, best_actions)
+    def refit(self, planner_state: SamplingState, samples: jax.Array, scores: jax.Array) -> tuple[tuple[()], jax.Array]:
+        first = jnp.argmin(scores)
+        moved = jnp.abs(samples[..., first] - planner_state.best).max()
+        return (), jnp.where(jnp.isfinite(scores[first]), moved, jnp.inf)
+
+    def info(self, distribution: tuple[()]) -> dict[str, Any]:
+        return {}

@@ -34,18 +34,18 @@ class Expansion(NamedTuple):
     terminal_hessian: Array
 
 
-class Policy(NamedTuple):
+class AffineFeedback(NamedTuple):
     """Changes of control `δu = k + K δx`: `feedforward` k `[H, V]`, `gain` K `[H, V, N]`."""
 
     feedforward: Array
     gain: Array
 
 
-def unknown(horizon: int, controls: int, states: int) -> tuple[Expansion, Policy]:
+def unknown(horizon: int, controls: int, states: int) -> tuple[Expansion, AffineFeedback]:
     """An expansion of which nothing is known, all zeros, and the policy that it leads to: to change nothing."""
     h, v, n, z = horizon, controls, states, controls + states
     shapes = ((h, n, z), (h, n), (h, z), (h, z, z), (h, v), (h, v), (n,), (n, n))
-    return Expansion(*map(jnp.zeros, shapes)), Policy(jnp.zeros((h, v)), jnp.zeros((h, v, n)))
+    return Expansion(*map(jnp.zeros, shapes)), AffineFeedback(jnp.zeros((h, v)), jnp.zeros((h, v, n)))
 
 
 def factorise(matrix: Array, floor: Array) -> tuple[list[Array], list[Array]]:
@@ -138,7 +138,7 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
     return jnp.concatenate([solve(free(k), right[:, :-1]), k[:, None]], axis=1)
 
 
-def backward(expansion: Expansion, damping: Array, floor: Array) -> Policy:
+def backward(expansion: Expansion, damping: Array, floor: Array) -> AffineFeedback:
     """Dynamic programming from the end, step by step (Riccati).
 
     Args:
@@ -155,10 +155,10 @@ def backward(expansion: Expansion, damping: Array, floor: Array) -> Policy:
         return model[size:, size:] + _product(model[size:, :size], policy), policy
 
     _, policy = jax.lax.scan(stage, _last_value(expansion), _stages(expansion, damping), reverse=True)
-    return Policy(policy[:, :, -1], policy[:, :, :-1])
+    return AffineFeedback(policy[:, :, -1], policy[:, :, :-1])
 
 
-def parallel_backward(expansion: Expansion, damping: Array, floor: Array, rounds: int = 10) -> Policy:
+def parallel_backward(expansion: Expansion, damping: Array, floor: Array, rounds: int = 10) -> AffineFeedback:
     """The same policy in O(log H) parallel time, by an associative scan (Särkkä & García-Fernández 2023).
 
     A stretch of stages, its controls eliminated, is a quadratic in the states at its two ends; two stretches combine into
@@ -202,7 +202,7 @@ def parallel_backward(expansion: Expansion, damping: Array, floor: Array, rounds
     nothing = jnp.zeros((*low.shape, defects.shape[1] + 1), low.dtype)
     start = (jnp.asarray(0), nothing, jnp.zeros(low.shape, bool), jnp.asarray(False))
     _, policy, _, _ = jax.lax.while_loop(unsettled, repeat, start)
-    return Policy(policy[:, :, -1], policy[:, :, :-1])
+    return AffineFeedback(policy[:, :, -1], policy[:, :, :-1])
 
 
 def _stages(expansion: Expansion, damping: Array) -> tuple[Array, ...]:

@@ -1,16 +1,21 @@
-"""What the sampling planners share: candidates as knots in time, noise that costs next to nothing, and their scores.
+"""The base of the sampling planners: candidates as knots in time, their scores, cheap noise, and the loop around them.
 
-Candidates lie along the last axis, `[K, V, N]`, so that everything done to all of them is one long vector operation.
+    sample futures around the plan, score them, keep the cheapest, refit the distribution; again and again
+
+An algorithm fills in the distribution: how it begins, what it draws, and how scores change it (`SamplingAlgorithm`).
+Samples lie along the last axis, `[K, V, N]`, so that everything done to all of them is one long vector operation.
 """
 
 from collections.abc import Callable
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpc.planners.base import Planner, plan_from_choice
+from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate
 from mpc.planners.knots import Interpolation, Knots, knots_in_time
 from mpc.problem import Problem
 from mpc.rollout import energy
@@ -19,12 +24,12 @@ PyTree = Any
 
 
 class Sampler(NamedTuple):
-    """How one planner draws and scores candidates, over K knots and V variables each; made by `sampler`.
+    """Samples of one problem's plans, over K knots and V variables each; made by `sampler`.
 
-    `scores(candidates [K, V, N], params, state) -> [N]`: energies of what would be executed, infinite where not finite.
-    `project(candidates) -> candidates`: knots clipped to where the space's variables lie.
+    `scores(samples [K, V, N], params, state) -> [N]`: energies of what would be executed, infinite where not finite.
+    `project(samples) -> samples`: knots clipped to where the space's variables lie.
     `start(guess) -> knots [K, V]`: a guess's actions `[H, ...]` as knots; zero without one.
-    `decide(knots, params) -> actions [H, ...]`: what knots stand for, as executed.
+    `decide(knots, params) -> actions [H, ...]`: the actions that knots stand for, as executed.
     """
 
     knots: Knots
@@ -34,8 +39,96 @@ class Sampler(NamedTuple):
     decide: Callable[[jax.Array, PyTree], jax.Array]
 
 
+class SamplingState(NamedTuple):
+    """State of a sampling planner.
+
+    `distribution`: the algorithm's own. `best`: knots `[K, V]` of the cheapest sample of this decision. `cost`: its cost.
+    `optimality`: the algorithm's measure of how unsettled it is. `candidate`: a slot for one.
+    """
+
+    distribution: Any
+    best: jax.Array
+    cost: jax.Array
+    optimality: jax.Array
+    key: jax.Array
+    candidate: Candidate
+
+    @property
+    def variables(self) -> jax.Array:
+        """The best plan so far; `[H, V]` where every step is a knot."""
+        return self.best
+
+
+class SamplingAlgorithm(Protocol):
+    """The parts of a sampling planner that algorithms differ in; all methods are pure.
+
+    `begin(plan, guided, before)`: the distribution around knots `[K, V]`, which are a plan if `guided` and else zeros;
+    `before`: the distribution of the decision before, or None.
+    `draw(key, planner_state)`: samples `[K, V, N]`; the best plan so far and a pending candidate are among them.
+    `scores(samples, planner_state, params, state)`: their energies `[N]`, infinite where there is none.
+    `refit(planner_state, samples, scores)`: the next distribution and the optimality.
+    `info(distribution)`: quantities worth showing with the plan.
+    """
+
+    @property
+    def sampler(self) -> Sampler: ...
+
+    def begin(self, plan: jax.Array, guided: bool, before: Any = None) -> Any: ...
+    def draw(self, key: jax.Array, planner_state: SamplingState) -> jax.Array: ...
+    def scores(self, samples: jax.Array, planner_state: SamplingState, params: PyTree, state: PyTree) -> jax.Array: ...
+    def refit(self, planner_state: SamplingState, samples: jax.Array, scores: jax.Array) -> tuple[Any, jax.Array]: ...
+    def info(self, distribution: Any) -> dict[str, Any]: ...
+
+
+class ScoresAll:
+    """The usual `scores` of an algorithm: every sample is imagined."""
+
+    sampler: Sampler
+
+    def scores(self, samples: jax.Array, planner_state: SamplingState, params: PyTree, state: PyTree) -> jax.Array:
+        """Energies `[N]` of samples `[K, V, N]`."""
+        return self.sampler.scores(samples, params, state)
+
+
+def sampling_planner(problem: Problem, algorithm: SamplingAlgorithm) -> Planner:
+    """The planner of a sampling algorithm."""
+    search = algorithm.sampler
+
+    def begin(plan: jax.Array, key: jax.Array, guided: bool, before: Any = None) -> SamplingState:
+        infinite = jnp.asarray(jnp.inf, plan.dtype)
+        distribution = algorithm.begin(plan, guided, before)
+        return SamplingState(distribution, plan, infinite, infinite, key, no_candidate(plan))
+
+    def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> SamplingState:
+        return begin(search.start(guess), key, guess is not None)
+
+    def step(params: PyTree, state: PyTree, planner_state: SamplingState) -> SamplingState:
+        key, draw = jax.random.split(planner_state.key)
+        samples = algorithm.draw(draw, planner_state)
+        scores = algorithm.scores(samples, planner_state, params, state)
+        distribution, optimality = algorithm.refit(planner_state, samples, scores)
+        first = jnp.argmin(scores)
+        better = scores[first] < planner_state.cost
+        best = jnp.where(better, samples[..., first], planner_state.best)
+        cost, slot = jnp.minimum(scores[first], planner_state.cost), emptied(planner_state.candidate)
+        return SamplingState(distribution, best, cost, optimality, key, slot)
+
+    def best_actions(
+        params: PyTree, state: PyTree, planner_state: SamplingState
+    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
+        info = {"optimality": planner_state.optimality, **algorithm.info(planner_state.distribution)}
+        return search.decide(planner_state.best, params), jnp.isfinite(planner_state.cost), info
+
+    def shift(planner_state: SamplingState) -> SamplingState:
+        plan, slot = search.knots.shift(planner_state.best), later(planner_state.candidate, search.knots.shift)
+        return begin(plan, planner_state.key, True, planner_state.distribution)._replace(candidate=slot)
+
+    inject = injector(problem, search.start)
+    return Planner(init, step, plan_from_choice(problem, best_actions), shift, inject, problem, best_actions)
+
+
 def sampler(problem: Problem, knots: int | None, interpolation: Interpolation) -> Sampler:
-    """Candidates of `problem`, described by `knots` (None for every step) joined by `interpolation`."""
+    """Samples of plans of `problem`, described by `knots` (None for every step) joined by `interpolation`."""
     space, horizon = problem.action_space, problem.horizon
     grid = knots_in_time(horizon, knots, interpolation)
 
@@ -96,3 +189,21 @@ def gaussian_noise(shape: tuple[int, int, int], colour: np.ndarray) -> Callable[
         return (jnp.asarray(colour, dtype) @ white.reshape(steps, -1)).reshape(shape)
 
     return draw
+
+
+def contestants(kept: list[jax.Array], candidate: Candidate, drawn: jax.Array, spare: int = 0) -> jax.Array:
+    """The samples to score, `[..., N]`: those kept, a pending candidate, and as many draws as there is room for.
+
+    Args:
+        kept: Each `[...]`.
+        candidate: The slot.
+        drawn: `[..., N]`, of which the first give way; N at least 2.
+        spare: Index of the one among `kept` that gives way where there is room for no more; it must not be the only one
+            that holds the plan under way.
+    """
+    count, size = len(kept), drawn.shape[-1]
+    if size > count:
+        kept = [*kept, jnp.where(candidate.pending, candidate.variables, drawn[..., count])]
+    else:
+        kept = [jnp.where(candidate.pending & (i == spare), candidate.variables, x) for i, x in enumerate(kept)]
+    return jnp.concatenate([jnp.stack(kept, axis=-1), drawn[..., len(kept) :]], axis=-1)

@@ -170,7 +170,7 @@ def test_constraints_hold_in_every_world_and_controllers_take_plain_states():
         mpc.Problem(single.dynamics, single.cost, horizon=3, action_space=single.action_space), risk.mean, 3
     )
     controller = mpc.Controller(
-        mpc.cem(free, samples=16, elites=4), {"model": jnp.ones(3)}, state=jnp.zeros(1), iterations=3
+        mpc.cem(free, samples=16, elites=4), {"model": jnp.ones(3)}, observation=jnp.zeros(1), iterations=3
     )
     assert controller.act(jnp.zeros(1)).shape == (1,) and controller.status == mpc.Status.ITERATIONS
 
@@ -217,18 +217,7 @@ def test_an_optimist_infers_the_future_with_the_action():
     plan = mpc.solve(planner, params, jnp.zeros(1), jax.random.key(0), iterations=200)
     missed = 1.5 / (2 + 1 / weight)
     np.testing.assert_allclose(plan.actions[0], [missed, missed / weight], rtol=1e-2)
-    assert float(plan.costs["hope"].sum()) == pytest.approx(0.5 * missed**2 / weight, rel=2e-2)
-
-
-def test_an_adversary_finds_the_likeliest_harm():
-    """Of `½ (a + z - g)² - w/2 z²`, concave in z for w > 1, the largest: z = (a - g) / (w - 1)."""
-    problem, params = hopeful(), {"goal": jnp.float32(0.4)}
-    draws = jnp.array([-0.5, 0.1, 1.0]).reshape(3, 1, 1)
-    found = risk.against(problem, params, jnp.zeros(1), jnp.array([[1.0]]), draws, weight=3.0, steps=60)
-    np.testing.assert_allclose(found, 0.3, atol=0.02)
-    # and without a price on what is unlikely, nothing is too far
-    far = risk.against(problem, params, jnp.zeros(1), jnp.array([[1.0]]), draws, weight=0.0, steps=60, rate=0.5)
-    np.testing.assert_allclose(np.abs(far), risk.LATENT_BOUND, atol=0.01)
+    assert float(plan.costs["latent_prior_cost"].sum()) == pytest.approx(0.5 * missed**2 / weight, rel=2e-2)
 
 
 def test_an_adjustable_share_is_cvar_of_that_share():
@@ -248,7 +237,6 @@ def test_an_adjustable_share_is_cvar_of_that_share():
     [
         (lambda: risk.with_latents_as_actions(two_opinions(risk.mean)), "needs a problem with latents"),
         (lambda: risk.with_latents_as_actions(hopeful(), 0.0), "positive weight"),
-        (lambda: risk.against(two_opinions(risk.mean), None, None, None, None), "needs a problem with latents"),  # type: ignore[arg-type]
     ],
 )
 def test_inferring_what_is_not_there_is_refused(build, said):

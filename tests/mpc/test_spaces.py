@@ -144,7 +144,7 @@ def test_planners_reach_the_optimum_that_the_rate_allows(build):
 
 def test_every_controlled_action_keeps_the_rate_even_when_the_state_breaks():
     problem, _ = reach(spaces.rate_limited(mpc.Box([-1.0], [1.0]), 0.3))
-    controller = mpc.Controller(mpc.cem(problem, samples=32, elites=4), None, state=jnp.zeros(1), iterations=3)
+    controller = mpc.Controller(mpc.cem(problem, samples=32, elites=4), None, observation=jnp.zeros(1), iterations=3)
     state, before = np.zeros(1), None
     for step in range(12):
         action = np.asarray(controller.act(np.full(1, np.nan) if step in (4, 5, 6, 7, 8, 9, 10) else state), float)

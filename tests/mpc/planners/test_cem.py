@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import mpc
 from mpc.planners.knots import knots_in_time
-from mpc.planners.multistart import propose, side_by_side
 from mpc.planners.sampling import colouring, gaussian_noise
 
 
@@ -88,22 +87,24 @@ def test_jit_is_eager_vmap_is_a_loop_and_the_key_decides(build):
     np.testing.assert_allclose(together, jnp.stack(alone), atol=1e-5)
     other = mpc.solve(planner, None, states[0], jax.random.key(9), iterations=4).actions
     assert not np.allclose(other, alone[0], atol=1e-4)
-    memory = planner.init(None, states[0], keys[0])
+    planner_state = planner.init(None, states[0], keys[0])
     np.testing.assert_allclose(
-        planner.step(None, states[0], memory).mean, jax.jit(planner.step)(None, states[0], memory).mean, atol=1e-6
+        planner.step(None, states[0], planner_state).distribution.mean,
+        jax.jit(planner.step)(None, states[0], planner_state).distribution.mean,
+        atol=1e-6,
     )
 
 
 def test_the_population_shrinks_and_unspent_samples_are_not_imagined():
     planner = mpc.icem(integrator(), samples=64, elites=8, decay=2.0)
-    memory = planner.init(None, jnp.ones(1), jax.random.key(0))
+    planner_state = planner.init(None, jnp.ones(1), jax.random.key(0))
     populations = []
     for _ in range(4):
-        memory = jax.jit(planner.step)(None, jnp.ones(1), memory)
-        populations.append(int(memory.population))
+        planner_state = jax.jit(planner.step)(None, jnp.ones(1), planner_state)
+        populations.append(int(planner_state.distribution.population))
     assert populations == [32, 16, 16, 16]
-    assert memory.elites.shape == (8, 1, 2)
-    assert int(planner.shift(memory).population) == 64
+    assert planner_state.distribution.elites.shape == (8, 1, 2)
+    assert int(planner.shift(planner_state).distribution.population) == 64
 
 
 @settings(max_examples=30, deadline=None)
@@ -207,15 +208,13 @@ def test_a_proposal_competes_with_the_plan_under_way():
         horizon=4,
         action_space=mpc.Discrete(3),
     )
-    space, start, key = problem.action_space, jnp.zeros(1), jax.random.key(0)
+    start, key = jnp.zeros(1), jax.random.key(0)
     planner = mpc.cem(problem, samples=2, elites=1)
     other = jnp.array([0, 0, 1, 1])
     for guess, proposal in ((wanted, other), (other, wanted)):
-        memory = propose(planner.init(None, start, key, guess), space.encode(proposal))
-        np.testing.assert_array_equal(side_by_side(memory).variables[0], space.encode(proposal))
-        memory = planner.step(None, start, memory)
-        assert planner.plan(None, start, memory).actions.tolist() == wanted.tolist()
-        assert float(memory.cost) == 0.0
+        planner_state = planner.step(None, start, planner.inject(planner.init(None, start, key, guess), proposal))
+        assert planner.plan(None, start, planner_state).actions.tolist() == wanted.tolist()
+        assert float(planner_state.cost) == 0.0
 
 
 def test_a_continuous_proposal_competes_with_the_mean():
@@ -223,6 +222,6 @@ def test_a_continuous_proposal_competes_with_the_mean():
     planner = mpc.cem(problem, samples=2, elites=1)
     good = mpc.solve(mpc.gradient(problem, starts=2), None, start, key, iterations=400).actions
     for guess, proposal in ((good, -good), (-good, good)):
-        memory = propose(planner.init(None, start, key, guess), problem.action_space.encode(proposal))
-        plan = planner.plan(None, start, planner.step(None, start, memory))
+        planner_state = planner.inject(planner.init(None, start, key, guess), proposal)
+        plan = planner.plan(None, start, planner.step(None, start, planner_state))
         np.testing.assert_allclose(plan.actions, good, atol=1e-6)

@@ -7,7 +7,6 @@ import optax
 import pytest
 
 import mpc
-from mpc import controller as loops
 
 KEY = jax.random.key(0)
 
@@ -50,11 +49,12 @@ def test_a_loop_goes_on_with_the_second():
     )
     planner = mpc.chain(mpc.cem(problem, samples=32, elites=4), mpc.gradient(problem, starts=2), switch_after=3)
     state = jnp.ones(1)
-    loop = loops.begin(planner, None, state, KEY)
+    policy = mpc.policy(planner, iterations=5)
+    policy_state = policy.init(None, state, KEY)
     for expected in (5, 10):
-        loop, plan, action = jax.jit(lambda s, m: loops.decide(planner, None, s, m, 5))(state, loop)
+        policy_state, (action, plan, _) = jax.jit(policy.step)(None, state, policy_state)
         state = state + 0.1 * action
-        assert int(loop.planner.steps) == expected and plan.status == mpc.Status.ITERATIONS
+        assert int(policy_state.controller.planner_state.steps) == expected and plan.status == mpc.Status.ITERATIONS
     assert float(state[0]) < 0.85
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.mpc.planners.test_gradient import pendulum
 
 import mpc
+from tests.mpc.planners.test_gradient import pendulum
 
 
 def linear(horizon: int = 20, bound: float = 2.0) -> tuple[mpc.Problem, np.ndarray, float]:
@@ -51,14 +51,14 @@ def test_at_a_synchronised_point_multipliers_are_costates_and_states_rest():
     problem, start, _ = linear(6)
     planner = mpc.collocation(problem, optimizer=optax.sgd(0.0), starts=1, updates=1)
     state, guess = jnp.asarray(start, float), jnp.linspace(-1.0, 1.0, 6)[:, None]  # variables are actions / 2
-    memory = jax.jit(planner.step)(None, state, planner.init(None, state, jax.random.key(0), guess))
-    np.testing.assert_allclose(memory.costates, mpc.costates(problem, None, state, guess)[1:], rtol=1e-4)
-    np.testing.assert_allclose(memory.states, mpc.rollout(problem, None, state, guess).states[1:], rtol=1e-5)
+    planner_state = jax.jit(planner.step)(None, state, planner.init(None, state, jax.random.key(0), guess))
+    np.testing.assert_allclose(planner_state.costates, mpc.costates(problem, None, state, guess)[1:], rtol=1e-4)
+    np.testing.assert_allclose(planner_state.states, mpc.rollout(problem, None, state, guess).states[1:], rtol=1e-5)
     moved = mpc.collocation(problem, optimizer=optax.sgd(1e-3), starts=1, updates=1)
     after = jax.jit(moved.step)(None, state, moved.init(None, state, jax.random.key(0), guess))
-    np.testing.assert_allclose(after.states, memory.states, atol=1e-5)  # no state wants to move, but actions do:
+    np.testing.assert_allclose(after.states, planner_state.states, atol=1e-5)  # no state wants to move, but actions do:
     slope = jax.grad(lambda u: mpc.energy(problem, None, state, u))(guess)
-    np.testing.assert_allclose(after.variables - memory.variables, -1e-3 * 2.0 * slope, rtol=1e-2, atol=1e-5)
+    np.testing.assert_allclose(after.variables - planner_state.variables, -1e-3 * 2.0 * slope, rtol=1e-2, atol=1e-5)
 
 
 def loops(jaxpr) -> list[tuple[int, list]]:
@@ -85,8 +85,8 @@ def test_updates_are_parallel_in_time():
     problem, start, _ = linear(23)
     planner = mpc.collocation(problem, starts=1, updates=7)
     state = jnp.asarray(start, float)
-    memory = planner.init(None, state, jax.random.key(0))
-    found = loops(jax.make_jaxpr(planner.step)(None, state, memory).jaxpr)
+    planner_state = planner.init(None, state, jax.random.key(0))
+    found = loops(jax.make_jaxpr(planner.step)(None, state, planner_state).jaxpr)
     assert (7, []) in found, f"the updates' loop holds a loop over time: {found}"
     assert sum(length == 23 for length, _ in found) == 2  # the round's rollout and its costates
 
@@ -131,12 +131,14 @@ def test_a_model_that_breaks_gives_a_status_and_bounded_actions():
 def test_a_shifted_plan_is_a_warm_start():
     problem, start = pendulum(), jnp.array([jnp.pi, 0.0])
     planner = mpc.collocation(problem, starts=1)
-    improve = jax.jit(lambda state, memory: jax.lax.fori_loop(0, 20, lambda _, m: planner.step(None, state, m), memory))
-    memory = planner.init(None, start, jax.random.key(0))
+    improve = jax.jit(
+        lambda state, planner_state: jax.lax.fori_loop(0, 20, lambda _, m: planner.step(None, state, m), planner_state)
+    )
+    planner_state = planner.init(None, start, jax.random.key(0))
     for _ in range(10):
-        memory = improve(start, memory)
-    plan = planner.plan(None, start, memory)
-    warm = improve(plan.states[1], planner.shift(memory))
+        planner_state = improve(start, planner_state)
+    plan = planner.plan(None, start, planner_state)
+    warm = improve(plan.states[1], planner.shift(planner_state))
     cold = improve(plan.states[1], planner.init(None, plan.states[1], jax.random.key(5)))
     assert float(warm.cost) <= float(cold.cost) + 1e-2 and float(warm.cost) < 171.0
 

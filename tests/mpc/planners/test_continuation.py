@@ -77,15 +77,15 @@ def test_it_ends_where_the_whole_problem_has_its_only_optimum(constrained):
 def test_what_a_start_is_worth_is_not_known_before_it_has_left_its_stretch():
     planner = continuation(unlimited(), single, steps=3)
     step = jax.jit(planner.step)
-    memory = planner.init(0.5, STATE, jax.random.key(0)).reset_to(jnp.ones((8, 1)))
-    assert 6 <= int(memory.stretch) < 8 and memory.pending
+    planner_state = planner.init(0.5, STATE, jax.random.key(0)).reset_to(jnp.ones((8, 1)))
+    assert 6 <= int(planner_state.stretch) < 8 and planner_state.pending
     seen = []
-    while memory.pending:
-        memory = step(0.5, STATE, memory)
-        seen.append(float(memory.cost))
+    while planner_state.pending:
+        planner_state = step(0.5, STATE, planner_state)
+        seen.append(float(planner_state.cost))
     assert np.isinf(seen).all() and 1 <= len(seen) <= 3
-    assert np.isfinite(step(0.5, STATE, memory).cost)
-    later = planner.shift(memory).reset_to(jnp.zeros((8, 1)))
+    assert np.isfinite(step(0.5, STATE, planner_state).cost)
+    later = planner.shift(planner_state).reset_to(jnp.zeros((8, 1)))
     assert not later.pending  # in a control loop there is no time for stretches
 
 
@@ -93,11 +93,11 @@ def test_a_guess_is_improved_as_a_whole_and_no_solve_ends_while_others_are_on_th
     reference = REFERENCES["pendulum"]
     guess, start = jnp.asarray(optimum("pendulum").actions), jnp.asarray(reference.start)
     planner = mpc.ilqr(reference.problem, starts=3, continuation=20)
-    memory = planner.init(None, start, jax.random.key(0), guess)
-    assert memory.starts.pending.tolist() == [False, True, True]
-    memory = jax.jit(planner.step)(None, start, memory)
-    assert float(memory.cost) == pytest.approx(optimum("pendulum").cost, rel=1e-5)
-    assert memory.starts.pending.any() and np.isinf(memory.optimality)
+    planner_state = planner.init(None, start, jax.random.key(0), guess)
+    assert planner_state.starts.pending.tolist() == [False, True, True]
+    planner_state = jax.jit(planner.step)(None, start, planner_state)
+    assert float(planner_state.cost) == pytest.approx(optimum("pendulum").cost, rel=1e-5)
+    assert planner_state.starts.pending.any() and np.isinf(planner_state.optimality)
     plan = mpc.solve(planner, None, start, jax.random.key(0), iterations=40, guess=guess, tolerance=1e-3)
     assert plan.status == mpc.Status.CONVERGED and plan.info["iterations"] > 1
 

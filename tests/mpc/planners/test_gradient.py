@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
-from mpc.planners.multistart import propose, side_by_side
 
 KEY = jax.random.key(0)
 
@@ -238,8 +237,8 @@ def test_clipped_costates(clip, expected):
         action_space=mpc.Box([-1.0], [1.0]),
     )
     planner = mpc.gradient(problem, optimizer=optax.sgd(1e-3), starts=1, clip=clip)
-    memory = planner.init(None, jnp.zeros(1), KEY, jnp.zeros((4, 1)))
-    after = planner.step(None, jnp.zeros(1), memory)
+    planner_state = planner.init(None, jnp.zeros(1), KEY, jnp.zeros((4, 1)))
+    after = planner.step(None, jnp.zeros(1), planner_state)
     np.testing.assert_allclose(-1e3 * after.variables[:, 0], expected, rtol=1e-4)
 
 
@@ -269,8 +268,8 @@ def held(horizon: int, latent: int, starts: int, remat: bool) -> int:
     planner = mpc.gradient(neural(horizon, latent), starts=starts, remat=remat)
     params = {"in": np.zeros((2 * latent, latent + 2), np.float32), "out": np.zeros((latent, 2 * latent), np.float32)}
     state, key = jnp.zeros(latent), jax.random.key(0)
-    memory = jax.eval_shape(planner.init, params, state, key)
-    compiled = jax.jit(planner.step).lower(params, state, memory).compile()
+    planner_state = jax.eval_shape(planner.init, params, state, key)
+    compiled = jax.jit(planner.step).lower(params, state, planner_state).compile()
     analysis: Any = compiled.memory_analysis()
     return analysis.temp_size_in_bytes
 
@@ -288,22 +287,13 @@ def test_rematerialised_memory_grows_with_the_root_of_the_horizon():
 def test_screening_drops_hopeless_starts():
     planner = mpc.gradient(pendulum(), starts=2, screen=(16, 30))
     state = jnp.array([jnp.pi, 0.0])
-    memory = jax.jit(planner.init)(None, state, KEY)
-    assert memory.starts.variables.shape == (2, 50, 1)
+    planner_state = jax.jit(planner.init)(None, state, KEY)
+    assert planner_state.starts.variables.shape == (2, 50, 1)
     every = jax.jit(mpc.gradient(pendulum(), starts=16).init)(None, state, KEY)
     assert every.starts.variables.shape == (16, 50, 1)
     few = mpc.solve(planner, None, state, KEY, 1)
     blind = mpc.solve(mpc.gradient(pendulum(), starts=2), None, state, KEY, 1)
     assert float(few.cost) < float(blind.cost)
-
-
-def test_a_proposal_takes_the_place_of_the_last_start():
-    for starts in (1, 3):
-        planner = mpc.gradient(linear(), starts=starts)
-        proposal = 0.25 * jnp.ones((6, 1))
-        memory = propose(planner.init(None, jnp.ones(1), KEY), proposal)
-        np.testing.assert_array_equal(side_by_side(memory).variables[-1], proposal)
-        assert side_by_side(memory).best.shape == (starts, 6, 1)
 
 
 @pytest.mark.parametrize(

@@ -138,11 +138,11 @@ def test_an_infeasible_guess_of_states_is_followed_and_closed():
     planner, state = mpc.ilqr(problem, second_order=0.0), jnp.array([0.5, 0.0])
     actions, states = jnp.zeros((30, 1)), jnp.linspace(state, jnp.zeros(2), 31)
     assert not np.isfinite(mpc.energy(problem, None, state, actions))
-    memory = jax.jit(planner.init)(None, state, jax.random.key(0), (actions, states))
-    assert jnp.isinf(memory.cost) and jnp.abs(memory.expansion.defects).max() > 0.1
-    memory = jax.jit(planner.step)(None, state, memory)
-    assert float(memory.cost) < 20
-    np.testing.assert_allclose(memory.expansion.defects, 0.0, atol=1e-5)
+    planner_state = jax.jit(planner.init)(None, state, jax.random.key(0), (actions, states))
+    assert jnp.isinf(planner_state.cost) and jnp.abs(planner_state.expansion.defects).max() > 0.1
+    planner_state = jax.jit(planner.step)(None, state, planner_state)
+    assert float(planner_state.cost) < 20
+    np.testing.assert_allclose(planner_state.expansion.defects, 0.0, atol=1e-5)
 
 
 def expansion(seed: int, horizon: int, controls: int, states: int, limit: float) -> Expansion:
@@ -259,18 +259,18 @@ def test_a_shifted_plan_converges_sooner_than_a_new_one():
     planner = mpc.ilqr(pendulum(), second_order=0.0)
     init, step = jax.jit(planner.init), jax.jit(planner.step)
 
-    def iterations(memory, state) -> int:
+    def iterations(planner_state, state) -> int:
         for count in range(1, 60):
-            memory = step(None, state, memory)
-            if memory.optimality < 1e-2:
+            planner_state = step(None, state, planner_state)
+            if planner_state.optimality < 1e-2:
                 return count
         return 60
 
-    memory = init(None, HANGING, jax.random.key(3))
+    planner_state = init(None, HANGING, jax.random.key(3))
     for _ in range(25):
-        memory = step(None, HANGING, memory)
-    later = pendulum().dynamics(None, HANGING, 2.0 * memory.best[0])
-    assert iterations(planner.shift(memory), later) <= 6
+        planner_state = step(None, HANGING, planner_state)
+    later = pendulum().dynamics(None, HANGING, 2.0 * planner_state.best[0])
+    assert iterations(planner.shift(planner_state), later) <= 6
     assert iterations(init(None, later, jax.random.key(4)), later) > 8
 
 
@@ -317,13 +317,13 @@ def test_loops_are_hoisted(monkeypatch):
 
     def seconds(problem: mpc.Problem) -> float:
         planner = mpc.ilqr(problem, second_order=0.0)
-        memory = jax.jit(planner.init)(None, HANGING, jax.random.key(0))
+        planner_state = jax.jit(planner.init)(None, HANGING, jax.random.key(0))
         run = jax.jit(lambda m: jax.lax.fori_loop(0, 20, lambda _, m: planner.step(None, HANGING, m), m).cost)
-        run(memory).block_until_ready()
+        run(planner_state).block_until_ready()
         taken = []
         for _ in range(5):
             begun = time.process_time()
-            run(memory).block_until_ready()
+            run(planner_state).block_until_ready()
             taken.append(time.process_time() - begun)
         return min(taken)
 

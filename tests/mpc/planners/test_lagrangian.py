@@ -116,18 +116,18 @@ def test_duals_are_carried_to_the_next_decision_one_step_on():
     planner = mpc.ilqr(problem(slow), starts=1)
 
     @jax.jit
-    def improve(memory, state):
-        memory = jax.lax.fori_loop(0, 4, lambda _, m: planner.step(None, state, m), memory)
-        return memory, planner.plan(None, state, memory)
+    def improve(planner_state, state):
+        planner_state = jax.lax.fori_loop(0, 4, lambda _, m: planner.step(None, state, m), planner_state)
+        return planner_state, planner.plan(None, state, planner_state)
 
     state = jnp.asarray(START, jnp.float32)
     begin = jax.jit(planner.init)
-    memory, plan = improve(begin(None, state, jax.random.key(0), jnp.zeros((H, 1))), state)
+    planner_state, plan = improve(begin(None, state, jax.random.key(0), jnp.zeros((H, 1))), state)
     for _ in range(9):
-        memory, plan = improve(memory, state)
-    warm = planner.shift(memory)
-    np.testing.assert_array_equal(warm.duals, jnp.concatenate([memory.duals[1:], memory.duals[-1:]]))
-    assert float(memory.duals.max()) > 0.1 and np.isinf(warm.cost) and np.isinf(warm.best.violation)
+        planner_state, plan = improve(planner_state, state)
+    warm = planner.shift(planner_state)
+    np.testing.assert_array_equal(warm.duals, jnp.concatenate([planner_state.duals[1:], planner_state.duals[-1:]]))
+    assert float(planner_state.duals.max()) > 0.1 and np.isinf(warm.cost) and np.isinf(warm.best.violation)
     after = plan.states[1]
     guess = jnp.concatenate([plan.actions[1:], plan.actions[-1:]])
     cold = begin(None, after, jax.random.key(0), guess)  # the same actions, but no duals

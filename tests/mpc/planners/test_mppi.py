@@ -33,8 +33,8 @@ def test_one_step_moves_to_the_mean_of_the_posterior():
         action_space=mpc.Box([-9.0], [9.0]),
     )
     planner = mpc.mppi(problem, samples=20000, temperature=2.0, spread=0.1, cooling=1.0)
-    memory = planner.init(None, jnp.zeros(1), jax.random.key(0), jnp.array([[1.8]]))
-    moved = planner.step(None, jnp.zeros(1), memory).mean
+    planner_state = planner.init(None, jnp.zeros(1), jax.random.key(0), jnp.array([[1.8]]))
+    moved = planner.step(None, jnp.zeros(1), planner_state).distribution.mean
     assert 9 * float(moved[0, 0]) == pytest.approx(1.8 / (1 + 0.9**2 / (2.0 * 0.5)), rel=2e-3)
 
 

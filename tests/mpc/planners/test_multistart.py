@@ -9,16 +9,19 @@ import pytest
 
 import mpc
 from mpc.planners.base import Planner, conclude
+from mpc.planners.candidates import Candidate, compete, emptied, injector, no_candidate
 from mpc.planners.multistart import multistart, side_by_side
 
 
-class Memory(NamedTuple):
+class ToyState(NamedTuple):
     best: Any
     cost: Any
     optimality: Any
+    candidate: Candidate
 
     def reset_to(self, variables):
-        return Memory(variables, jnp.full_like(self.cost, jnp.inf), jnp.full_like(self.optimality, jnp.inf))
+        infinite = jnp.full_like(self.cost, jnp.inf)
+        return ToyState(variables, infinite, jnp.full_like(self.optimality, jnp.inf), self.candidate)
 
 
 def descent(problem: mpc.Problem) -> Planner:
@@ -30,20 +33,22 @@ def descent(problem: mpc.Problem) -> Planner:
 
     def init(params, state, key, guess=None):
         variables = jnp.zeros((problem.horizon, space.size)) if guess is None else space.encode(guess)
-        return Memory(variables, jnp.asarray(jnp.inf), jnp.asarray(jnp.inf))
+        return ToyState(variables, jnp.asarray(jnp.inf), jnp.asarray(jnp.inf), no_candidate(variables))
 
-    def step(params, state, memory):
-        slope = jax.grad(score)(memory.best, params, state)
-        variables = space.project(memory.best - 0.02 * slope)
-        return Memory(variables, score(variables, params, state), jnp.abs(slope).max())
+    def step(params, state, planner_state):
+        begun = compete(planner_state.candidate, (planner_state.best,), planner_state.cost, score, params, state)[1]
+        slope = jax.grad(score)(begun, params, state)
+        variables = space.project(begun - 0.02 * slope)
+        cost = score(variables, params, state)
+        return ToyState(variables, cost, jnp.abs(slope).max(), emptied(planner_state.candidate))
 
-    def plan(params, state, memory):
-        return conclude(problem, params, state, space.decide(memory.best), jnp.isfinite(memory.cost), {})
+    def plan(params, state, planner_state):
+        return conclude(problem, params, state, space.decide(planner_state.best), jnp.isfinite(planner_state.cost), {})
 
-    def shift(memory):
-        return memory.reset_to(jnp.concatenate([memory.best[1:], memory.best[-1:]]))
+    def shift(planner_state):
+        return planner_state.reset_to(jnp.concatenate([planner_state.best[1:], planner_state.best[-1:]]))
 
-    return Planner(init, step, plan, shift, problem)
+    return Planner(init, step, plan, shift, injector(problem), problem)
 
 
 def two_valleys(bias: float = 0.3) -> mpc.Problem:
@@ -59,11 +64,11 @@ def two_valleys(bias: float = 0.3) -> mpc.Problem:
 STATE = jnp.zeros(1)
 
 
-def improve(planner: Planner, memory: Any, steps: int) -> Any:
+def improve(planner: Planner, planner_state: Any, steps: int) -> Any:
     step = jax.jit(planner.step)
     for _ in range(steps):
-        memory = step(None, STATE, memory)
-    return memory
+        planner_state = step(None, STATE, planner_state)
+    return planner_state
 
 
 def test_the_best_basin_is_picked_and_all_are_reported():
@@ -83,16 +88,16 @@ def test_starts_are_what_single_solves_would_be():
     advance = jax.jit(single.step)
     for together in (True, False):
         planner = multistart(single, starts=5, together=together)
-        memory = planner.init(None, STATE, jax.random.key(1))
-        begun = side_by_side(memory)
-        memory = improve(planner, memory, 3)
+        planner_state = planner.init(None, STATE, jax.random.key(1))
+        begun = side_by_side(planner_state)
+        planner_state = improve(planner, planner_state, 3)
         for s in range(5):
             alone = jax.tree.map(lambda x, s=s: x[s], begun)
             for _ in range(3):
                 alone = advance(None, STATE, alone)
-            np.testing.assert_allclose(side_by_side(memory).best[s], alone.best, atol=1e-6)
-            np.testing.assert_allclose(side_by_side(memory).cost[s], alone.cost, atol=1e-6)
-        assert float(memory.cost) == float(side_by_side(memory).cost.min())
+            np.testing.assert_allclose(side_by_side(planner_state).best[s], alone.best, atol=1e-6)
+            np.testing.assert_allclose(side_by_side(planner_state).cost[s], alone.cost, atol=1e-6)
+        assert float(planner_state.cost) == float(side_by_side(planner_state).cost.min())
 
 
 def test_the_first_start_is_the_guess_and_the_others_are_noise_of_the_given_spread():
@@ -109,25 +114,40 @@ def test_screening_keeps_the_cheapest_candidates():
     single = descent(two_valleys())
     key = jax.random.key(3)
     every = multistart(single, starts=16)
-    memory = improve(every, every.init(None, STATE, key), 4)
+    planner_state = improve(every, every.init(None, STATE, key), 4)
     screened = multistart(single, starts=3, screen=(16, 4)).init(None, STATE, key)
-    np.testing.assert_allclose(screened.starts.cost, np.sort(side_by_side(memory).cost)[:3], rtol=1e-6)
+    np.testing.assert_allclose(screened.starts.cost, np.sort(side_by_side(planner_state).cost)[:3], rtol=1e-6)
 
 
 def test_shift_keeps_the_better_half_in_order_and_draws_the_rest_afresh():
     planner = multistart(descent(two_valleys()), starts=6)
-    memory = improve(planner, planner.init(None, STATE, jax.random.key(4)), 5)
-    order = np.argsort(memory.starts.cost)
-    later = planner.shift(memory)
-    np.testing.assert_array_equal(later.starts.best[:4], memory.starts.best[order[:4]])  # one step long: shifting keeps it
-    assert not np.isin(np.asarray(later.starts.best[4:]), np.asarray(memory.starts.best)).any()
+    planner_state = improve(planner, planner.init(None, STATE, jax.random.key(4)), 5)
+    order = np.argsort(planner_state.starts.cost)
+    later = planner.shift(planner_state)
+    np.testing.assert_array_equal(
+        later.starts.best[:4], planner_state.starts.best[order[:4]]
+    )  # one step long: shifting keeps it
+    assert not np.isin(np.asarray(later.starts.best[4:]), np.asarray(planner_state.starts.best)).any()
     assert np.isinf(later.cost)
+
+
+def test_a_candidate_takes_the_place_of_noise_and_never_of_the_best():
+    planner = multistart(descent(two_valleys()), starts=3)
+    candidate = jnp.array([[0.25]])
+    planner_state = planner.init(None, STATE, jax.random.key(4), jnp.array([[-0.4]]))
+    begun = planner.inject(planner_state, candidate).starts.best
+    np.testing.assert_array_equal(begun[:2], planner_state.starts.best[:2])
+    np.testing.assert_array_equal(begun[2], candidate)
+    planner_state = planner_state._replace(starts=planner_state.starts._replace(cost=jnp.array([2.0, 3.0, 1.0])))
+    injected = planner.inject(planner_state, candidate)
+    np.testing.assert_array_equal(injected.starts.best[1, 0], candidate[0])  # the dearest
+    np.testing.assert_array_equal(injected.starts.best[::2], planner_state.starts.best[::2])
 
 
 def test_one_start_costs_nothing():
     single = descent(two_valleys())
     planner = multistart(single, starts=1)
-    assert planner.step is single.step and planner.shift is single.shift
+    assert planner.step is single.step and planner.shift is single.shift and planner.inject is single.inject
     plan = mpc.solve(planner, None, STATE, jax.random.key(0), iterations=40)
     assert abs(float(plan.actions[0, 0])) == pytest.approx(
         0.5, abs=0.05
@@ -159,19 +179,19 @@ def test_a_start_without_a_finite_cost_is_never_picked():
         action_space=mpc.Box([-1.0], [1.0]),
     )
     planner = multistart(descent(problem), starts=8, spread=0.5)
-    memory = planner.init(None, STATE, jax.random.key(0))
-    assert (memory.starts.best < 0).any() and (memory.starts.best > 0.05).any()
-    memory = improve(planner, memory, 1)
-    plan = planner.plan(None, STATE, memory)
-    assert plan.status != mpc.Status.NOT_FINITE and np.isfinite(plan.cost) and np.isfinite(memory.cost)
+    planner_state = planner.init(None, STATE, jax.random.key(0))
+    assert (planner_state.starts.best < 0).any() and (planner_state.starts.best > 0.05).any()
+    planner_state = improve(planner, planner_state, 1)
+    plan = planner.plan(None, STATE, planner_state)
+    assert plan.status != mpc.Status.NOT_FINITE and np.isfinite(plan.cost) and np.isfinite(planner_state.cost)
 
 
 def test_same_key_same_plan_and_jit_is_eager():
     planner = multistart(descent(two_valleys()), starts=4, screen=(6, 2))
 
     def run(key):
-        memory = planner.init(None, STATE, key)
-        return planner.step(None, STATE, planner.shift(planner.step(None, STATE, memory))).starts.best
+        planner_state = planner.init(None, STATE, key)
+        return planner.step(None, STATE, planner.shift(planner.step(None, STATE, planner_state))).starts.best
 
     compiled = jax.jit(run)
     np.testing.assert_array_equal(compiled(jax.random.key(7)), compiled(jax.random.key(7)))

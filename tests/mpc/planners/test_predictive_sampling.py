@@ -21,11 +21,11 @@ def reach(horizon: int = 10, space=None) -> mpc.Problem:
 
 def test_it_never_loses_ground_and_ends_near_the_optimum():
     planner, state = mpc.predictive_sampling(reach(), knots=10), jnp.zeros(1)
-    memory = planner.init(None, state, jax.random.key(0))
+    planner_state = planner.init(None, state, jax.random.key(0))
     costs = []
     for _ in range(60):
-        memory = jax.jit(planner.step)(None, state, memory)
-        costs.append(float(memory.cost))
+        planner_state = jax.jit(planner.step)(None, state, planner_state)
+        costs.append(float(planner_state.cost))
     assert (np.diff(costs) <= 0).all()
     # full speed for five steps and then rest: 1 + 0.8² + 0.6² + 0.4² + 0.2²
     assert costs[-1] == pytest.approx(2.2, rel=5e-3)
