@@ -11,6 +11,7 @@ from mpc.planners.base import Plan, Planner, Status, solve
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
 from mpc.planners.chain import chain
+from mpc.planners.config import PlannerConfig, make_planner
 from mpc.planners.icem import icem
 from mpc.planners.ilqr import ilqr
 from mpc.planners.implicit import implicit
@@ -18,7 +19,7 @@ from mpc.planners.lagrangian import lagrangian
 from mpc.planners.mppi import mppi
 from mpc.planners.multistart import multistart
 from mpc.planners.predictive_sampling import predictive_sampling
-from mpc.policy import Policy, policy
+from mpc.policy import Decision, InFlight, Phases, Policy, policy
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
 from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
@@ -31,6 +32,8 @@ loops_hoisted: str = _xla_flags.hoist_loops()
 
 LATER: dict[str, str] = {
     "Agent": "mpc.agent",  # brings the world models, Flax and Gymnasium along
+    "AgentConfig": "mpc.agent",
+    "Task": "mpc.agent",
     "collocation": "mpc.planners.collocation",  # these two bring optax
     "gradient": "mpc.planners.gradient",
 }
@@ -38,17 +41,23 @@ LATER: dict[str, str] = {
 
 __all__ = [
     "Agent",
+    "AgentConfig",
     "Box",
     "Controller",
+    "Decision",
     "Discrete",
+    "InFlight",
     "MultiBinary",
     "MultiDiscrete",
+    "Phases",
     "Plan",
     "Planner",
+    "PlannerConfig",
     "Policy",
     "Problem",
     "Rollout",
     "Status",
+    "Task",
     "anneal",
     "cascade",
     "categorical_cem",
@@ -65,6 +74,7 @@ __all__ = [
     "ilqr",
     "implicit",
     "lagrangian",
+    "make_planner",
     "mppi",
     "multistart",
     "policy",
@@ -77,7 +87,13 @@ __all__ = [
 ]
 
 
+FACES = ("realtime", "runtime", "serving")
+"""Modules that are imported when they are first asked for."""
+
+
 def __getattr__(name: str):
+    if name in FACES:
+        return importlib.import_module(f"mpc.{name}")
     if name not in LATER:
         raise AttributeError(f"module 'mpc' has no attribute {name!r}")
     found = getattr(importlib.import_module(LATER[name]), name)

@@ -1,24 +1,25 @@
-"""Plans above plans: what a slower level expects to come about is what the level below it goes for.
+"""Planners above planners: the states that a slower level expects are the goals of the level below it.
 
     level n:   minimise over u^n   E^n(u^n; g^n)   from s^n = lift^n(s),     g^n = target^n(planned states of level n+1)
 
-Each level has a problem of its own, with steps as long and actions as abstract as it likes; only the highest is told the
-goal, and only the actions of the lowest are carried out. A level plans anew once the level below it has planned `every`
-times, from what is left of its own plan; in between, its plan stands. All levels together are one program for `jit` and
-`vmap`, and any number of levels is the same code.
+Each level has a problem of its own, with steps as long and actions as abstract as it likes. Only the highest level is given
+the goal, and only the actions of the lowest are executed. A level plans anew once the level below it has planned `every`
+times, from the rest of its own plan; until then its plan stands. All levels together are one program for `jit` and `vmap`,
+and any number of levels is the same code.
 
 Sources: LeCun (2022), A path towards autonomous machine intelligence, section 4.6; replanning at every level at its own
 rate: Nachum et al. (2018), Data-efficient hierarchical reinforcement learning, arXiv:1805.08296, whose goals a policy makes.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mpc import controller as loops
-from mpc.planners.base import Planner
+from mpc.planners.base import Plan, Planner, Status
+from mpc.policy import ControllerState, Decision, begin, conclude, improve, shift
 
 PyTree = Any
 
@@ -26,10 +27,10 @@ PyTree = Any
 class Level(NamedTuple):
     """One level of a cascade; the lowest comes first.
 
-    `planner`: for a problem whose parameters are a mapping with a `goal`. `iterations`: of every plan; `first_iterations`:
-    of the first. `every`: plans of the level below, or decisions at the lowest, from one plan to the next. `lift`:
-    `(params, state) -> state` of this level, from the state that the cascade is given; `target`:
-    `(params, states [H+1, ...], age) -> goal` of the level below, from what this level planned `age` plans of the level
+    `planner`: for a problem that reads its goal from `params["cost"]["goal"]`. `iterations`: of every plan;
+    `first_iterations`: of the first. `every`: plans of the level below, or decisions at the lowest, from one plan to the
+    next. `lift`: `(params, state) -> state` of this level, from the state that the cascade is given; `target`: `(params,
+    states [H+1, ...], age) -> goal` of the level below, from the states that this level planned `age` plans of the level
     below ago; `params` hold its own goal.
     """
 
@@ -42,36 +43,44 @@ class Level(NamedTuple):
 
 
 class LevelState(NamedTuple):
-    """Where one level stands: the loop of its planner, what it planned, `states` `[H+1, ...]`, and how many plans of the
-    level below are made since."""
+    """The state of one level between two decisions.
 
-    loop: loops.ControllerState
+    `controller`: the receding horizon of its planner. `states`: `[H+1, ...]`, the states it planned. `age`: int32, plans of
+    the level below that were made since, the one to come included.
+    """
+
+    controller: ControllerState
     states: PyTree
     age: jax.Array
 
 
 class Cascade(NamedTuple):
-    """`first(params, state, key) -> (level_states, action)`, `next(params, state, level_states) -> (level_states, action)`.
+    """Pure functions that plan at every level.
+
+    `init(params, state, key) -> level_states`: plan every level, from the highest down, with its `first_iterations`.
+    `step(params, state, level_states, candidate=None) -> (level_states, Decision)`: plan every level that is due; the
+    decision is that of the lowest level, which is always due. `candidate`: actions `[H, ...]` for the lowest level to take
+    up, an actor's proposal for example.
 
     `params` is a sequence with the parameters of each level's problem, the lowest first, all mappings; that of the highest
-    has the `goal`. A standing for every level, the lowest first, carries what is planned; where a level's plan is not
-    finite, what it planned before stands, and the action is in bounds in any case.
+    has the goal, `params["cost"]["goal"]`. `level_states` are as many `LevelState`, the lowest first. Where a level's plan
+    is not finite, its last plan stands, and the action is in bounds in any case.
     """
 
-    first: Callable[[Sequence[PyTree], PyTree, jax.Array], tuple[tuple[LevelState, ...], jax.Array]]
-    next: Callable[[Sequence[PyTree], PyTree, tuple[LevelState, ...]], tuple[tuple[LevelState, ...], jax.Array]]
+    init: Callable[[Sequence[PyTree], PyTree, jax.Array], tuple[LevelState, ...]]
+    step: Callable[..., tuple[tuple[LevelState, ...], Decision]]
     levels: tuple[Level, ...]
 
 
 def cascade(levels: Sequence[Level]) -> Cascade:
-    """Stack levels.
+    """Stacks levels.
 
     Args:
         levels: The lowest first, at least one.
 
     Raises:
-        ValueError: If there is none, the lowest does not plan at every decision, or a number is less than 1; by `first`,
-            when it is traced, if the parameters are not one mapping for each level.
+        ValueError: If there is none, the lowest does not plan at every decision, or a number is less than 1; by `init`, when
+            it is traced, if the parameters are not one mapping for each level.
     """
     levels = tuple(levels)
     if not levels:
@@ -81,66 +90,97 @@ def cascade(levels: Sequence[Level]) -> Cascade:
             raise ValueError(f"every, iterations and first_iterations must be at least 1; got {level[1:4]} at level {index}")
     if levels[0].every != 1:
         raise ValueError(f"the lowest level acts, and plans at every decision: every must be 1; got {levels[0].every}")
-    top = len(levels) - 1
+    return Cascade(partial(_init, levels), partial(_step, levels), levels)
 
-    def told(params: PyTree, index: int, above: tuple[PyTree, LevelState] | None) -> PyTree:
-        """The parameters of a level's problem, its goal among them; `above`: those of the level above, and how it stands."""
-        if above is None:
-            return params
-        given, rank_key = above
-        return {**params, "goal": levels[index + 1].target(given, rank_key.states, rank_key.age)}
 
-    def plan(
-        level: Level, params: PyTree, state: PyTree, loop: loops.ControllerState, before: LevelState | None, iterations: int
-    ) -> tuple[LevelState, jax.Array]:
-        improved = loops.improve(level.planner, params, state, loop, iterations)
-        later, made, action = loops.finish(level.planner, params, state, improved, loop)
-        states = made.states
-        if before is not None:
-            fine = made.status != loops.Status.NOT_FINITE
-            states = jax.tree.map(lambda new, old: jnp.where(fine, new, old), states, before.states)
-        return LevelState(later, states, jnp.zeros((), jnp.int32)), action
+def _init(levels: tuple[Level, ...], params: Sequence[PyTree], state: PyTree, key: jax.Array) -> tuple[LevelState, ...]:
+    if len(params) != len(levels):
+        raise ValueError(f"params must hold the parameters of each of {len(levels)} levels; got {len(params)}")
+    level_states: list[LevelState] = []
+    given: PyTree = None
+    for index in reversed(range(len(levels))):
+        key, draw = jax.random.split(key)
+        level = levels[index]
+        given = _with_goal(levels, params, index, given, level_states[-1] if level_states else None)
+        here = level.lift(params[index], state)
+        begun = begin(level.planner, given, here, draw)
+        controller, plan = _planned(level, given, here, begun, level.first_iterations)
+        if index > 0:  # it plans next when a step of its own has passed; the lowest, at the first `step`, when none has
+            controller = shift(level.planner, controller)
+        level_states.append(LevelState(controller, plan.states, jnp.zeros((), jnp.int32)))
+    return tuple(reversed(level_states))
 
-    def first(params: Sequence[PyTree], state: PyTree, key: jax.Array) -> tuple[tuple[LevelState, ...], jax.Array]:
-        if len(params) != len(levels):
-            raise ValueError(f"params must hold the parameters of each of {len(levels)} levels; got {len(params)}")
-        level_states: list[LevelState] = []
-        above, action = None, jnp.zeros(())
-        for index in range(top, -1, -1):
-            key, draw = jax.random.split(key)
-            level, given = levels[index], told(params[index], index, above)
-            here = level.lift(params[index], state)
-            loop = loops.begin(level.planner, given, here, draw)
-            rank_key, action = plan(level, given, here, loop, None, level.first_iterations)
-            above = given, rank_key
-            level_states.append(rank_key)
-        return tuple(reversed(level_states)), action
 
-    def next_(
-        params: Sequence[PyTree], state: PyTree, level_states: tuple[LevelState, ...]
-    ) -> tuple[tuple[LevelState, ...], jax.Array]:
-        aged = list(level_states)
-        # a level is due when the one below it has planned often enough, and that one when the one below it has
-        due = [jnp.asarray(True)]
-        for index in range(1, len(levels)):
-            age = aged[index].age + due[-1]
-            aged[index] = aged[index]._replace(age=age)
-            due.append(due[-1] & (age >= levels[index].every))
-        renewed: list[LevelState] = []
-        above, action = None, jnp.zeros(())
-        for index in range(top, -1, -1):
-            level, given, rank_key = levels[index], told(params[index], index, above), aged[index]
-            here = level.lift(params[index], state)
+def _step(
+    levels: tuple[Level, ...],
+    params: Sequence[PyTree],
+    state: PyTree,
+    level_states: tuple[LevelState, ...],
+    candidate: jax.Array | None = None,
+) -> tuple[tuple[LevelState, ...], Decision]:
+    due, after = _due(levels, level_states), list(level_states)
+    bottom, lowest = levels[0], after[0]
+    given: PyTree = None
+    for index in range(len(levels) - 1, 0, -1):
+        above = after[index + 1] if index + 1 < len(levels) else None
+        given = _with_goal(levels, params, index, given, above)
+        anew = partial(_replanned, levels[index], given, levels[index].lift(params[index], state))
+        after[index] = jax.lax.cond(due[index], lambda s, anew=anew: anew(s)[0], lambda s: s, after[index])
+    given = _with_goal(levels, params, 0, given, after[1] if len(levels) > 1 else None)
+    if candidate is not None:
+        planner_state = bottom.planner.inject(lowest.controller.planner_state, candidate)
+        lowest = lowest._replace(controller=lowest.controller._replace(planner_state=planner_state))
+    after[0], plan = _replanned(bottom, given, bottom.lift(params[0], state), lowest)
+    return _aged(levels, after), Decision(plan.actions[0], plan, plan.status)
 
-            def anew(rank_key: LevelState, level: Level = level, given: PyTree = given, here: PyTree = here):
-                return plan(level, given, here, rank_key.loop, rank_key, level.iterations)
 
-            if index == 0:
-                rank_key, action = anew(rank_key)
-            else:
-                rank_key = jax.lax.cond(due[index], lambda s, f=anew: f(s)[0], lambda s: s, rank_key)
-            above = given, rank_key
-            renewed.append(rank_key)
-        return tuple(reversed(renewed)), action
+def _with_goal(
+    levels: tuple[Level, ...], params: Sequence[PyTree], index: int, above: PyTree, above_state: LevelState | None
+) -> PyTree:
+    """Returns the parameters of a level's problem with the goal that the level above sets.
 
-    return Cascade(first, next_, levels)
+    Args:
+        levels: All levels.
+        params: As the cascade is given them.
+        index: Of the level.
+        above: Parameters of the problem of the level above, its goal among them.
+        above_state: Of the level above; None at the top.
+    """
+    if above_state is None:
+        return params[index]
+    goal = levels[index + 1].target(above, above_state.states, above_state.age)
+    return {**params[index], "cost": {**params[index].get("cost", {}), "goal": goal}}
+
+
+def _planned(
+    level: Level, params: PyTree, state: PyTree, controller: ControllerState, iterations: int
+) -> tuple[ControllerState, Plan]:
+    return conclude(
+        level.planner, params, state, improve(level.planner, params, state, controller, iterations), before=controller
+    )
+
+
+def _replanned(level: Level, params: PyTree, state: PyTree, level_state: LevelState) -> tuple[LevelState, Plan]:
+    """Plans one level anew, and shifts it; its last states stand where the plan is not finite."""
+    controller, plan = _planned(level, params, state, level_state.controller, level.iterations)
+    fine = plan.status != Status.NOT_FINITE
+    states = jax.tree.map(partial(jnp.where, fine), plan.states, level_state.states)
+    return LevelState(shift(level.planner, controller), states, jnp.zeros((), jnp.int32)), plan
+
+
+def _due(levels: tuple[Level, ...], level_states: Sequence[LevelState]) -> list[jax.Array]:
+    """Returns which levels plan at this decision: one whose level below plans, and has planned often enough."""
+    due = [jnp.asarray(True)]
+    for level, level_state in zip(levels[1:], level_states[1:], strict=True):
+        due.append(due[-1] & (level_state.age >= level.every))
+    return due
+
+
+def _aged(levels: tuple[Level, ...], level_states: Sequence[LevelState]) -> tuple[LevelState, ...]:
+    """Counts, for every level, the plan that the level below it makes at the next decision."""
+    aged, due = [level_states[0]], jnp.asarray(True)
+    for level, level_state in zip(levels[1:], level_states[1:], strict=True):
+        age = level_state.age + due
+        aged.append(level_state._replace(age=age))
+        due = due & (age >= level.every)
+    return tuple(aged)

@@ -1,211 +1,244 @@
-"""Receding horizon: plan, execute the first action, shift the plan, plan again; and what to do when planning fails.
+"""The control loop around a policy: observation in, action out, within a deadline, whatever happens.
 
 The robot's path never raises. A decision that cannot be trusted (an observation or a plan that is not finite) falls back
-on the next action of the last plan that could, and, once that is used up, on the middle of the action space.
+on the next action of the last plan that could be trusted, and, once that is used up, on the neutral action.
 """
 
 import time
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from math import inf
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpc.deadline import Pace
 from mpc.planners.base import Plan, Planner, Status
+from mpc.policy import Decision, Policy, in_phases, policy
 
 PyTree = Any
 
 
-class ControllerState(NamedTuple):
-    """What one control loop remembers between decisions.
-
-    `planner`: the planner's memory. `backup`: `[H, ...]` actions to fall back on, next one first.
-    """
-
-    planner: Any
-    backup: jax.Array
-
-
-def neutral(planner: Planner) -> jax.Array:
-    """The actions `[H, ...]` taken when nothing is known: the middle of the space, or its first alternative."""
-    problem = planner.problem
-    return problem.action_space.decide(jnp.zeros((problem.horizon, problem.action_space.size)))
-
-
-def begin(
-    planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None
-) -> ControllerState:
-    """Start a control loop, with nothing to fall back on yet."""
-    return ControllerState(planner.init(params, planner.problem.lifted(params, state), key, guess), neutral(planner))
-
-
-def improve(planner: Planner, params: PyTree, state: PyTree, loop: ControllerState, iterations: int) -> ControllerState:
-    """Spend iterations on the decision at hand."""
-    state = planner.problem.lifted(params, state)
-    return loop._replace(planner=jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, state, m), loop.planner))
-
-
-def finish(
-    planner: Planner, params: PyTree, state: PyTree, loop: ControllerState, before: ControllerState
-) -> tuple[ControllerState, Plan, jax.Array]:
-    """End a decision: the action to execute, and the loop as the next decision finds it.
-
-    Args:
-        planner: The planner.
-        params: Parameters of its problem.
-        state: The state that was planned from.
-        loop: The loop after its iterations.
-        before: The loop as it was before them, returned to when they came to nothing.
-
-    Returns:
-        The next loop (already shifted), the plan with its status, and the action, finite and in bounds in any case.
-    """
-    plan = planner.plan(params, planner.problem.lifted(params, state), loop.planner)
-    fine = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), (state, plan.actions, plan.cost)))
-    trusted = fine & (plan.status != Status.NOT_FINITE)
-    backup = planner.problem.action_space.bind(params).permit(loop.backup)
-    actions = jnp.where(trusted, plan.actions, backup)
-    planner_state = planner.shift(jax.tree.map(partial(jnp.where, trusted), loop.planner, before.planner))
-    backup = jnp.concatenate([actions[1:], neutral(planner)[-1:]])
-    plan = plan._replace(actions=actions, status=jnp.where(trusted, plan.status, Status.NOT_FINITE))
-    return ControllerState(planner_state, backup), plan, actions[0]
-
-
-def decide(
-    planner: Planner, params: PyTree, state: PyTree, loop: ControllerState, iterations: int
-) -> tuple[ControllerState, Plan, jax.Array]:
-    """One whole decision as a pure function, for `jit` and, over many environments, `vmap`."""
-    return finish(planner, params, state, improve(planner, params, state, loop, iterations), loop)
-
-
 class Controller:
-    """A control loop around a planner, warm-started from one decision to the next.
+    """A control loop around a policy, warm-started from one decision to the next.
 
-    Given an example state, everything is compiled when the controller is built, so that the first decision is as quick as
-    the others; otherwise the first `act` compiles. With a deadline, iterations run in chunks, and a chunk is only begun
+    Given an example observation, everything is compiled when the controller is built, so that the first decision is as quick
+    as the others; otherwise the first `act` compiles. With a deadline, iterations run in chunks, and a chunk is only begun
     if, by the slowest seen, it and the conclusion will end in time.
 
     Args:
-        planner: Any planner.
-        params: Parameters of its problem; assign `controller.params` for new ones of the same shapes.
-        state: An example of the states to come; without one, the first state to act on is the example.
-        iterations: Improvements per decision; at most so many when there is a deadline.
+        deciding: A policy; or a planner, of which `mpc.policy` makes one.
+        params: Its parameters; assign `controller.params` for new ones of the same structure and shapes.
+        observation: An example of the observations to come; without one, the first to act on is the example.
+        iterations: Improvements per decision, at most so many when there is a deadline. None: 20 of a planner; as many as a
+            policy makes by itself, and with a deadline as many as there is time for.
         deadline: Seconds a decision may take, or None for always all iterations.
         chunk: Improvements between two looks at the clock.
         key: Seed of all randomness.
+        clock: Seconds, for the deadline.
 
     Raises:
-        ValueError: If the problem's functions do not fit the state, or a setting is not positive.
+        ValueError: If the problem's functions do not fit the observation, a setting is not positive, or a policy whose step
+            is indivisible is given iterations or a deadline.
 
     Example:
         >>> import mpc
         >>> step = lambda params, state, action: state + 0.1 * action
         >>> problem = mpc.Problem(step, lambda p, s, a, t: s @ s, horizon=10, action_space=mpc.Box([-1.0], [1.0]))
-        >>> controller = mpc.Controller(mpc.gradient(problem, starts=4), None, state=jnp.ones(1), iterations=10)
+        >>> controller = mpc.Controller(mpc.gradient(problem, starts=4), None, observation=jnp.ones(1), iterations=10)
         >>> bool(controller.act(jnp.ones(1))[0] < -0.9)
         True
     """
 
     def __init__(
         self,
-        planner: Planner,
+        deciding: Policy | Planner,
         params: PyTree,
         *,
-        state: PyTree = None,
-        iterations: int = 20,
+        observation: PyTree = None,
+        iterations: int | None = None,
         deadline: float | None = None,
         chunk: int = 1,
         key: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
     ):
-        if iterations < 1 or chunk < 1:
+        if (iterations is not None and iterations < 1) or chunk < 1:
             raise ValueError(f"iterations and chunk must be at least 1; got iterations={iterations}, chunk={chunk}")
         if deadline is not None and not deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
-        self.planner, self.params, self.iterations, self.deadline, self.chunk = planner, params, iterations, deadline, chunk
+        if isinstance(deciding, Planner):
+            iterations = 20 if iterations is None else iterations
+            deciding = policy(deciding, iterations=iterations)
+        if deciding.phases is None and (iterations is not None or deadline is not None):
+            raise ValueError(
+                "this policy's step is indivisible (its phases are None): it takes neither iterations nor a deadline; "
+                f"got iterations={iterations}, deadline={deadline}"
+            )
+        self.policy, self.iterations, self.deadline, self.chunk = deciding, iterations, deadline, chunk
         self.plan: Plan | None = None
-        self.status, self.late, self.seconds, self.iterations_spent = Status.ITERATIONS, False, 0.0, 0
-        self._decide = jax.jit(partial(decide, planner, iterations=iterations))
-        self._improve = jax.jit(partial(improve, planner, iterations=chunk))
-        self._finish = jax.jit(partial(finish, planner))
-        self._begin = jax.jit(partial(begin, planner))
-        self._slowest_chunk = self._slowest_end = 0.0
-        self._key, self._loop, self._example, self._last = key, None, None, None
-        if state is not None:
-            self._prepare(state)
+        self.status, self.late, self.seconds = Status.ITERATIONS, False, 0.0
+        self.iterations_spent: int | None = 0
+        self._compile_for(params)
+        self._pace = Pace(clock)
+        self._key, self._state, self._example = key, None, None
+        if observation is not None:
+            self._warm_up(observation)
 
-    def _prepare(self, example: PyTree) -> None:
-        """Fix the shapes of states, and compile everything before the clock runs."""
-        example = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, jnp.float32)), example)
-        self.planner.problem.check(self._informed(), example)
-        self._example = example
-        self._warm_up()
-        self.reset(self._key)
+    @property
+    def params(self) -> PyTree:
+        """The parameters; new ones are checked against those that everything was compiled for.
+
+        Raises:
+            ValueError: On assignment, if the structure, a shape or a kind of number is another one, with the leaf, what
+                arrived and what was wanted; the parameters then stay as they were. Floats of other precisions are converted.
+        """
+        return self._params
+
+    @params.setter
+    def params(self, params: PyTree) -> None:
+        self._params = conform(params, self._params)
 
     def reset(self, key: int = 0) -> None:
-        """Forget the last plan and action, as at the start of an episode."""
-        self._key, self._loop, self._last = key, None, None
+        """Forgets the last plan and action, as at the start of an episode."""
+        self._key, self._state = key, None
 
-    def act(self, state: PyTree) -> np.ndarray:
-        """Decide what to do now; afterwards `plan`, `status`, `late` and `seconds` tell how it went.
+    def act(self, observation: PyTree) -> np.ndarray:
+        """Decides on the action now; afterwards `plan`, `status`, `late`, `seconds` and `iterations_spent` tell how it went.
 
         Args:
-            state: The state now, shaped as the example was. One that is not finite, or shaped otherwise, gives the next
-                action of the last good plan and the status `NOT_FINITE`.
+            observation: Shaped as the example was. One that is not finite, or shaped otherwise, gives the next action of the
+                last good plan and the status `NOT_FINITE`.
 
         Returns:
             An action of the space: in bounds, finite, whatever happened.
         """
         if self._example is None:
-            self._prepare(state)
-        begun = time.perf_counter()
-        action = self._act(self._fitting(state), begun)
-        self._last = action
-        self.seconds = time.perf_counter() - begun
+            self._warm_up(observation)
+        clock = self._pace.clock
+        begun = clock()
+        decision = self._decide(self._fitting(observation), begun + (self.deadline or inf), self.iterations)
+        action = np.asarray(decision.action)
+        self.plan, self.status = decision.plan, Status(int(decision.status))
+        self.seconds = clock() - begun
         self.late = self.deadline is not None and self.seconds > self.deadline
         return action
 
-    def _act(self, state: PyTree, begun: float) -> np.ndarray:
-        before, params = self._loop, self._informed()
-        if before is None:
-            before = self._begin(params, self._example, jax.random.key(self._key))
-        if self.deadline is None:
-            self._loop, plan, action = self._decide(params, state, before)
-            self.iterations_spent = self.iterations
+    def _compile_for(self, params: PyTree) -> None:
+        """Makes the compiled functions, which compile when they are first called, and the parameters they take."""
+        phases, iterations = self.policy.phases, self.iterations
+        self._params = jax.tree.map(_fixed, params)
+        self._init = jax.jit(self.policy.init)
+        if iterations is None or phases is None:
+            self._step = jax.jit(self.policy.step)
         else:
-            loop, self.iterations_spent = self._until(params, state, before, begun + self.deadline)
-            ended = time.perf_counter()
-            self._loop, plan, action = self._finish(params, state, loop, before)
-            jax.block_until_ready(action)
-            self._slowest_end = max(0.99 * self._slowest_end, time.perf_counter() - ended)
-        self.plan, self.status = plan, Status(int(plan.status))
-        return np.asarray(action)
+            self._step = jax.jit(in_phases(phases, iterations))
+        if phases is not None:
+            self._prepare, self._finish = jax.jit(phases.prepare), jax.jit(phases.finish)
+            self._improve = jax.jit(phases.improve, static_argnums=2)
 
-    def _informed(self) -> PyTree:
-        """The parameters, with the action executed last where the action space asks for it."""
-        return self.planner.problem.action_space.remember(self.params, self._last)
+    def _warm_up(self, example: PyTree) -> None:
+        """Fixes the shapes of observations, and compiles everything before the clock runs."""
+        self._example = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, jnp.float32)), example)
+        for _ in range(3):  # the first call compiles; its time is no measure of the others
+            self._pace.iteration = self._pace.conclusion = 0.0
+            self._decide(self._example, inf, 2 * self.chunk)
+        self.reset(self._key)
 
-    def _until(self, params: PyTree, state: PyTree, loop: ControllerState, end: float) -> tuple[ControllerState, int]:
-        spent, now = 0, time.perf_counter()
-        while spent < self.iterations and (spent == 0 or now + self._slowest_chunk + self._slowest_end < end):
-            loop = jax.block_until_ready(self._improve(params, state, loop))
-            before, now = now, time.perf_counter()
-            # the slowest seen, slowly forgotten: one hiccup should not cost iterations for ever
-            self._slowest_chunk = max(0.99 * self._slowest_chunk, now - before)
-            spent += self.chunk
-        return loop, spent
+    def _decide(self, observation: PyTree, end: float, iterations: int | None) -> Decision:
+        params = self._params
+        if self._state is None:
+            self._state = self._init(params, self._first(observation), jax.random.key(self._key))
+        if self.deadline is None:
+            self._state, decision = self._step(params, observation, self._state)
+            self.iterations_spent = self.iterations
+            return decision
+        working = jax.block_until_ready(self._prepare(params, observation, self._state, None))
+        most = 2**31 - 1 if iterations is None else iterations
+        working, self.iterations_spent = self._pace.improve(
+            lambda working, _: (self._improve(params, working, self.chunk), self.chunk),
+            working,
+            end=end,
+            iterations=most,
+            chunk=self.chunk,
+        )
+        self._state, decision = self._pace.conclude(lambda: self._finish(params, working))
+        return decision
 
-    def _fitting(self, state: PyTree) -> PyTree:
-        """The state as arrays; one of another make becomes NaN, which the compiled part knows how to survive."""
+    def _first(self, observation: PyTree) -> PyTree:
+        """The observation to begin an episode with: the example where that which came is not finite."""
+        fine = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(observation))
+        return observation if fine else self._example
+
+    def _fitting(self, observation: PyTree) -> PyTree:
+        """The observation as arrays; one of another make becomes NaN, which the compiled part knows how to survive."""
         try:
-            state = jax.tree.map(lambda like, x: jnp.asarray(x, like.dtype), self._example, state)
-            if jax.tree.leaves(jax.tree.map(jnp.shape, state)) == jax.tree.leaves(jax.tree.map(jnp.shape, self._example)):
-                return state
+            fitting = jax.tree.map(lambda like, x: jnp.asarray(x, like.dtype), self._example, observation)
+            if jax.tree.map(jnp.shape, fitting) == jax.tree.map(jnp.shape, self._example):
+                return fitting
         except (TypeError, ValueError):
             pass  # not an array at all, or built otherwise
         return jax.tree.map(lambda like: jnp.full_like(like, jnp.nan), self._example)
 
-    def _warm_up(self) -> None:
-        for _ in range(3):  # the first call compiles; its time is no measure of the others
-            self._slowest_chunk = self._slowest_end = 0.0
-            self._act(self._example, time.perf_counter())
+
+def conform(new: PyTree, wanted: PyTree) -> PyTree:
+    """Converts parameters to the types of others, so that nothing compiled for those is compiled again.
+
+    Args:
+        new: Parameters.
+        wanted: Those that everything was compiled for.
+
+    Raises:
+        ValueError: If the structure, a shape or a kind of number differs, with the leaf, what arrived and what was wanted.
+    """
+    arrived, like = (dict(_named(tree)) for tree in (new, wanted))
+    if missing := [name for name in like if name not in arrived]:
+        raise ValueError(f"params lack {', '.join(missing)}; got {', '.join(arrived) or 'none'}")
+    if unknown := [name for name in arrived if name not in like]:
+        raise ValueError(f"params have {', '.join(unknown)} beyond the wanted {', '.join(like) or 'none'}")
+    if jax.tree.structure(new) != jax.tree.structure(wanted):
+        raise ValueError(f"params must be of structure {jax.tree.structure(wanted)}; got {jax.tree.structure(new)}")
+    leaves = [_conformed(name, arrived[name], leaf) for name, leaf in like.items()]
+    return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+
+
+def _named(tree: PyTree) -> list[tuple[str, Any]]:
+    return [(f"params{jax.tree_util.keystr(path)}", leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
+def _conformed(name: str, new: Any, wanted: Any) -> Any:
+    try:
+        arrived, kind = (jnp.result_type(new), list(jnp.shape(new))), jnp.result_type(wanted)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers; got {type(new).__name__}") from error
+    if arrived[1] != list(jnp.shape(wanted)) or not _convertible(arrived[0], kind):
+        raise ValueError(f"{name} must be {kind}{list(jnp.shape(wanted))}; got {arrived[0]}{arrived[1]}: {new}")
+    if isinstance(wanted, bool | int | float):
+        return type(wanted)(np.asarray(new))
+    if wanted.committed:
+        return jax.device_put(new if _rank(kind) is None else jnp.asarray(new, kind), wanted.sharding)
+    if _rank(kind) is None:
+        return new
+    return jnp.asarray(np.asarray(new) if getattr(new, "committed", False) else new, kind)
+
+
+def _convertible(arrived: Any, wanted: Any) -> bool:
+    """Returns whether numbers of one type stand for numbers of another; precision apart, nothing is lost."""
+    ranks = _rank(arrived), _rank(wanted)
+    return arrived == wanted if None in ranks else ranks <= ranks[::-1]
+
+
+def _rank(kind: Any) -> int | None:
+    """Returns the place of a type of numbers among booleans, integers, real and complex ones; None of keys."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    return next((rank for rank, parent in enumerate(kinds) if jnp.issubdtype(kind, parent)), None)
+
+
+def _fixed(leaf: Any) -> Any:
+    """Returns a parameter of a type that another one can be converted to: Python's numbers stay what they are."""
+    if isinstance(leaf, bool | int | float):
+        return leaf
+    array = jnp.asarray(leaf)
+    if not array.weak_type:
+        return array
+    return array.item() if array.ndim == 0 else jnp.asarray(array, array.dtype)

@@ -1,32 +1,36 @@
-"""A policy as one ahead-of-time compiled artefact: one file that a robot loads without the code that made it.
+"""Export of a policy as one ahead-of-time compiled artefact: one file that a robot loads without the code that made it.
 
-    planner.craik                a ZIP archive without compression
-        manifest.json            signals with names, units and bounds; sizes; versions; SHA-256 of everything
-        cpu/begin, cpu/decide    the two entry points, StableHLO as `jax.export` serialises it; and so for every platform
-        weights.npz              the parameters, which are arguments of both
+    planner.craik                       a ZIP archive without compression
+        manifest.json                   signals with names, units and bounds; sizes; versions; SHA-256 of everything
+        cpu/init, cpu/step, cpu/react   the entry points, StableHLO as `jax.export` serialises it; and so for every platform;
+                                        `react` is there where the policy has an actor
+        weights.npz                     the parameters, which are arguments of every entry point
 
-    begin (weights, observation, key)                                    -> memory
-    decide(weights, observation, memory, recent, flying, elapsed)        -> memory, actions, cost, status
+    init (weights, observation, key)                               -> state
+    step (weights, observation, state, actions, count, elapsed)    -> state, plan, cost, status
+    react(weights, observation, state, actions, count, elapsed)    -> state, plan, cost, status
 
-Memory is a flat list of arrays, the control loop's warm start. `mpc.runtime` loads and calls what is written here.
+The state is a flat list of arrays, the warm start of the next decision. `actions` and `count` are those of
+`mpc.InFlight`. `elapsed` is the number of steps since the last decision. `mpc.runtime` loads and calls what is written here.
 """
 
 import io
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mpc.deploy.portability import portable
-from mpc.deploy.runtime import ENTRIES, FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, sealed, write
-from mpc.deploy.specs import Signal
+from mpc.deploy.runtime import FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, sealed, write
+from mpc.deploy.specs import InFlight, Signal
 from mpc.planners.base import Status
-from mpc.policy import Policy, predict_through_delay, skip
+from mpc.policy import Policy
 
 PyTree = Any
 
@@ -47,105 +51,146 @@ def export(
     platforms: Sequence[str] = ("cpu", "cuda"),
     about: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Write a policy as an artefact, atomically: the file is whole or as it was before.
+    """Writes a policy as an artefact, atomically: the file is whole or as it was before.
 
     Args:
-        policy: Of `mpc.policy(planner, ...)`, or an agent's `agent.policy`.
-        params: Parameters of its planner's problem, stored as they are now.
-        observation: An example of what will be observed, one array of floating-point numbers.
+        policy: Any, of `mpc.policy(planner, ...)` for example, or an agent's `agent.policy`.
+        params: Its parameters, stored as they are now.
+        observation: An example of what will be observed, one array of numbers.
         path: The file, `.craik` by custom; None writes none.
-        observed: What the observation is made of: `names`, `units`, `low`, `high`, as `mpc.deploy.specs.Signal` takes them.
+        observed: `names`, `units`, `low`, `high` of the observation, as `mpc.deploy.specs.Signal` takes them.
         acted: `names` and `units` of the action; its bounds are those of the action space.
         period: Seconds of one step of the model, or None where it does not say.
-        delay: Steps between an observation and the action planned from it that may be made up for.
+        delay: Steps between an observation and the action planned from it that can be compensated, at most.
         batch: Observations side by side: None for one at a time, a number, or a name, "b", for any number.
         platforms: Of "cpu", "cuda", "rocm" and "tpu".
-        about: Whatever else the manifest should say; what JSON can hold.
+        about: Anything else the manifest should say that JSON can hold.
 
     Returns:
         The artefact as bytes, for `mpc.runtime.loads`.
 
     Raises:
-        ArtefactError: If the policy cannot be exported, because something in it calls back to Python, is not a function of
-            its arguments, or needs a library that is not promised to be there; or the observation is not one array.
+        ArtefactError: If the policy calls back to Python, is not a function of its arguments, or needs a library that a
+            robot need not have; or the observation is not one array.
+        ValueError: If the delay cannot be compensated (see `mpc.policy`).
         OSError: If the file cannot be written.
     """
     if delay < 0 or (period is not None and not period > 0):
         raise ArtefactError(f"delay must be at least 0 and period positive or None; got delay={delay}, period={period}")
-    seen = _one_array(observation)
-    inputs = _signal("observed", seen.shape, seen.dtype, observed)
-    example = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, params))
-    entries = _entry_points(policy, jax.tree.structure(example), batch is not None)
-    leaves, outputs = jax.tree.leaves(example), _action_signal(policy, acted)
-    leading = () if batch is None else (batch,) if isinstance(batch, int) else _symbol(batch)
-    key = jax.ShapeDtypeStruct((*leading, 2), np.uint32)
-    seen = jax.ShapeDtypeStruct((*leading, *seen.shape), seen.dtype)
-    recent = jax.ShapeDtypeStruct((*leading, delay + 1, *outputs.shape), outputs.dtype)
-    memory = jax.eval_shape(entries["begin"], leaves, seen, key)
-    count = jax.ShapeDtypeStruct((), np.int32)
-    arguments = {"begin": (leaves, seen, key), "decide": (leaves, seen, memory, recent, count, count)}
-    after = jax.eval_shape(entries["decide"], *arguments["decide"])[0]
-    if [(m.shape, m.dtype) for m in memory] != [(m.shape, m.dtype) for m in after]:
-        raise ArtefactError("the policy's memory must keep its shapes from one decision to the next")
+    inputs, outputs = _observation_signal(observation, observed), _action_signal(policy, acted)
+    entries, state = _entries(policy, params, inputs, outputs, delay, batch)
     members = {"weights.npz": _stored(params)}
-    for name in ENTRIES:
-        found = portable(name, entries[name], arguments[name], platforms)
+    for name, (function, arguments) in entries.items():
+        found = portable(name, function, arguments, platforms)
         members |= {f"{platform}/{name}": program for platform, program in found.items()}
-    manifest = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "versions": {package: _version(package) for package in PACKAGES},
-        "platforms": list(platforms),
-        "batch": batch,
-        "observation": inputs.described(),
-        "action": outputs.described(),
-        "horizon": policy.planner.problem.horizon,
-        "period": period,
-        "delay": delay,
-        "parameters": _listed(params),
-        "memory": [{"shape": [n if isinstance(n, int) else str(n) for n in m.shape], "dtype": str(m.dtype)} for m in memory],
-        "statuses": [status.name for status in Status],
-        "about": dict(about or {}),
-        "files": {name: fingerprint(content) for name, content in members.items()},
-    }
-    data = _packed(manifest, members)
+    said = {"horizon": policy.horizon, "period": period, "delay": delay, "batch": batch, "about": dict(about or {})}
+    said |= {"observation": inputs.described(), "action": outputs.described(), "state": state}
+    said |= {"entries": list(entries), "platforms": list(platforms), "parameters": _listed(params)}
+    data = _packed(said, members)
     if path is not None:
         write(Path(path), data)
     return data
 
 
-def _entry_points(policy: Policy, structure: Any, batched: bool) -> dict[str, Callable[..., Any]]:
-    """`begin` and `decide` over flat lists of plain arrays."""
-    space, kept = policy.planner.problem.action_space, {}
+class _Flat(NamedTuple):
+    """Conversion between a tree and the flat list of plain arrays that stands for it in an artefact.
 
-    def plain(leaves: list[Any]) -> list[Any]:
-        pairs = zip(leaves, kept["keys"], strict=True)
-        return [jax.random.key_data(leaf) if is_key else jnp.asarray(leaf) for leaf, is_key in pairs]
+    `structure`: of the tree. `leaves`: shapes and dtypes of the list. `is_key`: which of the leaves are PRNG keys, which the
+    list holds as their words.
+    """
 
-    def begin(weights: list[Any], observation: Any, key: Any) -> list[Any]:
-        params = space.remember(jax.tree.unflatten(structure, weights), None)
-        loop = policy.begin(params, policy.observe(params, observation), jax.random.wrap_key_data(key))
-        flat, kept["loop"] = jax.tree.flatten(loop)
-        kept["keys"] = [jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key) for leaf in flat]
-        return plain(flat)
+    structure: Any
+    leaves: list[jax.ShapeDtypeStruct]
+    is_key: list[bool]
 
-    def decide(weights: list[Any], observation: Any, memory: list[Any], recent: Any, flying: Any, elapsed: Any):
-        params = space.remember(jax.tree.unflatten(structure, weights), recent[-1])
-        pairs = zip(memory, kept["keys"], strict=True)
-        loop = jax.tree.unflatten(kept["loop"], [jax.random.wrap_key_data(x) if is_key else x for x, is_key in pairs])
-        state = predict_through_delay(policy, params, policy.observe(params, observation), recent, flying)
-        loop, plan, _ = policy.decide(params, state, skip(policy.planner, loop, elapsed - 1))
-        return plain(jax.tree.leaves(loop)), plan.actions, plan.cost, plan.status
+    @classmethod
+    def of(cls, tree: PyTree) -> "_Flat":
+        """Returns the conversion for trees like one of shapes and dtypes."""
+        leaves, structure = jax.tree.flatten(tree)
+        is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
+        plain = jax.eval_shape(lambda *xs: [_words(x, key) for x, key in zip(xs, is_key, strict=True)], *leaves)
+        return cls(structure, plain, is_key)
 
-    if not batched:
-        return {"begin": begin, "decide": decide}
-    return {
-        "begin": jax.vmap(begin, in_axes=(None, 0, 0)),
-        "decide": jax.vmap(decide, in_axes=(None, 0, 0, 0, None, None)),
-    }
+    def flatten(self, tree: PyTree) -> list[jax.Array]:
+        """Returns the list for a tree."""
+        leaves, structure = jax.tree.flatten(tree)
+        if structure != self.structure:
+            raise ArtefactError(f"the policy's state must keep its structure, {self.structure}; got {structure}")
+        return [_words(leaf, is_key) for leaf, is_key in zip(leaves, self.is_key, strict=True)]
+
+    def unflatten(self, leaves: Sequence[Any]) -> PyTree:
+        """Returns the tree for a list."""
+        pairs = zip(leaves, self.is_key, strict=True)
+        return jax.tree.unflatten(self.structure, [jax.random.wrap_key_data(x) if is_key else x for x, is_key in pairs])
 
 
-def _one_array(observation: Any) -> jax.ShapeDtypeStruct:
+def _words(leaf: Any, is_key: bool) -> jax.Array:
+    return jax.random.key_data(leaf) if is_key else jnp.asarray(leaf)
+
+
+Entry = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def _entries(
+    policy: Policy, params: PyTree, seen: Signal, acted: Signal, delay: int, batch: int | str | None
+) -> tuple[dict[str, Entry], list[dict[str, Any]]]:
+    """Returns every entry point with the shapes of its arguments, and the state as the manifest lists it."""
+    weights, structure = jax.tree.flatten(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, params)))
+    one, words, number = (
+        jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in ((seen.shape, seen.dtype), ((2,), np.uint32), ((), np.int32))
+    )
+    sent = jax.ShapeDtypeStruct((delay + 1, *acted.shape), acted.dtype)
+    begun = jax.eval_shape(partial(_begun, policy, structure), weights, one, words)
+    state = _Flat.of(begun)
+    verbs = {"step": policy.step} | ({} if policy.react is None else {"react": policy.react})
+    functions = {name: partial(_decided, policy, verb, structure, state) for name, verb in verbs.items()}
+    for name, function in functions.items():
+        after = jax.eval_shape(function, weights, one, state.leaves, sent, number, number)[0]
+        if [(x.shape, x.dtype) for x in state.leaves] != [(x.shape, x.dtype) for x in after]:
+            raise ArtefactError(f"the policy's state must keep its shapes and dtypes; {name} changes them")
+
+    leading = () if batch is None else (batch,) if isinstance(batch, int) else _symbol(batch)
+
+    def many(like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*leading, *like.shape), like.dtype)
+
+    flat = [many(leaf) for leaf in state.leaves]
+    arguments = weights, many(one), flat, many(sent), number, number
+    init = lambda *a: state.flatten(_begun(policy, structure, *a))  # noqa: E731
+    if batch is not None:
+        init = jax.vmap(init, in_axes=(None, 0, 0))
+        functions = {name: jax.vmap(f, in_axes=(None, 0, 0, 0, None, None)) for name, f in functions.items()}
+    entries: dict[str, Entry] = {"init": (init, (weights, many(one), many(words)))}
+    entries |= {name: (function, arguments) for name, function in functions.items()}
+    listed = [{"shape": [n if isinstance(n, int) else str(n) for n in x.shape], "dtype": str(x.dtype)} for x in flat]
+    return entries, listed
+
+
+def _begun(policy: Policy, structure: Any, weights: list[Any], observation: Any, words: Any) -> PyTree:
+    """Returns the state at the beginning of an episode."""
+    return policy.init(jax.tree.unflatten(structure, weights), observation, jax.random.wrap_key_data(words))
+
+
+def _decided(
+    policy: Policy,
+    verb: Callable[..., Any],
+    structure: Any,
+    state: _Flat,
+    weights: list[Any],
+    observation: Any,
+    before: list[Any],
+    actions: Any,
+    count: Any,
+    elapsed: Any,
+) -> tuple[list[Any], jax.Array, jax.Array, jax.Array]:
+    """Decides by `step` or `react`, over flat lists of plain arrays."""
+    params = jax.tree.unflatten(structure, weights)
+    shifted = policy.skip(state.unflatten(before), elapsed - 1)
+    after, decision = verb(params, observation, shifted, InFlight(actions, count))
+    return state.flatten(after), decision.plan.actions, decision.plan.cost, decision.status
+
+
+def _observation_signal(observation: Any, described: Mapping[str, Any] | None) -> Signal:
     try:
         array = np.asarray(observation, jnp.result_type(float))
     except (TypeError, ValueError) as error:
@@ -153,7 +198,7 @@ def _one_array(observation: Any) -> jax.ShapeDtypeStruct:
             f"an observation must be one array of numbers; got {type(observation).__name__}: give policy(..., "
             "observe=function) that makes a state of one array"
         ) from error
-    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+    return _signal("observed", array.shape, array.dtype, described)
 
 
 def _signal(what: str, shape: tuple[int, ...], dtype: Any, described: Mapping[str, Any] | None) -> Signal:
@@ -164,8 +209,8 @@ def _signal(what: str, shape: tuple[int, ...], dtype: Any, described: Mapping[st
 
 
 def _action_signal(policy: Policy, described: Mapping[str, Any] | None) -> Signal:
-    space: Any = policy.planner.problem.action_space
-    decided = jax.eval_shape(space.decide, jax.ShapeDtypeStruct((policy.planner.problem.horizon, space.size), np.float32))
+    space: Any = policy.action_space
+    decided = jax.eval_shape(space.decide, jax.ShapeDtypeStruct((policy.horizon, space.size), np.float32))
     inner = space
     while hasattr(inner, "inner"):
         inner = inner.inner
@@ -204,8 +249,16 @@ def _listed(params: PyTree) -> list[dict[str, Any]]:
     return [{"name": name, "shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays]
 
 
-def _packed(manifest: dict[str, Any], members: Mapping[str, bytes]) -> bytes:
-    """The archive; its dates say nothing, so that the same policy gives the same bytes."""
+def _packed(said: dict[str, Any], members: Mapping[str, bytes]) -> bytes:
+    """Returns the archive; it holds no dates, so that the same policy gives the same bytes.
+
+    Args:
+        said: The part of the manifest that depends on the policy.
+        members: Content by name.
+    """
+    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "statuses": [status.name for status in Status], **said}
+    manifest |= {"versions": {package: _version(package) for package in PACKAGES}}
+    manifest |= {"files": {name: fingerprint(content) for name, content in members.items()}}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in {"manifest.json": sealed(manifest), **members}.items():

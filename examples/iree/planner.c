@@ -1,4 +1,4 @@
-/* Plan without Python: decisions of a folder that mpc.iree.compiled wrote, by IREE's own runner.
+/* Plan without Python: decisions of a folder that mpc.deploy.iree.compiled wrote, by IREE's own runner.
 
        cc -I folder -o planner planner.c
        echo "0.5 0.0" | ./planner folder /path/to/iree-run-module
@@ -85,8 +85,8 @@ int main(int count, char **arguments) {
     for (int i = 0; i < OBSERVATION; i++)
       if (scanf("%f", &observation[i]) != 1) return 0;
     write_npy("observation.npy", observation, OBSERVATION);
-    if (!begun) call(arguments[2], "begin.vmfb", BEGIN_INPUTS, BEGIN_OUTPUTS);
-    call(arguments[2], "decide.vmfb", DECIDE_INPUTS, DECIDE_OUTPUTS);
+    if (!begun) call(arguments[2], "init.vmfb", INIT_INPUTS, INIT_OUTPUTS);
+    call(arguments[2], "step.vmfb", STEP_INPUTS, STEP_OUTPUTS);
     read_npy("actions.npy", actions, HORIZON * ACTION);
     for (int i = 0; i < HORIZON * ACTION; i++) printf("%.9g%c", actions[i], i + 1 < HORIZON * ACTION ? ' ' : '\n');
     fflush(stdout);

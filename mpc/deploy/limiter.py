@@ -1,4 +1,4 @@
-"""The last thing before the actuator: an action that is finite, within its bounds, and changes no faster than it may."""
+"""Limits before the actuator: every action is finite, within its bounds, and changes no faster than it may."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,13 +7,13 @@ from mpc.deploy.specs import Signal
 
 
 class Limits:
-    """Keeps a sequence of actions within bounds, rate and jerk, all three at every tick.
+    """A limiter that keeps a sequence of actions within bounds, rate and jerk, all three at every tick.
 
         low ≤ u[k] ≤ high,     |v[k]| ≤ rate,     |v[k] - v[k-1]| ≤ jerk,     v[k] = u[k] - u[k-1]
 
-    An action at distance d of a bound may approach it by `v ≤ max(min(d, jerk), sqrt(2 jerk d) - jerk / 2)` only, from
-    which braking by `jerk` a tick, `v, v - jerk, v - 2 jerk, …`, still ends before the bound: so that the three never
-    ask for different things. In float64; rounding to the action's own type adds at most half a unit in the last place.
+    An action at distance d of a bound may approach it by `v ≤ max(min(d, jerk), sqrt(2 jerk d) - jerk / 2)` only. Braking
+    by `jerk` a tick, `v, v - jerk, v - 2 jerk, …`, then still ends before the bound, so the three limits never contradict
+    each other. In float64; rounding to the action's own type adds at most half a unit in the last place.
 
     Args:
         signal: Of the action.
@@ -22,7 +22,7 @@ class Limits:
         start: The action before the first one, at rest.
 
     Raises:
-        ValueError: If a limit is not positive, or actions that are counted are to change slowly, or `start` is not allowed.
+        ValueError: If a limit is not positive, or is given for actions that are choices, or `start` is not allowed.
     """
 
     def __init__(self, signal: Signal, rate: ArrayLike | None, jerk: ArrayLike | None, start: ArrayLike):
@@ -41,7 +41,7 @@ class Limits:
         self.signal, self.before, self.change = signal, first.astype(float), np.zeros(signal.shape)
 
     def apply(self, wanted: np.ndarray) -> tuple[np.ndarray, bool]:
-        """The allowed action nearest to a wanted one, which is remembered as sent; and whether they differ.
+        """Returns the allowed action nearest to a wanted one, and whether they differ; the former is stored as sent.
 
         Args:
             wanted: Finite.
@@ -57,7 +57,7 @@ class Limits:
         return action, bool((np.abs(sent - wanted) > 1e-6 * (1 + np.abs(sent))).any())
 
     def _approach(self, distance: np.ndarray) -> np.ndarray:
-        """The fastest change towards a bound at this distance from which braking still ends before it."""
+        """Returns the fastest change towards a bound at this distance from which braking still ends before it."""
         endless = np.isinf(self.jerk) | np.isinf(distance)
         jerk, room = np.where(endless, 1.0, self.jerk), np.where(endless, 0.0, np.maximum(distance, 0.0))
         braking = np.maximum(np.minimum(room, jerk), np.sqrt(2 * jerk * room) - jerk / 2)

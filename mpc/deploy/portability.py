@@ -1,4 +1,4 @@
-"""What may leave for a robot: functions of their arguments alone, that need neither Python nor a library."""
+"""Serialisation of functions for a robot: they may depend on their arguments alone, and need no Python and no library."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,16 @@ HARMLESS = {"Sharding", "cu_threefry2x32_ffi", "shape_assertion"}  # of any cust
 def portable(
     name: str, function: Callable[..., Any], arguments: tuple[Any, ...], platforms: Sequence[str]
 ) -> dict[str, bytes]:
-    """A function serialised for every platform, once it is known to be one of its arguments alone.
+    """Serialises a function for every platform, after a check that it depends on its arguments alone.
 
     Args:
-        name: For people.
+        name: Of the function, for error messages.
         function: Pure, of arrays.
         arguments: Their shapes and dtypes.
         platforms: As JAX names them.
 
     Raises:
-        ArtefactError: If it calls back to Python, comes out otherwise when it is traced again, or calls a library.
+        ArtefactError: If it calls back to Python, differs when it is traced again, or calls a library.
     """
     _refuse_callbacks(name, jax.make_jaxpr(function)(*arguments).jaxpr)
     return {platform: _serialised(name, function, arguments, platform) for platform in platforms}
@@ -40,8 +40,8 @@ def _serialised(name: str, function: Callable[..., Any], arguments: tuple[Any, .
         raise ArtefactError(f"{name} cannot be exported for {platform}: {error}") from error
     if twice[0].mlir_module() != twice[1].mlir_module():
         raise ArtefactError(
-            f"{name} came out otherwise when it was traced again: something in the model, the cost or the planner is not a "
-            "function of its arguments, but hangs on a clock, on random numbers or on what is changed elsewhere"
+            f"{name} differed when it was traced again: something in the model, the cost or the planner is not a function "
+            "of its arguments, but depends on a clock, on random numbers or on a variable that is changed elsewhere"
         )
     _refuse_libraries(name, twice[0].mlir_module())
     return bytes(twice[0].serialize())
@@ -49,7 +49,7 @@ def _serialised(name: str, function: Callable[..., Any], arguments: tuple[Any, .
 
 @contextmanager
 def _without_locations() -> Iterator[None]:
-    """Lower without saying whose file an operation comes from: robots need not know, and bytes stay the same."""
+    """Lowers without the source files of operations: robots do not need them, and the bytes stay the same."""
     option = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, option)
     jax.config.update(option, 0)
@@ -60,7 +60,7 @@ def _without_locations() -> Iterator[None]:
 
 
 def _refuse_callbacks(name: str, jaxpr: Any) -> None:
-    """Walk a jaxpr and everything in it.
+    """Walks a jaxpr and everything in it.
 
     Raises:
         ArtefactError: If it calls back to Python.
@@ -81,7 +81,7 @@ def _is_jaxpr(value: Any) -> bool:
 
 
 def _refuse_libraries(name: str, module: str) -> None:
-    """Look for calls of anything but JAX's own.
+    """Looks for calls of anything but JAX's own.
 
     Raises:
         ArtefactError: If there are some, with their names.

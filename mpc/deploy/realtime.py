@@ -5,7 +5,7 @@
         actuator.send(loop.tick(sensor.newest(), sensor.time()))
 
 Every tick returns an action that is finite, within bounds, rate and jerk: of a fresh plan if there is one, else the next of
-the last plan, else the actor's, else the safe one. It never raises, and whatever went wrong is counted in `loop.health`.
+the last plan, else the actor's, else the safe one. It never raises; every fault is counted in `loop.health`.
 """
 
 import time
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from mpc.deploy.limiter import Limits
 from mpc.deploy.runtime import Artefact
+from mpc.deploy.specs import InFlight
 from mpc.deploy.telemetry import Health
 from mpc.deploy.workers import Job, Planning, Result, Worker
 
@@ -25,17 +26,24 @@ PATIENCE = 3  # planner threads that may hang before no further one is started
 
 
 class Seen(NamedTuple):
-    """An observation that can be trusted, and when it was made."""
+    """An observation that can be trusted, and when it was made, in seconds."""
 
     value: np.ndarray
     stamp: float
 
 
-class RealTime:
-    """Ticks at a fixed period around an artefact; everything is compiled before the constructor returns.
+class Reaction(NamedTuple):
+    """The newest state that the artefact's actor can react from, and the time of the decision it is the state after."""
 
-    With a deadline, a tick waits so long for the plan from its own observation. With none it never waits: the plan from
-    this tick's observation acts at the next one, from the state predicted for that time, which needs an artefact exported
+    state: Any
+    time: float
+
+
+class RealTime:
+    """A control loop at a fixed period around an artefact; everything is compiled before the constructor returns.
+
+    With a deadline, a tick waits that long for the plan from its own observation. Without one it never waits: the plan from
+    this tick's observation acts at the next tick, from the state predicted for that time, which needs an artefact exported
     with a `delay` of at least one step.
 
     Args:
@@ -46,12 +54,13 @@ class RealTime:
         latency: Seconds from a tick until its action acts, in the actuator.
         stale: Seconds after which an observation says nothing any more; three periods unless told.
         trust: Steps of a plan to execute without a new one; all of it unless told.
-        actor: `observation -> action`, quick, for when there is no plan to go on with.
+        actor: `observation -> action`, quick, for when there is no plan to go on with; the artefact's own `react` unless
+            told, where it has one.
         rate: Largest change of an action per tick, in its units.
         jerk: Largest change of that change per tick.
         start: The action before the first tick; the safe one unless told.
         clock: Seconds, the same clock that observations are stamped by.
-        worker: What plans, made with a function that does a job: `mpc.deploy.workers.Worker`, a thread, unless told.
+        worker: Makes the planning worker, of a function that does a job: `mpc.deploy.workers.Worker`, a thread, unless told.
         capacity: Ticks that `health` keeps in full.
 
     Raises:
@@ -97,11 +106,13 @@ class RealTime:
             raise ValueError(f"the safe action is {fault}: got {safe}")
         self._safe, self._actor, self._clock, self._make = known, actor, clock, worker
         self._limits = Limits(artefact.action, rate, jerk, known if start is None else start)
-        self._recent = deque(artefact.nothing_sent(), maxlen=artefact.delay + 1)
+        self._recent = deque(artefact.nothing_sent().actions, maxlen=artefact.delay + 1)
         self._sent, self._now, self._stamp = 0, -np.inf, -np.inf
         self._plans: deque[Result] = deque(maxlen=2)
         self._closed, self._hung, self._plan_seconds = False, 0, np.nan
         artefact.prepare()
+        self._unplanned = None if artefact.react is None else Reaction(artefact.init(artefact.example()), -np.inf)
+        self._reaction = self._unplanned
         self._worker = self._begun()
 
     def __enter__(self) -> "RealTime":
@@ -111,7 +122,7 @@ class RealTime:
         self.close()
 
     def close(self) -> None:
-        """Stop planning; ticks go on to return the safe action."""
+        """Stops planning; ticks continue to return the safe action."""
         self._closed = True
         self._plans.clear()
         self._worker.close()
@@ -120,7 +131,7 @@ class RealTime:
         return self._make(Planning(self.artefact, self.period).plan)
 
     def tick(self, observation: Any = None, stamp: float | None = None) -> np.ndarray:
-        """The action to send now.
+        """Returns the action to send now.
 
         Args:
             observation: The newest, or None where none came.
@@ -156,7 +167,7 @@ class RealTime:
         return action
 
     def _attempt(self, otherwise: Any, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function returns, or something else where it raises, which is counted."""
+        """Calls a function; where it raises, counts the fault and returns something else."""
         try:
             return function(*args)
         except Exception as error:
@@ -164,7 +175,7 @@ class RealTime:
             return otherwise
 
     def _time(self) -> tuple[float, float]:
-        """Now, and how long ago the last tick was; a clock that jumps makes everything known until then worthless."""
+        """Returns the time and how long ago the last tick was; a clock that jumps discards everything known until then."""
         now, before = self._attempt(np.nan, lambda: float(self._clock())), self._now
         passed = now - before
         if not np.isfinite(now):
@@ -173,14 +184,14 @@ class RealTime:
         elif np.isfinite(before) and not 0 <= passed <= self.trust * self.period:
             self.health.count("clock")
             self._plans.clear()
-            self._stamp = -np.inf
+            self._stamp, self._reaction = -np.inf, self._unplanned
         elif np.isfinite(before) and passed > 1.5 * self.period:
             self.health.count("late tick")
         self._now = now
         return now, passed if np.isfinite(passed) else np.nan
 
     def _look(self, observation: Any, stamp: float | None, now: float) -> Seen | None:
-        """The observation, if it can be trusted."""
+        """Returns the observation if it can be trusted, and counts what is wrong with it if not."""
         if self._closed:
             return None
         value, fault = self.artefact.observation.read(observation)
@@ -203,7 +214,7 @@ class RealTime:
         return Seen(value, made)
 
     def _plan(self, seen: Seen | None, now: float) -> None:
-        """Look for what was planned, and with a deadline wait for the plan from what is seen now."""
+        """Collects the plans made; with a deadline, waits for the plan from the observation of this tick."""
         if self._closed:
             return
         self._watch()
@@ -211,51 +222,69 @@ class RealTime:
         if seen is not None and self.deadline > 0:
             self._submit(seen, now)
             end = time.perf_counter() + self.deadline
-            while (left := end - time.perf_counter()) > 0:
-                results = self._take(self._worker.collect(left))
-                if any(result.start == now for result in results):
-                    break
+            left, results = self.deadline, []
+            while left > 0 and not any(result.start == now for result in results):
+                left = end - time.perf_counter()  # a plan that is there by now is taken even if no time is left to wait
+                results = self._take(self._worker.collect(max(left, 0.0)))
 
     def _choose(self, seen: Seen | None, now: float) -> tuple[str, np.ndarray]:
-        """Where the action comes from: fresh plan, last plan, actor, safe action."""
+        """Returns the action and its source: fresh plan, last plan, actor, or safe action."""
         for plan in reversed(self._plans):  # the newest that is to act by now
             step = round((now - plan.start) / self.period)
             if plan.actions is not None and 0 <= step < self.trust:
                 return ("fresh" if step == 0 else "shifted"), plan.actions[step]
         self.health.count("no plan")
-        if self._actor is not None and seen is not None:
-            action, fault = self.artefact.action.read(self._actor(seen.value))
+        if seen is not None and (self._actor is not None or self._reaction is not None):
+            reacted = self._react(seen, now) if self._actor is None else self._actor(seen.value)
+            action, fault = self.artefact.action.read(reacted)
             if action is not None:
                 return "actor", action
             self.health.count(f"actor {fault}")
         return "safe", self._safe
 
+    def _react(self, seen: Seen, now: float) -> np.ndarray:
+        """Returns the action of the artefact's actor, from the newest state there is; NaN where it failed."""
+        react, reaction = self.artefact.react, self._reaction
+        assert react is not None and reaction is not None
+        passed = (now - reaction.time) / self.period if np.isfinite(reaction.time) else 1.0
+        elapsed = min(max(round(passed), 1), self.artefact.horizon)
+        decision = react(seen.value, reaction.state, self._in_flight(seen, now), elapsed)
+        if decision.status == "NOT_FINITE":
+            return np.full(self.artefact.action.shape, np.nan)
+        self._reaction = Reaction(decision.state, now)
+        return decision.action
+
     def _submit(self, seen: Seen, start: float) -> None:
-        # an action that half acts counts as acting: to be early is to damp, to be late is to stir
-        flying = int((start + self.latency - seen.stamp) / self.period + 0.5 + 1e-6)
-        if flying > self.artefact.delay:
-            self.health.count("longer delay than planned for")
-        flying = min(max(flying, 0), self.artefact.delay, self._sent)
-        if self._worker.submit(Job(start, seen.value, np.stack(self._recent), flying)):
+        if self._worker.submit(Job(start, seen.value, self._in_flight(seen, start))):
             self.health.count("planner behind")
 
+    def _in_flight(self, seen: Seen, start: float) -> InFlight:
+        """Returns the actions sent that an observation does not show, for a decision that acts at `start`."""
+        # an action that half acts counts as acting: to be early is to damp, to be late is to stir
+        count = int((start + self.latency - seen.stamp) / self.period + 0.5 + 1e-6)
+        if count > self.artefact.delay:
+            self.health.count("longer delay than planned for")
+        return InFlight(np.stack(self._recent), min(max(count, 0), self.artefact.delay, self._sent))
+
     def _take(self, results: list[Result]) -> list[Result]:
-        """Keep what was planned."""
+        """Keeps the plans that were made."""
         for result in results:
             self._plan_seconds = result.seconds
             if result.actions is None:
                 self.health.count(result.reason)
-            else:
-                self._plans.append(result)
+                continue
+            self._plans.append(result)
+            if self._reaction is not None and result.start >= self._reaction.time:
+                self._reaction = Reaction(result.state, result.start)
         return results
 
     def _watch(self) -> None:
-        """Begin anew with a planner that died, or has hung for longer than its plans could matter."""
-        discount = self._worker.discount()
+        """Replaces a planner that died, or that has hung for longer than its plans could matter."""
+        running = self._worker.running()
         hangs = self._hung < PATIENCE and self._worker.busy() > self.trust * self.period
-        if discount and not hangs:
+        if running and not hangs:
             return
-        self.health.count("planner hung" if discount else "planner died")
-        self._hung += discount
+        self.health.count("planner hung" if running else "planner died")
+        self._hung += running
         self._worker.close()
         self._worker = self._begun()

@@ -1,10 +1,10 @@
-"""An exported planner on a robot: one file, checked, compiled and called, with JAX and NumPy alone.
+"""Exported policies on a robot: one file, checked, compiled and called, with JAX and NumPy alone.
 
     artefact = runtime.load("planner.craik")
-    memory = artefact.begin(observation)
-    decision = artefact.decide(observation, memory)     # decision.action; decision.memory for the next one
+    state = artefact.init(observation)
+    decision = artefact.step(observation, state)      # decision.action; decision.state for the next one
 
-What lies in the file is said in `mpc.export`, which writes it; this module needs nothing of the rest of `mpc`.
+`mpc.export` writes the file and documents its contents; this module needs nothing of the rest of `mpc`.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,9 @@ import jax
 import numpy as np
 from jaxlib.version import __version__ as jaxlib
 
-from mpc.deploy.specs import Signal
+from mpc.deploy.specs import InFlight, Signal
 
-FORMAT, FORMAT_VERSION = "craik-artefact", 1
-ENTRIES = ("begin", "decide")
+FORMAT, FORMAT_VERSION = "craik-artefact", 2
 LARGEST = 1 << 30  # bytes of a member once unpacked; a file that claims more is no planner
 
 
@@ -35,10 +35,10 @@ class ArtefactError(ValueError):
 
 
 class Decision(NamedTuple):
-    """What was decided.
+    """One decision of an artefact.
 
     `action`: `[...]`, to execute now. `actions`: `[H, ...]`, the whole plan, which begins with it. `cost`: its energy.
-    `status`: by name, as `mpc.Status` has it. `memory`: for the next decision. With a batch, all but the status have a
+    `status`: by name, as `mpc.Status` has it. `state`: for the next decision. With a batch, all but the status have a
     leading axis, and the status is a list.
     """
 
@@ -46,17 +46,19 @@ class Decision(NamedTuple):
     actions: np.ndarray
     cost: np.ndarray
     status: Any
-    memory: list[jax.Array]
+    state: list[jax.Array]
 
 
 class Artefact:
-    """A planner, compiled and ready: `begin` a loop, then `decide` again and again.
+    """An exported policy, compiled: `init` an episode, then `step` again and again.
 
-    Made by `load`. `manifest` is what the file says of itself; `observation` and `action` are its signals.
+    Made by `load`. `manifest` is the file's description of itself; `observation` and `action` are its signals.
+    `react(observation, state, in_flight, elapsed)` acts without planning and is called as `step` is; it is None where the
+    policy has no actor.
 
     Args:
         manifest: As `mpc.export` wrote it.
-        programs: The two entry points for this platform, serialised.
+        programs: The entry points for this platform, serialised.
         weights: Parameters by number, as the manifest lists them.
         compiled: A folder to keep machine code in, or None.
 
@@ -79,26 +81,38 @@ class Artefact:
         self.batch: int | str | None = manifest["batch"]
         self.weights = jax.device_put(weights)
         try:
-            exported = {name: jax_export.deserialize(bytearray(programs[name])) for name in ENTRIES}
+            exported = {name: jax_export.deserialize(bytearray(programs[name])) for name in manifest["entries"]}
         except Exception as error:  # what a foreign version of JAX wrote fails in ways of its own
             written = manifest["versions"].get("jax")
             raise ArtefactError(
                 f"the programs, written by JAX {written}, cannot be read by JAX {jax.__version__}: {error}"
             ) from error
-        self._begin, self._decide = (_runnable(exported[name], programs[name], compiled) for name in ENTRIES)
+        self._run = {name: _runnable(program, programs[name], compiled) for name, program in exported.items()}
         self.exported = exported
+        self.react: Callable[..., Decision] | None = partial(self._decide, "react") if "react" in exported else None
 
     def prepare(self, batch: int | None = None) -> "Artefact":
-        """Compile both entry points by running them once, so that no decision has to.
+        """Compiles every entry point by running it once, so that no decision has to.
 
         Args:
             batch: Observations side by side, where the artefact leaves their number open.
         """
-        middle = np.where(np.isfinite(self.observation.low), self.observation.low, 0.0)
-        shape = (*self._leading(batch), *self.observation.shape)
-        seen = np.broadcast_to(middle, shape).astype(self.observation.dtype)
-        jax.block_until_ready(self.decide(seen, self.begin(seen)).memory)
+        seen = self.example(batch)
+        state = self.init(seen)
+        for decide in (self.step, self.react):
+            if decide is not None:
+                jax.block_until_ready(decide(seen, state).state)
         return self
+
+    def example(self, batch: int | None = None) -> np.ndarray:
+        """Returns an observation that is finite and within its bounds.
+
+        Args:
+            batch: Observations side by side, where the artefact leaves their number open.
+        """
+        low = np.where(np.isfinite(self.observation.low), self.observation.low, 0.0)
+        shape = (*self._leading(batch), *self.observation.shape)
+        return np.broadcast_to(low, shape).astype(self.observation.dtype)
 
     def _leading(self, batch: int | None) -> tuple[int, ...]:
         if self.batch is None:
@@ -109,75 +123,77 @@ class Artefact:
             raise ArtefactError("the artefact leaves the number of observations open: say how many, prepare(batch=...)")
         return (batch,)
 
-    def begin(self, observation: Any, seed: int | np.ndarray = 0) -> list[jax.Array]:
-        """Start a control loop.
+    def init(self, observation: Any, seed: int | np.ndarray = 0) -> list[jax.Array]:
+        """Begins an episode.
 
         Args:
             observation: Shaped as the manifest says, with a batch axis in front where it has one.
-            seed: Of all randomness in the loop; or the words of a key, `[2]`, behind a batch axis where there is one.
+            seed: Of all randomness in the episode; or the words of a key, `[2]`, behind a batch axis where there is one.
 
         Returns:
-            The memory to give to the first `decide`.
+            The state to give to the first `step`.
 
         Raises:
             ArtefactError: If the observation has another shape or holds no numbers.
         """
         seen = self._fitting(observation)
         key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
-        return self._begin(self.weights, seen, key)
+        return self._run["init"](self.weights, seen, key)
 
     def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
-        """Randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ from one loop to the next."""
+        """Returns randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ between episodes."""
         whole = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
         if batch is None:
             return whole
         return np.asarray(jax.random.key_data(jax.random.split(jax.random.wrap_key_data(jax.numpy.asarray(whole)), batch)))
 
-    def decide(
-        self,
-        observation: Any,
-        memory: list[jax.Array],
-        recent: np.ndarray | None = None,
-        flying: int | None = None,
-        elapsed: int = 1,
+    def step(
+        self, observation: Any, state: list[jax.Array], in_flight: InFlight | None = None, elapsed: int = 1
     ) -> Decision:
-        """Make one decision.
+        """Makes one decision by planning.
 
         Args:
-            observation: As for `begin`. One that is not finite gives the next action of the last plan that was.
-            memory: As `begin` or the last decision returned it.
-            recent: `[D+1, ...]`, the actions sent last, newest last, for an artefact made for a delay of D steps or for
-                actions of limited rate; NaN where none was sent.
-            flying: How many of them, at most D, act only after what is observed; all D unless told, none without `recent`.
+            observation: As for `init`. One that is not finite gives the next action of the last plan that was.
+            state: As `init` or the last decision returned it.
+            in_flight: The actions sent last; behind a batch axis `[B, D+1, ...]` where there is one, with one `count` for
+                all. None where all of them are in the observation, and the last decision's action was sent.
             elapsed: Steps since the last decision was made.
 
         Raises:
-            ArtefactError: If the observation or the recent actions have another shape or hold no numbers.
+            ArtefactError: If the observation or the actions have another shape or hold no numbers, or a number is
+                impossible.
         """
+        return self._decide("step", observation, state, in_flight, elapsed)
+
+    def _decide(
+        self, entry: str, observation: Any, state: list[jax.Array], in_flight: InFlight | None = None, elapsed: int = 1
+    ) -> Decision:
         seen = self._fitting(observation)
-        under_way = self.delay if flying is None else flying
         nothing = self.nothing_sent(len(seen) if self.batch is not None else None)
-        if recent is None:
-            recent, under_way = nothing, 0
-        recent = np.asarray(recent, nothing.dtype)
-        if recent.shape != nothing.shape:
-            raise ArtefactError(f"recent actions must be of shape {list(nothing.shape)}; got {list(recent.shape)}")
-        if not 0 <= under_way <= self.delay or elapsed < 1:
-            raise ArtefactError(f"flying must be 0 to {self.delay} and elapsed at least 1; got {under_way} and {elapsed}")
-        numbers = np.int32(under_way), np.int32(elapsed)
-        memory, actions, cost, status = self._decide(self.weights, seen, memory, recent, *numbers)
+        actions, count = nothing if in_flight is None else in_flight
+        actions = np.asarray(actions, nothing.actions.dtype)
+        if actions.shape != nothing.actions.shape:
+            raise ArtefactError(
+                f"actions in flight must be of shape {list(nothing.actions.shape)}; got {list(actions.shape)}"
+            )
+        if not 0 <= count <= self.delay or elapsed < 1:
+            raise ArtefactError(
+                f"count in flight must be 0 to {self.delay} and elapsed at least 1; got {count} and {elapsed}"
+            )
+        numbers = np.int32(count), np.int32(elapsed)
+        state, actions, cost, status = self._run[entry](self.weights, seen, state, actions, *numbers)
         actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
         names = self.manifest["statuses"]
         if self.batch is None:
-            return Decision(actions[0], actions, cost, names[int(code)], memory)
-        return Decision(actions[:, 0], actions, cost, [names[int(c)] for c in code], memory)
+            return Decision(actions[0], actions, cost, names[int(code)], state)
+        return Decision(actions[:, 0], actions, cost, [names[int(c)] for c in code], state)
 
-    def nothing_sent(self, batch: int | None = None) -> np.ndarray:
-        """The recent actions of a loop that has not sent any."""
+    def nothing_sent(self, batch: int | None = None) -> InFlight:
+        """Returns the actions in flight where none was sent yet."""
         kind = np.dtype(self.action.dtype)
         nothing = np.nan if kind.kind == "f" else self.action.low
         shape = (self.delay + 1, *self.action.shape) if batch is None else (batch, self.delay + 1, *self.action.shape)
-        return np.broadcast_to(nothing, shape).astype(kind)
+        return InFlight(np.broadcast_to(nothing, shape).astype(kind), np.int32(0))
 
     def _fitting(self, observation: Any) -> np.ndarray:
         try:
@@ -199,11 +215,11 @@ def load(
     prepare: bool = True,
     compiled: str | os.PathLike | None = None,
 ) -> Artefact:
-    """Read an artefact, check every byte of it, and compile it for this machine.
+    """Reads an artefact, checks every byte of it, and compiles it for this machine.
 
     Args:
         path: The file that `mpc.export` or `craik export` wrote.
-        sha256: Of the whole file, where it is known from elsewhere; hashes within the file tell damage, not forgery.
+        sha256: Of the whole file, where it is known from elsewhere; hashes within the file reveal damage, not forgery.
         prepare: Whether to compile now, where the number of observations is known; else the first calls do.
         compiled: A folder of this machine's in which machine code is kept, so that later processes start without compiling;
             None keeps nothing. It is as trustworthy as whoever may write there.
@@ -221,7 +237,7 @@ def load(
 
 
 def here(manifest: dict[str, Any]) -> str:
-    """The platform of this process, by its name in artefacts.
+    """Returns the platform of this process, by its name in artefacts.
 
     Raises:
         ArtefactError: If the artefact is not for it.
@@ -240,7 +256,7 @@ def loads(
     prepare: bool = True,
     compiled: Path | None = None,
 ) -> Artefact:
-    """`load`, of bytes at hand."""
+    """Loads an artefact as `load` does, from bytes."""
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
         raise ArtefactError(f"{name} has SHA-256 {hashlib.sha256(data).hexdigest()}, and {sha256} was expected")
     manifest, members = unpack(data, name)
@@ -248,17 +264,17 @@ def loads(
         weights = [stored[str(index)] for index in range(len(manifest["parameters"]))]
     platform = here(manifest)
     folder = None if isinstance(manifest["batch"], str) else compiled  # of sizes not known yet there is no machine code
-    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in ENTRIES}, weights, folder)
+    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in manifest["entries"]}, weights, folder)
     return made.prepare() if prepare and not isinstance(made.batch, str) else made
 
 
 def _runnable(program: Any, code: bytes, folder: Path | None) -> Callable[..., Any]:
-    """A program to be called; where a folder is given, compiled now, by what lies there from last time if it can be.
+    """Returns a callable program; with a folder, compiled now, or taken from the machine code kept there.
 
     Args:
         program: Deserialised.
         code: What it was deserialised from.
-        folder: Of machine code; what is not of this version of JAX, or damaged, is made anew.
+        folder: Of machine code; code of another version of JAX, or damaged, is compiled anew.
     """
     call = jax.jit(program.call)
     if folder is None:
@@ -285,7 +301,7 @@ def _runnable(program: Any, code: bytes, folder: Path | None) -> Callable[..., A
 
 @contextmanager
 def _without_cache() -> Iterator[None]:
-    """Have JAX compile: machine code that came out of a cache of its own cannot be written down again."""
+    """Makes JAX compile: machine code out of its own cache cannot be serialised again."""
     from jax.experimental.compilation_cache import compilation_cache
 
     option = "jax_enable_compilation_cache"
@@ -300,7 +316,7 @@ def _without_cache() -> Iterator[None]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file atomically: it is whole, or as it was before.
+    """Writes a file atomically: it is whole, or as it was before.
 
     Raises:
         OSError: If it cannot be written.
@@ -319,7 +335,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def unpack(data: bytes, name: str = "the artefact") -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The manifest and the members of an artefact, once every hash is found right.
+    """Returns the manifest and the members of an artefact, after a check of every hash.
 
     Raises:
         ArtefactError: If it is foreign, damaged or of another format.
@@ -350,12 +366,12 @@ def unpack(data: bytes, name: str = "the artefact") -> tuple[dict[str, Any], dic
 
 
 def fingerprint(content: bytes) -> dict[str, Any]:
-    """Size and SHA-256."""
+    """Returns the size and the SHA-256 of a member."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:
-    """The manifest as bytes, with the digest of the rest inside."""
+    """Returns the manifest as bytes, with the digest of the rest inside."""
     rest = {name: value for name, value in manifest.items() if name != "sha256"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**rest, "sha256": digest}, sort_keys=True, indent=1) + "\n").encode()

@@ -1,11 +1,11 @@
-"""Decisions over ZeroMQ: an observation in; an action, the plan and its status out; a reply to whatever else may come.
+"""Decisions over ZeroMQ: an observation in; an action, the plan and its status out; a reply to every other message.
 
     request  {"craik": 1, "do": "act", "observation": floats, "loop": name}      also "reset" and "about"
     reply    {"ok": True, "action": floats, "plan": floats, "status": text, "seconds": number}
              {"ok": False, "error": text}
 
 Messages are msgpack. Floats are a list, or bytes of little-endian float32, and are sent as the latter; their shapes are in
-the manifest, which "about" asks for. Every loop has a memory of its own, so that several robots may ask the same server.
+the manifest, which "about" asks for. Every loop has a state of its own, so that several robots may ask the same server.
 """
 
 import threading
@@ -31,7 +31,7 @@ class ServingError(RuntimeError):
 
 
 class Answer(NamedTuple):
-    """What a server decided: `action` `[...]`, `plan` `[H, ...]`, `status` as `mpc.Status` names it, `seconds` it took."""
+    """A server's decision: `action` `[...]`, `plan` `[H, ...]`, `status` as `mpc.Status` names it, `seconds` it took."""
 
     action: np.ndarray
     plan: np.ndarray
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
 
 def libraries() -> tuple[Any, Any]:
-    """ZeroMQ and msgpack.
+    """Returns ZeroMQ and msgpack.
 
     Raises:
         ImportError: If they are missing, with how to get them.
@@ -54,7 +54,7 @@ def libraries() -> tuple[Any, Any]:
 
 
 class Server:
-    """Answers until it is closed.
+    """A server that answers until it is closed.
 
     Args:
         artefact: Decides; for one observation at a time.
@@ -85,7 +85,7 @@ class Server:
         self.address = self._socket.getsockopt_string(self._zmq.LAST_ENDPOINT)
 
     def run(self) -> None:
-        """Answer requests until `close` is called."""
+        """Answers requests until `close` is called."""
         try:
             while not self._closing.is_set():
                 try:
@@ -97,11 +97,11 @@ class Server:
             self._context.destroy()
 
     def close(self) -> None:
-        """End `run`, from another thread or a signal."""
+        """Ends `run`, from another thread or a signal."""
         self._closing.set()
 
     def reply(self, parts: list[bytes]) -> dict[str, Any]:
-        """What to answer to a message; never raises.
+        """Returns the answer to a message; never raises.
 
         Args:
             parts: Of the message, as they came.
@@ -140,9 +140,9 @@ class Server:
         if do != "act":
             raise ServingError('do must be "act", "reset" or "about"')
         seen, begun = self._floats(request.get("observation")), time.perf_counter()
-        memory = self._loops.pop(loop) if loop in self._loops else self.artefact.begin(seen)
-        decision = self.artefact.decide(seen, memory)
-        self._loops[loop] = decision.memory
+        state = self._loops.pop(loop) if loop in self._loops else self.artefact.init(seen)
+        decision = self.artefact.step(seen, state)
+        self._loops[loop] = decision.state
         if len(self._loops) > LOOPS:
             self._loops.popitem(last=False)
         kind = np.dtype(self.artefact.action.dtype).newbyteorder("<")
@@ -163,11 +163,11 @@ class Server:
 
 
 class Client:
-    """Asks a server for decisions.
+    """A client that asks a server for decisions.
 
     Args:
         address: Of the server.
-        loop: Name of this control loop, whose memory the server keeps.
+        loop: Name of this control loop, whose state the server keeps.
         timeout: Seconds to wait for an answer.
 
     Raises:
@@ -200,11 +200,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Closes the connection."""
         self._context.destroy()
 
     def act(self, observation: Any) -> Answer:
-        """Have the server decide.
+        """Asks the server for one decision.
 
         Args:
             observation: Numbers, shaped as the manifest says.
@@ -215,7 +215,7 @@ class Client:
         return Answer(action.reshape(self._shape), plan.reshape(-1, *self._shape), reply["status"], reply["seconds"])
 
     def reset(self) -> None:
-        """Have the server forget this loop, as at the start of an episode."""
+        """Makes the server forget this loop, as at the start of an episode."""
         self._ask({"do": "reset", "loop": self._loop})
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:

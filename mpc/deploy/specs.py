@@ -1,8 +1,8 @@
-"""What an observation or an action is made of: shape, names, units and bounds, and what may be wrong with one."""
+"""Signals, observations and actions, with their names, units and bounds; and the actions that are in flight."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,16 +10,27 @@ from numpy.typing import ArrayLike
 MISSING, FOREIGN, SHAPE, NOT_FINITE, RANGE = "missing", "not numbers", "wrong shape", "not finite", "out of range"
 
 
+class InFlight(NamedTuple):
+    """Actions that were sent and that the observation may not show yet.
+
+    `actions`: `[D+1, ...]`, the actions sent last, newest last; NaN, or the lowest choice, where none was sent. `count`:
+    int32, how many of the newest ones, at most D, the observation does not show yet.
+    """
+
+    actions: Any
+    count: Any
+
+
 @dataclass(frozen=True, eq=False)
 class Signal:
-    """One array that goes in or comes out, coordinate by coordinate.
+    """One input or output array, coordinate by coordinate.
 
     Args:
         shape: Of the array.
         dtype: Of its numbers.
-        names: Of the coordinates, in row-major order; the numbers of the coordinates unless told.
-        units: Of the coordinates; one unit is that of all; "" where nothing is known.
-        low: Least values that make sense; `-inf` where anything does.
+        names: Of the coordinates, in row-major order; their indices unless given.
+        units: Of the coordinates, or one for all; "" where nothing is known.
+        low: Smallest values that make sense; `-inf` where any does.
         high: Largest ones.
 
     Raises:
@@ -53,7 +64,7 @@ class Signal:
             object.__setattr__(self, name, value)
 
     def read(self, value: Any) -> tuple[np.ndarray | None, str | None]:
-        """A value as an array of this signal, or None and what is wrong with it; nothing is raised, whatever it is."""
+        """Returns a value as an array of this signal, or None and the fault; raises nothing, whatever the value is."""
         if value is None:
             return None, MISSING
         try:
@@ -71,7 +82,7 @@ class Signal:
         return array.astype(self.dtype), None
 
     def clip(self, value: np.ndarray) -> np.ndarray:
-        """The nearest value within the bounds, each rounded inwards, so that none is left by rounding."""
+        """Returns the nearest value within the bounds, which are rounded inwards so that rounding does not leave them."""
         kind = np.dtype(self.dtype)
         if kind.kind != "f":
             return np.clip(value, self.low, self.high).astype(kind)
@@ -82,14 +93,14 @@ class Signal:
         return np.clip(np.asarray(value, kind), least, most)
 
     def described(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Returns the signal as JSON holds it."""
         low, high = (np.asarray(bound).ravel().astype(str).tolist() for bound in (self.low, self.high))
         plain = {"shape": list(self.shape), "dtype": str(self.dtype), "names": self.names, "units": self.units}
         return {**plain, "low": low, "high": high}
 
     @classmethod
     def rebuilt(cls, description: Mapping[str, Any]) -> "Signal":
-        """The inverse of `described`."""
+        """Returns the signal that `described` describes."""
         shape = tuple(description["shape"])
         low, high = (np.asarray(description[name], np.float64).reshape(shape) for name in ("low", "high"))
         dtype, names, units = (description[name] for name in ("dtype", "names", "units"))

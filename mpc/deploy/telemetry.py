@@ -1,4 +1,4 @@
-"""What a control loop did, tick by tick, in memory that does not grow: to be read at any time, and written as CSV."""
+"""Telemetry of a control loop, tick by tick, in memory that does not grow: readable at any time, and written as CSV."""
 
 import csv
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 SOURCES: tuple[str, ...] = ("fresh", "shifted", "actor", "safe")
-"""Where an action came from, in the order in which they are tried."""
+"""Sources of an action, in the order in which they are tried."""
 MARKS = (50, 95, 99, 99.9)
 
 ROW = np.dtype(
@@ -27,7 +27,7 @@ ROW = np.dtype(
 
 
 class Health:
-    """The last ticks in full, and everything counted since the beginning.
+    """A record of the last ticks in full, and counts since the beginning.
 
     Args:
         capacity: Ticks kept in full.
@@ -39,12 +39,12 @@ class Health:
         self.ticks, self.sources, self.faults = 0, Counter(dict.fromkeys(SOURCES, 0)), Counter()
 
     def count(self, fault: str) -> None:
-        """Note that something went wrong."""
+        """Counts a fault."""
         with self._lock:
             self.faults[fault] += 1
 
     def record(self, source: str, **values: float) -> None:
-        """Write a tick down.
+        """Records a tick.
 
         Args:
             source: One of `SOURCES`.
@@ -59,7 +59,7 @@ class Health:
             self.sources[source] += 1
 
     def rows(self) -> np.ndarray:
-        """The ticks kept, oldest first: a copy."""
+        """Returns a copy of the ticks kept, oldest first."""
         with self._lock:
             size = len(self._rows)
             if self.ticks <= size:
@@ -67,7 +67,7 @@ class Health:
             return np.roll(self._rows, -(self.ticks % size))
 
     def summary(self) -> dict[str, Any]:
-        """Counts since the beginning, and percentiles in milliseconds over the ticks kept."""
+        """Returns counts since the beginning, and percentiles in milliseconds over the ticks kept."""
         rows = self.rows()
         with self._lock:
             found: dict[str, Any] = {"ticks": self.ticks, "sources": dict(self.sources), "faults": dict(self.faults)}
@@ -79,7 +79,7 @@ class Health:
         return found
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write the ticks kept as CSV, one row each, times in seconds.
+        """Writes the ticks kept as CSV, one row each, times in seconds.
 
         Raises:
             OSError: If the file cannot be written.

@@ -1,4 +1,4 @@
-"""Planning beside the control loop: a thread that always works on the newest observation, and may die."""
+"""Workers that plan beside the control loop: a thread that always works on the newest job, and may die."""
 
 import threading
 import time
@@ -10,69 +10,72 @@ import jax
 import numpy as np
 
 from mpc.deploy.runtime import Artefact
+from mpc.deploy.specs import InFlight
 
 
 class Job(NamedTuple):
-    """What to plan for.
+    """One plan to make.
 
-    `start`: when the plan's first action is to act, in seconds. `observation`: as the artefact wants it. `recent`,
-    `flying`: as `Artefact.decide` takes them.
+    `start`: when the plan's first action is to act, in seconds. `observation`, `in_flight`: as `Artefact.step` takes them.
     """
 
     start: float
     observation: np.ndarray
-    recent: np.ndarray
-    flying: int
+    in_flight: InFlight
 
 
 class Result(NamedTuple):
-    """What came of a job: `actions` `[H, ...]`, or None and the reason; `seconds` it took."""
+    """The outcome of a job.
+
+    `actions`: `[H, ...]`, or None and the `reason`. `seconds` it took. `state`: the artefact's after it, None if it failed.
+    """
 
     start: float
     actions: np.ndarray | None
     reason: str
     seconds: float
+    state: Any = None
 
 
 class Planning:
-    """The artefact's memory from one job to the next; forgotten whenever a job fails.
+    """Plans jobs one after the other, each from the artefact's state after the last; a job that fails discards the state.
 
-    Beginning anew may take a search as long as many decisions. Where it takes longer than a plan lasts, as on a machine that
-    is busy, a plan that is used up is gone on with all the same, from neutral actions.
+    An artefact's `init` may search for as long as many decisions take. Where it takes longer than a plan lasts, as on a busy
+    machine, a plan that is used up is continued all the same, from neutral actions.
 
     Args:
         artefact: Plans.
         period: Seconds of one step.
-        timer: Tells how long planning takes.
+        timer: Seconds, to measure how long planning takes.
     """
 
     def __init__(self, artefact: Artefact, period: float, timer: Callable[[], float] = time.perf_counter):
         self._artefact, self._period, self._timer = artefact, period, timer
-        self._memory: list[Any] | None = None
-        self._last, self._beginning = 0.0, 0.0
+        self._state: list[Any] | None = None
+        self._last, self._init_seconds = 0.0, 0.0
 
     def plan(self, job: Job) -> Result:
-        """Do a job; whatever goes wrong is a result."""
+        """Does a job; a failure is a result, too."""
         begun = self._timer()
         try:
             actions, reason = self._plan(job)
         except Exception as error:  # on a robot's path nothing is raised
-            self._memory = None
+            self._state = None
             actions, reason = None, f"planner error: {type(error).__name__}"
-        return Result(job.start, actions, reason, self._timer() - begun)
+        return Result(job.start, actions, reason, self._timer() - begun, self._state)
 
     def _plan(self, job: Job) -> tuple[np.ndarray | None, str]:
         artefact, lasts = self._artefact, self._artefact.horizon * self._period
-        memory, passed = self._memory, job.start - self._last
+        state, passed = self._state, job.start - self._last
         gone = not 0 < passed < lasts  # nothing of the last plan is left
-        if memory is None or (gone and self._beginning < lasts):  # or else no plan would ever come in time
+        if state is None or (gone and self._init_seconds < lasts):  # or else no plan would ever come in time
             begun = self._timer()
-            memory = jax.block_until_ready(artefact.begin(job.observation))
-            self._beginning, passed, gone = self._timer() - begun, self._period, False
+            state = jax.block_until_ready(artefact.init(job.observation))
+            self._init_seconds, passed, gone = self._timer() - begun, self._period, False
         elapsed = artefact.horizon if gone else max(round(passed / self._period), 1)
-        made = artefact.decide(job.observation, memory, job.recent, job.flying, elapsed)
+        made = artefact.step(job.observation, state, job.in_flight, elapsed)
         fine = made.status != "NOT_FINITE" and bool(np.isfinite(made.actions).all())
-        self._memory, self._last = (made.memory, job.start) if fine else (None, 0.0)
+        self._state, self._last = (made.state, job.start) if fine else (None, 0.0)
         return (made.actions, "") if fine else (None, "plan not finite")
 
 
@@ -81,10 +84,11 @@ class Worker:
 
     Args:
         plan: Does a job, for example `Planning(...).plan`.
+        clock: Seconds, to measure how long a job has taken.
     """
 
-    def __init__(self, plan: Callable[[Job], Result]):
-        self._plan = plan
+    def __init__(self, plan: Callable[[Job], Result], clock: Callable[[], float] = time.monotonic):
+        self._plan, self._clock = plan, clock
         self._changed = threading.Condition()
         self._job: Job | None = None
         self._done: deque[Result] = deque(maxlen=4)
@@ -94,14 +98,14 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: Job) -> bool:
-        """Hand over a job; whether it replaced one that nobody had begun."""
+        """Hands over a job; returns whether it replaced one that was not begun."""
         with self._changed:
             replaced, self._job = self._job is not None, job
             self._changed.notify_all()
         return replaced
 
     def collect(self, timeout: float = 0.0) -> list[Result]:
-        """The results since last time, after waiting for one for so many seconds at most."""
+        """Returns the results since the last call, after waiting for one for at most `timeout` seconds."""
         with self._changed:
             if timeout > 0 and not self._done:
                 self._changed.wait_for(lambda: self._done, timeout)
@@ -110,16 +114,16 @@ class Worker:
         return found
 
     def busy(self) -> float:
-        """Seconds spent on the job under way."""
+        """Returns the seconds spent on the job under way."""
         since = self._since
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else self._clock() - since
 
-    def discount(self) -> bool:
-        """Whether jobs are still done."""
+    def running(self) -> bool:
+        """Returns whether jobs are still done."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Stop after the job under way; results of it are lost."""
+        """Stops after the job under way, whose result is lost."""
         with self._changed:
             self._closed, self._job = True, None
             self._changed.notify_all()
@@ -130,7 +134,7 @@ class Worker:
                 self._changed.wait_for(lambda: self._closed or self._job is not None)
                 if self._closed:
                     return
-                job, self._job, self._since = self._job, None, time.monotonic()
+                job, self._job, self._since = self._job, None, self._clock()
             assert job is not None
             result = self._plan(job)
             with self._changed:
@@ -151,22 +155,22 @@ class Inline:
         self._done: list[Result] = []
 
     def submit(self, job: Job) -> bool:
-        """Do it."""
+        """Does it."""
         self._done.append(self._plan(job))
         return False
 
     def collect(self, timeout: float = 0.0) -> list[Result]:
-        """The results since last time."""
+        """Returns the results since the last call."""
         found, self._done = self._done, []
         return found
 
     def busy(self) -> float:
-        """Never."""
+        """Returns 0, as no job is ever under way."""
         return 0.0
 
-    def discount(self) -> bool:
-        """Always."""
+    def running(self) -> bool:
+        """Returns True."""
         return True
 
     def close(self) -> None:
-        """Nothing is left to stop."""
+        """Does nothing, as there is nothing to stop."""

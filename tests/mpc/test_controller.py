@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
-from mpc import controller as loops
 
 
 def integrator(horizon: int = 10) -> mpc.Problem:
@@ -32,20 +31,19 @@ def test_closed_loop_reaches_the_goal_and_stays():
 
 
 def test_warm_start_beats_a_cold_one():
-    problem = integrator(30)
-    planner = mpc.gradient(problem, starts=1)
+    planner = mpc.gradient(integrator(30), starts=1)
+    long, short = mpc.policy(planner, iterations=60), mpc.policy(planner, iterations=3)
     start, key = jnp.ones(1), jax.random.key(0)
-    loop = loops.begin(planner, None, start, key)
-    loop, _, action = loops.decide(planner, None, start, loop, 60)
-    after = start + 0.1 * action
-    _, warm, _ = loops.decide(planner, None, after, loop, 3)
+    state, decision = long.step(None, start, long.init(None, start, key))
+    after = start + 0.1 * decision.action
+    _, warm = short.step(None, after, state)
     cold = mpc.solve(planner, None, after, key, iterations=3)
-    assert float(warm.cost) < float(cold.cost)
+    assert float(warm.plan.cost) < float(cold.cost)
 
 
 @pytest.mark.parametrize("bad", [[np.nan], [np.inf], [1.0, 2.0], "text", None, {"a": 1.0}])
 def test_bad_states_get_the_last_good_plan(bad):
-    controller = mpc.Controller(PLANNER, None, state=jnp.ones(1), iterations=10)
+    controller = mpc.Controller(PLANNER, None, observation=jnp.ones(1), iterations=10)
     controller.act(jnp.ones(1))
     assert controller.plan is not None
     expected = np.asarray(controller.plan.actions)
@@ -57,28 +55,49 @@ def test_bad_states_get_the_last_good_plan(bad):
 
 
 def test_a_long_blackout_ends_in_the_neutral_action():
-    controller = mpc.Controller(PLANNER, None, state=jnp.ones(1), iterations=5)
+    controller = mpc.Controller(PLANNER, None, observation=jnp.ones(1), iterations=5)
     controller.act(jnp.ones(1))
     last = [controller.act([np.nan]) for _ in range(12)][-1]
     np.testing.assert_array_equal(last, [0.0])
 
 
-def test_deadline_is_kept_and_buys_iterations():
+class Clock:
+    """A clock that goes on by a millisecond whenever it is read."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+
+def test_a_deadline_buys_the_iterations_that_fit():
+    """Every chunk is followed by one look at the clock, and takes a millisecond by it."""
     spent = {}
-    for deadline in (0.002, 0.05):
-        controller = mpc.Controller(PLANNER, None, state=jnp.ones(1), iterations=1000, deadline=deadline)
-        runs = []
-        for _ in range(10):
+    for deadline in (0.0065, 0.0505):
+        settings = {"observation": jnp.ones(1), "iterations": 1000, "clock": Clock()}
+        controller = mpc.Controller(PLANNER, None, deadline=deadline, **settings)
+        for _ in range(3):
             controller.act(jnp.ones(1))
-            runs.append(controller.iterations_spent)
-            assert controller.late == (controller.seconds > deadline)
-        spent[deadline] = np.median(runs)
-    assert spent[0.05] > 2 * spent[0.002]
+            spent[deadline] = controller.iterations_spent
+            assert controller.seconds <= deadline + 2.5e-3  # the looks at the clock that are no work
+    assert spent == {0.0065: 4, 0.0505: 48}
+
+
+def test_a_decision_that_takes_longer_is_late():
+    clock = Clock()
+    controller = mpc.Controller(PLANNER, None, observation=jnp.ones(1), iterations=5, deadline=0.5, clock=clock)
+    controller.act(jnp.ones(1))
+    assert not controller.late and controller.iterations_spent == 5
+    controller.deadline = 1e-4
+    controller.act(jnp.ones(1))
+    assert controller.late and controller.iterations_spent == 1  # at least one is made
 
 
 def test_decisions_in_chunks_equal_decisions_at_once():
-    whole = mpc.Controller(PLANNER, None, state=jnp.ones(1), iterations=6)
-    chunked = mpc.Controller(PLANNER, None, state=jnp.ones(1), iterations=6, deadline=60.0, chunk=2)
+    whole = mpc.Controller(PLANNER, None, observation=jnp.ones(1), iterations=6)
+    chunked = mpc.Controller(PLANNER, None, observation=jnp.ones(1), iterations=6, deadline=60.0, chunk=2)
     for x in (1.0, 0.9, 0.7):
         np.testing.assert_allclose(whole.act(jnp.array([x])), chunked.act(jnp.array([x])), rtol=1e-5)
 
@@ -93,16 +112,90 @@ def test_actions_are_finite_and_in_bounds_whatever_is_observed(x):
 CONTROLLER = mpc.Controller(PLANNER, None, iterations=3)
 
 
-def test_many_loops_at_once_equal_single_ones():
-    states, keys = jnp.array([[1.0], [-0.5]]), jax.random.split(jax.random.key(1), 2)
-    begun = jax.vmap(lambda s, k: loops.begin(PLANNER, None, s, k))(states, keys)
-    _, _, together = jax.vmap(lambda s, m: loops.decide(PLANNER, None, s, m, 5))(states, begun)
-    for i in range(2):
-        loop = loops.begin(PLANNER, None, states[i], keys[i])
-        np.testing.assert_allclose(loops.decide(PLANNER, None, states[i], loop, 5)[2], together[i], rtol=1e-4)
-
-
 @pytest.mark.parametrize("wrong", [{"iterations": 0}, {"deadline": 0.0}, {"chunk": 0}, {"deadline": float("nan")}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        mpc.Controller(PLANNER, None, **wrong)
+        mpc.Controller(PLANNER, None, **wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("deadline", [None, 60.0])
+def test_a_policy_decides_as_it_does_alone(deadline):
+    policy, key = mpc.policy(PLANNER, iterations=4), jax.random.key(0)
+    iterations = None if deadline is None else 4
+    controller = mpc.Controller(policy, None, observation=jnp.ones(1), deadline=deadline, iterations=iterations)
+    step, state = jax.jit(policy.step), policy.init(None, jnp.ones(1), key)
+    for x in (1.0, 0.9, 0.7):
+        state, decision = step(None, jnp.array([x]), state)
+        np.testing.assert_allclose(controller.act(jnp.array([x])), decision.action, rtol=1e-5)
+
+
+def test_an_indivisible_policy_has_no_deadline():
+    policy = mpc.policy(PLANNER, iterations=4)._replace(phases=None)
+    assert mpc.Controller(policy, None).act(jnp.ones(1)).shape == (1,)
+    with pytest.raises(ValueError, match="indivisible"):
+        mpc.Controller(policy, None, deadline=1.0)
+    with pytest.raises(ValueError, match="indivisible"):
+        mpc.Controller(policy, None, iterations=3)
+
+
+def tracking() -> mpc.Problem:
+    """A point that goes to `params["cost"]["goal"]`."""
+    return mpc.Problem(
+        lambda p, s, a: s + p["gain"] * a,
+        lambda p, s, a, t: jnp.sum((s - p["cost"]["goal"]) ** 2),
+        horizon=5,
+        action_space=mpc.Box([-1.0], [1.0]),
+    )
+
+
+GIVEN = {"gain": 0.1, "cost": {"goal": np.zeros(1, np.float32)}}
+
+
+@pytest.fixture
+def compilations():
+    """The programs that XLA compiled since the test began."""
+    made: list[str] = []
+
+    def listen(event: str, *_: object, **__: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            made.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield made
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("deadline", [None, 60.0])
+def test_new_parameters_of_the_same_shapes_never_compile(compilations, deadline):
+    planner = mpc.gradient(tracking(), starts=2)
+    controller = mpc.Controller(planner, GIVEN, observation=jnp.zeros(1), iterations=20, deadline=deadline)
+    assert compilations  # the listener hears
+    for goal in (np.ones(1), np.ones(1, np.int64), jnp.ones(1), [1.0]):
+        controller.params = {"gain": np.float64(0.2), "cost": {"goal": np.asarray(goal)}}
+        compilations.clear()
+        controller.reset()
+        assert controller.act(np.zeros(1))[0] > 0.5
+        assert not compilations
+    controller.params = {"gain": jnp.float32(0.2), "cost": {"goal": -np.ones(1)}}
+    assert controller.act(np.zeros(1))[0] < -0.5 and not compilations
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"gain": 0.1}, r"lack params\['cost'\]\['goal'\]"),
+        ({"gain": 0.1, "cost": {"goal": np.zeros(2)}}, r"\['goal'\] must be float32\[1\]; got float32\[2\]"),
+        ({"gain": "fast", "cost": {"goal": np.zeros(1)}}, r"\['gain'\] must be numbers; got str"),
+        ({"gain": 1j, "cost": {"goal": np.zeros(1)}}, r"\['gain'\] must be float32\[\]; got complex64"),
+        ({**GIVEN, "speed": 1.0}, r"params\['speed'\] beyond the wanted"),
+        (None, "lack"),
+        ((0.1, {"goal": np.zeros(1)}), "lack"),
+    ],
+)
+def test_parameters_of_another_make_are_refused_and_the_old_ones_stay(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        TRACKING.params = wrong
+    assert TRACKING.params["gain"] == 0.1 and np.isfinite(TRACKING.act(np.zeros(1))).all()
+
+
+TRACKING = mpc.Controller(mpc.gradient(tracking(), starts=1), GIVEN, iterations=1)

@@ -18,8 +18,8 @@ import pytest
 import mpc
 from mpc.deploy import runtime
 from mpc.deploy.runtime import ArtefactError
-from mpc.deploy.specs import Signal
-from mpc.policy import predict_through_delay
+from mpc.deploy.specs import InFlight, Signal
+from mpc.policy import Decision, PolicyState, shift
 
 
 def cart(params, state, action):
@@ -54,12 +54,12 @@ def artefact(file):
 
 
 def test_actions_are_those_of_the_controller(artefact):
-    controller = mpc.Controller(PLANNER, PARAMS, state=jnp.zeros(2), iterations=4)
+    controller = mpc.Controller(PLANNER, PARAMS, observation=jnp.zeros(2), iterations=4)
     state = np.array([0.0, 0.3], np.float32)
-    memory = artefact.begin(state)
+    artefact_state = artefact.init(state)
     for _ in range(12):
-        decision = artefact.decide(state, memory)
-        memory, action = decision.memory, controller.act(state)
+        decision = artefact.step(state, artefact_state)
+        artefact_state, action = decision.state, controller.act(state)
         np.testing.assert_array_equal(decision.action, action)
         assert decision.status == "ITERATIONS" and decision.actions.shape == (8, 1)
         state = np.asarray(cart(PARAMS, state, action))
@@ -70,7 +70,7 @@ def test_a_fresh_process_needs_neither_planners_nor_optax_and_decides_the_same(f
     program = (
         "import sys; from mpc import runtime\n"
         f"a = runtime.load({str(file)!r}, prepare=False)\n"
-        "print(a.decide([0.0, 0.3], a.begin([0.0, 0.3])).actions.tobytes().hex())\n"
+        "print(a.step([0.0, 0.3], a.init([0.0, 0.3])).actions.tobytes().hex())\n"
         "print([m for m in ('optax', 'flax', 'gymnasium', 'mpc.planners.gradient') if m in sys.modules])\n"
     )
     options = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -79,7 +79,7 @@ def test_a_fresh_process_needs_neither_planners_nor_optax_and_decides_the_same(f
     )
     assert done.returncode == 0, done.stderr
     actions, loaded = done.stdout.splitlines()
-    assert bytes.fromhex(actions) == artefact.decide([0.0, 0.3], artefact.begin([0.0, 0.3])).actions.tobytes()
+    assert bytes.fromhex(actions) == artefact.step([0.0, 0.3], artefact.init([0.0, 0.3])).actions.tobytes()
     assert loaded == "[]"
 
 
@@ -89,29 +89,27 @@ def test_the_manifest_says_what_goes_in_and_out(file, artefact):
     }  # fmt: skip
     np.testing.assert_array_equal(artefact.action.low, [-1.0])
     assert [p["name"] for p in artefact.manifest["parameters"]] == ["gain", "goal"]
+    assert artefact.manifest["entries"] == ["init", "step"] and artefact.react is None
     assert artefact.period == 0.1 and artefact.manifest["versions"]["jax"] == jax.__version__
     assert file.stat().st_size < 1 << 20
 
 
 def test_delays_are_made_up_for_by_planning_from_the_state_that_will_be(artefact):
-    state, recent = np.array([0.2, -0.4], np.float32), np.array([[0.9], [-1.0], [0.7]], np.float32)
-    memory = artefact.begin(state)
-    for flying in (0, 1, 2):
+    state, sent = np.array([0.2, -0.4], np.float32), np.array([[0.9], [-1.0], [0.7]], np.float32)
+    begun = artefact.init(state)
+    for count in (0, 1, 2):
         ahead = state
-        for action in recent[3 - flying :]:
+        for action in sent[3 - count :]:
             ahead = np.asarray(cart(PARAMS, ahead, action))
-        np.testing.assert_allclose(
-            predict_through_delay(POLICY, PARAMS, state, jnp.asarray(recent), jnp.asarray(flying)), ahead, atol=1e-6
-        )
-        compensated = artefact.decide(state, memory, recent, flying=flying)
-        np.testing.assert_allclose(compensated.actions, artefact.decide(ahead, memory).actions, atol=1e-4)
+        compensated = artefact.step(state, begun, InFlight(sent, count))
+        np.testing.assert_allclose(compensated.actions, artefact.step(ahead, begun).actions, atol=1e-4)
 
 
 def test_a_plan_made_later_is_shifted_by_as_much(artefact):
     state, blind = np.array([0.0, 0.0], np.float32), np.full(2, np.nan, np.float32)
-    first = artefact.decide(state, artefact.begin(state))
+    first = artefact.step(state, artefact.init(state))
     for elapsed in (1, 2, 3):  # what cannot be seen gets the last plan's action for that time
-        late = artefact.decide(blind, first.memory, elapsed=elapsed)
+        late = artefact.step(blind, first.state, elapsed=elapsed)
         assert late.status == "NOT_FINITE"
         np.testing.assert_array_equal(late.action, first.actions[elapsed])
 
@@ -122,26 +120,74 @@ def test_actions_of_limited_rate_start_from_what_was_sent_last():
     )
     data = mpc.export(limited, PARAMS, np.zeros(2), platforms=("cpu",))
     artefact = runtime.loads(data, prepare=False)
-    memory = artefact.begin([0.0, 0.0])
-    decision = artefact.decide([0.0, 0.0], memory, np.array([[-0.8]], np.float32))
+    begun = artefact.init([0.0, 0.0])
+    decision = artefact.step([0.0, 0.0], begun, InFlight(np.array([[-0.8]], np.float32), 0))
     assert -0.9 <= decision.action[0] <= -0.7
     assert np.abs(np.diff(decision.actions[:, 0])).max() <= 0.1
+    later = artefact.step([0.0, 0.0], decision.state)  # what was decided was sent, unless something else is told
+    assert abs(later.action[0] - decision.action[0]) <= 0.1 + 1e-6
 
 
 def test_any_number_of_observations_at_once_and_both_platforms_from_one_file():
     one = mpc.policy(mpc.predictive_sampling(problem(), samples=4), iterations=1)
     data = mpc.export(one, PARAMS, np.zeros(2), batch="b")
-    assert {"cpu/begin", "cpu/decide", "cuda/begin", "cuda/decide"} <= set(runtime.unpack(data)[1])
+    assert {"cpu/init", "cpu/step", "cuda/init", "cuda/step"} <= set(runtime.unpack(data)[1])
     artefact = runtime.loads(data)
     states = np.array([[0.0, 0.3], [1.0, -0.2], [-2.0, 0.0]], np.float32)
-    many = artefact.decide(states, artefact.begin(states))
+    many = artefact.step(states, artefact.init(states))
     assert many.action.shape == (3, 1) and many.status == ["ITERATIONS"] * 3
     keys = artefact.keys(0, 3)
     for i, state in enumerate(states):
-        loop = one.begin(PARAMS, state, jax.random.wrap_key_data(keys[i]))
-        np.testing.assert_allclose(one.decide(PARAMS, state, loop)[2], many.action[i], atol=1e-4)
+        begun = one.init(PARAMS, jnp.asarray(state), jax.random.wrap_key_data(keys[i]))
+        np.testing.assert_allclose(one.step(PARAMS, jnp.asarray(state), begun)[1].action, many.action[i], atol=1e-4)
     with pytest.raises(ArtefactError, match="behind a batch axis"):
-        artefact.begin(np.zeros(2))
+        artefact.init(np.zeros(2))
+
+
+def reacting(planner, iterations=2) -> mpc.Policy:
+    """A policy that knows how to act without planning: push towards the goal."""
+    base = mpc.policy(planner, iterations=iterations)
+
+    def react(params, observation, state, in_flight=None):
+        action = jnp.clip(params["goal"] - observation[:1], -1.0, 1.0)
+        actions = jnp.concatenate([action[None], state.controller.fallback[1:]])
+        status = jnp.asarray(mpc.Status.ITERATIONS)
+        plan = mpc.Plan(actions, None, jnp.asarray(jnp.inf), {}, status, {})
+        return PolicyState(shift(planner, state.controller), action), Decision(action, plan, status)
+
+    return base._replace(react=react)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_policy_that_reacts_reacts_as_an_artefact_too(batch):
+    """Reacting takes no planning, and planning goes on from the plan that is left."""
+    policy = reacting(PLANNER)
+    artefact = runtime.loads(mpc.export(policy, PARAMS, np.zeros(2), batch=batch, platforms=("cpu",)))
+    assert artefact.manifest["entries"] == ["init", "step", "react"] and artefact.react is not None
+    state = np.array([0.2, 0.1], np.float32)
+    seen, lead = (state, ()) if batch is None else (np.stack([state] * batch), (0,))
+    planned = artefact.step(seen, artefact.init(seen))
+    reacted = artefact.react(seen, planned.state)
+    np.testing.assert_allclose(reacted.action[lead], [0.3], atol=1e-6)
+    np.testing.assert_array_equal(reacted.actions[lead][1:-1], planned.actions[lead][2:])
+    blind = artefact.step(np.full_like(seen, np.nan), reacted.state)
+    np.testing.assert_array_equal(blind.action[lead], planned.actions[lead][2])
+
+
+def test_states_that_change_their_make_are_refused():
+    base = mpc.policy(mpc.predictive_sampling(problem(), samples=2), iterations=1)
+
+    def grows(params, observation, state, in_flight=None):
+        state, decision = base.step(params, observation, state, in_flight)
+        return state._replace(last_action=jnp.zeros(3)), decision
+
+    def changes(params, observation, state, in_flight=None):
+        state, decision = base.step(params, observation, state, in_flight)
+        return (state, state), decision
+
+    for step, said in ((grows, "keep its shapes"), (changes, "keep its structure")):
+        with pytest.raises(ArtefactError, match=said):
+            mpc.export(base._replace(step=step), PARAMS, np.zeros(2), platforms=("cpu",))
 
 
 def calls_back(params, state, action):
@@ -176,7 +222,7 @@ def test_what_needs_more_than_its_arguments_is_refused(dynamics, reason, tmp_pat
 @pytest.mark.parametrize("observation", [[0.0, 0.0, 0.0], [[0.0, 0.0]], "text", None, {"a": 1.0}, [1.0, "x"]])
 def test_observations_of_another_make_are_refused(artefact, observation):
     with pytest.raises(ArtefactError, match="observation must be"):
-        artefact.decide(observation, artefact.begin([0.0, 0.0]))
+        artefact.step(observation, artefact.init([0.0, 0.0]))
 
 
 def test_a_tree_is_no_observation_and_signals_have_names_units_and_bounds(tmp_path):
@@ -227,7 +273,7 @@ def test_programs_of_a_foreign_jax_are_refused_with_both_versions(file):
     manifest, _ = runtime.unpack(file.read_bytes())
     manifest["versions"]["jax"] = "99.0"
     with pytest.raises(ArtefactError, match=r"written by JAX 99\.0, cannot be read by JAX"):
-        runtime.Artefact(manifest, dict.fromkeys(runtime.ENTRIES, b"not a program"), [])
+        runtime.Artefact(manifest, dict.fromkeys(manifest["entries"], b"not a program"), [])
 
 
 def test_writing_that_fails_leaves_what_was_there(file, tmp_path, monkeypatch):
@@ -251,8 +297,7 @@ def test_compiled_code_is_kept_on_request_and_made_anew_where_it_is_damaged(file
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: compiled.append(1) or compile_(lowered))
 
     def plan(artefact):
-        memory = artefact.begin([0.5, -0.1])
-        return artefact.decide([0.5, -0.1], memory, np.full((3, 1), 0.1), 2).actions
+        return artefact.step([0.5, -0.1], artefact.init([0.5, -0.1]), InFlight(np.full((3, 1), 0.1), 2)).actions
 
     expected = plan(runtime.load(file))
     np.testing.assert_array_equal(plan(runtime.load(file, compiled=folder)), expected)
@@ -265,8 +310,8 @@ def test_compiled_code_is_kept_on_request_and_made_anew_where_it_is_damaged(file
     first.write_bytes(damaged)
     np.testing.assert_array_equal(plan(runtime.load(file, compiled=folder)), expected)
     assert len(compiled) == 3 and first.read_bytes() != damaged
-    with pytest.raises(ArtefactError, match=r"recent actions must be of shape \[3, 1\]; got \[2, 1\]"):
-        runtime.load(file, compiled=folder).decide([0.5, -0.1], [], np.zeros((2, 1)))
+    with pytest.raises(ArtefactError, match=r"actions in flight must be of shape \[3, 1\]; got \[2, 1\]"):
+        runtime.load(file, compiled=folder).step([0.5, -0.1], [], InFlight(np.zeros((2, 1)), 0))
     with pytest.raises(OSError, match="compiled"):
         (tmp_path / "file").write_bytes(b"")
         runtime.load(file, compiled=tmp_path / "file" / "compiled")

@@ -36,10 +36,10 @@ def test_a_c_program_comes_to_the_same_plans(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     plans = np.array([line.split() for line in done.stdout.splitlines()], np.float32)
-    memory = artefact.begin(seen[0])
+    state = artefact.init(seen[0])
     for observation, plan in zip(seen, plans, strict=True):
-        expected = artefact.decide(observation, memory)
-        memory = expected.memory
+        expected = artefact.step(observation, state)
+        state = expected.state
         np.testing.assert_allclose(plan, expected.actions.ravel(), atol=1e-4)
     assert np.ptp(plans, axis=0).max() > 0.01  # of different observations
 

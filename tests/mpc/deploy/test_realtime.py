@@ -2,7 +2,6 @@
 
 import csv
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -46,9 +45,9 @@ class Delayed(Inline):
 
     def collect(self, timeout: float = 0.0) -> list[Result]:
         self.calls += 1
-        require_no_latents = [result for due, result in self.due if due < self.calls]
+        ready = [result for due, result in self.due if due < self.calls]
         self.due = [(due, result) for due, result in self.due if due >= self.calls]
-        return require_no_latents
+        return ready
 
 
 def loop_of(artefact, **settings):
@@ -80,21 +79,22 @@ def test_the_plan_is_for_the_tick_at_which_it_acts_and_knows_what_acts_until_the
     sent = [loop.tick([1.0, 0.0], clock.now)]  # nothing is planned yet
     clock.now += PERIOD
     sent.append(loop.tick([1.0, 0.0], clock.now - PERIOD / 2))  # half a period old
-    expected = artefact.decide(jobs[0].observation, artefact.begin(jobs[0].observation), jobs[0].recent, 1).action
+    in_flight = jobs[0].in_flight._replace(count=1)
+    expected = artefact.step(jobs[0].observation, artefact.init(jobs[0].observation), in_flight).action
     np.testing.assert_array_equal(sent[1], expected)
-    assert jobs[0].start == pytest.approx(100.0 + PERIOD) and jobs[0].flying == 1 and jobs[1].flying == 2
-    np.testing.assert_array_equal(jobs[1].recent[1:], sent)
+    assert jobs[0].start == pytest.approx(100.0 + PERIOD) and jobs[0].in_flight.count == 1 and jobs[1].in_flight.count == 2
+    np.testing.assert_array_equal(jobs[1].in_flight.actions[1:], sent)
     assert dict(loop.health.sources) == {"fresh": 1, "shifted": 0, "actor": 0, "safe": 1}
     for _ in range(20):  # half a period, give or take what rounding leaves
         clock.now += PERIOD
         loop.tick([1.0, 0.0], clock.now - PERIOD / 2)
-    assert {job.flying for job in jobs[1:]} == {2}
+    assert {job.in_flight.count for job in jobs[1:]} == {2}
 
 
 def test_with_a_deadline_the_plan_is_of_the_same_tick(artefact):
     loop, _ = loop_of(artefact, deadline=0.01)
     state = np.array([0.5, 0.0], np.float32)
-    expected = artefact.decide(state, artefact.begin(state)).action
+    expected = artefact.step(state, artefact.init(state)).action
     np.testing.assert_array_equal(loop.tick(state), expected)
     assert loop.health.sources["fresh"] == 1
 
@@ -159,7 +159,8 @@ def test_repeated_observations_and_jumping_clocks_are_named(artefact):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_threads_that_die_or_hang_are_replaced(artefact):
-    hold, plans = threading.Event(), []
+    """The first thread dies, the second hangs, the third plans; time is what the test says it is."""
+    hold, hangs, plans, workers, clock = threading.Event(), threading.Event(), [], [], Clock()
 
     def worker(plan):
         def faulty(job):
@@ -167,37 +168,92 @@ def test_threads_that_die_or_hang_are_replaced(artefact):
             if len(plans) == 1:
                 raise SystemExit  # ends the thread, and nothing else
             if len(plans) == 2:
-                hold.wait(10.0)
+                hangs.set()
+                hold.wait(60.0)
             return plan(job)
 
-        return Worker(faulty)
+        workers.append(Worker(faulty, clock))
+        return workers[-1]
 
-    loop = RealTime(artefact, safe=[0.0], worker=worker)
-    with loop:
-        end = time.monotonic() + 20.0
-        while loop.health.sources["fresh"] + loop.health.sources["shifted"] == 0 and time.monotonic() < end:
-            loop.tick([0.5, 0.0])
-            time.sleep(PERIOD)
+    def tick():
+        clock.now += PERIOD
+        return loop.tick([0.5, 0.0])
+
+    with RealTime(artefact, safe=[0.0], worker=worker, clock=clock) as loop:
+        tick()
+        workers[0]._thread.join(60.0)
+        tick()
+        assert loop.health.faults["planner died"] == 1 and hangs.wait(60.0)
+        for _ in range(artefact.horizon):
+            tick()
+        assert len(workers) == 2 and loop.health.faults["planner hung"] == 0
+        tick()
+        assert len(workers) == 3 and loop.health.faults["planner hung"] == 1
+        with workers[2]._changed:
+            assert workers[2]._changed.wait_for(lambda: workers[2]._done, 60.0)
+        tick()
         hold.set()
-    assert loop.health.faults["planner died"] == 1 and loop.health.faults["planner hung"] >= 1
-    assert loop.health.sources["fresh"] + loop.health.sources["shifted"] > 0
+    assert dict(loop.health.sources) == {"fresh": 1, "shifted": 0, "actor": 0, "safe": artefact.horizon + 3}
     np.testing.assert_array_equal(loop.tick([0.5, 0.0]), [0.0])  # closed
 
 
-def test_what_the_planner_raises_is_a_reason_and_its_memory_begins_anew(artefact):
+def test_an_artefact_that_reacts_is_its_own_actor(artefact):
+    """By a reaction that says how often it was made, and from what state."""
+
+    class Reacting:
+        def __init__(self):
+            self.calls: list = []
+
+        def __getattr__(self, name):
+            return getattr(artefact, name)
+
+        def init(self, observation, seed=0):
+            return ["begun"]
+
+        def prepare(self):
+            pass
+
+        def step(self, observation, state, in_flight, elapsed=1):
+            after: list = ["planned"]
+            return Decision(np.zeros(1), np.full((10, 1), 0.5), np.zeros(()), "ITERATIONS", after)
+
+        def react(self, observation, state, in_flight, elapsed=1):
+            self.calls.append((state, elapsed, int(in_flight.count)))
+            status = "NOT_FINITE" if observation[0] > 0.9 else "ITERATIONS"
+            after: list = [f"reacted {len(self.calls)}"]
+            return Decision(np.array([0.25]), np.full((10, 1), 0.25), np.zeros(()), status, after)
+
+    made = Reacting()
+    loop, clock = loop_of(made, trust=2, worker=Delayed)
+    np.testing.assert_array_equal(loop.tick([0.5, 0.0]), [0.25])  # no plan yet
+    clock.now += PERIOD
+    loop.tick(None)
+    clock.now += PERIOD
+    np.testing.assert_array_equal(loop.tick(None), [0.5])  # of the plan made at first
+    clock.now += PERIOD
+    np.testing.assert_array_equal(loop.tick([0.5, 0.0]), [0.25])
+    assert made.calls == [(["begun"], 1, 0), (["planned"], 2, 0)]
+    clock.now -= 50.0
+    np.testing.assert_array_equal(loop.tick([1.0, 0.0]), [0.0])
+    assert made.calls[2] == (["begun"], 1, 0) and loop.health.faults["actor not finite"] == 1
+    with_another = RealTime(made, safe=[0.0], actor=lambda seen: [0.75], clock=clock, worker=Delayed)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(with_another.tick([0.5, 0.0]), [0.75])
+
+
+def test_what_the_planner_raises_is_a_reason_and_its_state_begins_anew(artefact):
     class Broken:
         horizon, observation, action, delay = artefact.horizon, artefact.observation, artefact.action, artefact.delay
 
-        def begin(self, observation):
+        def init(self, observation):
             return [0]
 
-        def decide(self, observation, memory, *rest):
+        def step(self, observation, state, *rest):
             if observation[0] > 0.5:
                 raise OverflowError
-            return Decision(np.zeros(1), np.full((10, 1), np.nan), np.zeros(()), "ITERATIONS", memory)
+            return Decision(np.zeros(1), np.full((10, 1), np.nan), np.zeros(()), "ITERATIONS", state)
 
     planning = Planning(Broken(), PERIOD)  # type: ignore[arg-type]
-    job = Job(1.0, np.ones(2), artefact.nothing_sent(), 0)
+    job = Job(1.0, np.ones(2), artefact.nothing_sent())
     assert planning.plan(job)[1:3] == (None, "planner error: OverflowError")
     assert planning.plan(job._replace(observation=np.zeros(2)))[1:3] == (None, "plan not finite")
 
@@ -210,20 +266,20 @@ def test_a_search_that_takes_longer_than_a_plan_lasts_is_not_begun_again(artefac
     class Slow:
         horizon, now = artefact.horizon, 0.0
 
-        def begin(self, observation):
+        def init(self, observation):
             made.append("begun")
             self.now += seconds
             return [0]
 
-        def decide(self, observation, memory, recent, flying, elapsed):
+        def step(self, observation, state, in_flight, elapsed):
             made.append(elapsed)
-            return Decision(np.zeros(1), np.zeros((10, 1)), np.zeros(()), "ITERATIONS", memory)
+            return Decision(np.zeros(1), np.zeros((10, 1)), np.zeros(()), "ITERATIONS", state)
 
     slow = Slow()
     planning = Planning(slow, PERIOD, timer=lambda: slow.now)  # type: ignore[arg-type]
     starts = [1.0, 1.0 + 50 * PERIOD, 1.0 + 53 * PERIOD] if begins == 1 else [1.0, 1.0 + 50 * PERIOD, 1.0 + 100 * PERIOD]
     for start in starts:
-        assert planning.plan(Job(start, np.zeros(2), artefact.nothing_sent(), 0)).actions is not None
+        assert planning.plan(Job(start, np.zeros(2), artefact.nothing_sent())).actions is not None
     assert made.count("begun") == begins and [x for x in made if x != "begun"] == elapsed
 
 

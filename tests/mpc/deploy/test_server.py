@@ -37,17 +37,17 @@ def server(artefact):
 
 
 def test_a_client_gets_the_artefacts_decisions_and_loops_keep_apart(server, artefact):
-    assert server.address.startswith("tcp://127.0.0.1:") and "127.0.0.1" in server.LOOPBACK
+    assert server.address.startswith("tcp://127.0.0.1:") and "127.0.0.1" in server_module.LOOPBACK
     with Client(server.address, loop="a", timeout=20) as one, Client(server.address, loop="b", timeout=20) as other:
-        memory, seen = artefact.begin([1.0, 0.0]), np.array([1.0, 0.0], np.float32)
+        state, seen = artefact.init([1.0, 0.0]), np.array([1.0, 0.0], np.float32)
         for _ in range(5):
-            expected = artefact.decide(seen, memory)
-            memory, answer = expected.memory, one.act(seen)
+            expected = artefact.step(seen, state)
+            state, answer = expected.state, one.act(seen)
             np.testing.assert_array_equal(answer.action, expected.action)
             np.testing.assert_array_equal(answer.plan, expected.actions)
             assert answer.status == "ITERATIONS" and 0 < answer.seconds < 20
             other.act(-seen)
-        first = artefact.decide(seen, artefact.begin(seen)).action
+        first = artefact.step(seen, artefact.init(seen)).action
         one.reset()
         np.testing.assert_array_equal(one.act(seen).action, first)
         assert one.manifest == artefact.manifest
@@ -147,12 +147,12 @@ def test_a_client_in_cpp_gets_the_same_actions(server, artefact, tmp_path):
         [str(program), "127.0.0.1", port, "2", "arm"], input=lines, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    memory = None
+    state = None
     for line, action in zip(lines.splitlines(), done.stdout.splitlines(), strict=True):
         seen = np.array(line.split(), np.float32)
-        memory = artefact.begin(seen) if memory is None else memory
-        decision = artefact.decide(seen, memory)
-        memory = decision.memory
+        state = artefact.init(seen) if state is None else state
+        decision = artefact.step(seen, state)
+        state = decision.state
         np.testing.assert_allclose(np.array(action.split(), np.float32), decision.action, rtol=1e-6)
     for port_, numbers, reason in ((port, "3", "float32 of shape [2]"), ("9", "2", "nobody listens")):
         arguments = [str(program), "127.0.0.1", port_, numbers, "arm"]

@@ -1,1 +1,1 @@
-"""A planner of craik's as a node of ROS 2."""
+"""A craik planner as a ROS 2 node."""

@@ -1,4 +1,4 @@
-"""The node: a subscription, a timer and a publisher around a `Pilot`."""
+"""ROS 2 node: a subscription, a timer and a publisher around a `Pilot`."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from mpc.deploy import runtime
 
 
 class Planner(Node):
-    """Plans from `joint_states`, and publishes `commands` as the forward controllers of ros2_control take them.
+    """Node that plans from `joint_states` and publishes `commands` for the forward controllers of ros2_control.
 
-    Parameters: `artefact`, a path; `observed`, what the observation is made of (see `Pilot`); `safe`, the action that can
-    always be sent; `latency`, seconds until an action acts; `health`, where to write what every tick was like, or "".
+    Parameters: `artefact`, path of the exported planner; `observed`, elements of the observation (see `Pilot`); `safe`, a
+    safe action; `latency`, seconds until an action takes effect; `health`, path of the health record, or "".
     """
 
     def __init__(self):
@@ -47,14 +47,14 @@ class Planner(Node):
         self._commands.publish(Float64MultiArray(data=command))
 
     def stop(self) -> None:
-        """Send what is safe, and write the health record down."""
+        """Sends the safe action and writes the health record."""
         self._send(self.pilot.close())
         if self._health:
             self.pilot.loop.health.write(self._health)
 
 
 def main() -> None:
-    """Run the node until it is told to stop."""
+    """Runs the node until it is interrupted."""
     rclpy.init()
     node = Planner()
     try:

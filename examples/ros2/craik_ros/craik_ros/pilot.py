@@ -1,4 +1,4 @@
-"""What the node does, without ROS: joint states in, commands out, at every tick of a timer."""
+"""The node's logic without ROS: joint states in, one command out per tick of a timer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,21 +15,21 @@ READINGS: dict[str, Callable[[float, float], float]] = {
     "cos": lambda position, velocity: math.cos(position),
     "sin": lambda position, velocity: math.sin(position),
 }
-"""What an observation may hold of a joint."""
+"""Readings of a joint that an observation can contain."""
 
 
 class Pilot:
-    """A real-time loop around an artefact that understands joint states.
+    """A real-time loop of an exported planner with joint states as input.
 
     Args:
-        artefact: Of `mpc.runtime.load`.
-        observed: What its observation is made of, in order, each a reading and a joint: `"position slider"`, `"cos pole"`.
-        safe: The action that can always be sent.
-        clock: Seconds, the same clock that joint states are stamped by.
-        **settings: Of `mpc.realtime.RealTime`.
+        artefact: Result of `mpc.runtime.load`.
+        observed: Elements of the observation in order, each a reading and a joint: `"position slider"`, `"cos pole"`.
+        safe: A safe action.
+        clock: Returns seconds of the clock of the joint states' time stamps.
+        **settings: Settings of `mpc.realtime.RealTime`.
 
     Raises:
-        ValueError: If the artefact observes another number of readings, or there is no such reading.
+        ValueError: If the number of readings differs from the size of the observation, or a reading is unknown.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Pilot:
         self.loop = RealTime(artefact, safe=safe, clock=clock, **settings)
 
     def hear(self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float], stamp: float) -> None:
-        """Take a joint state; one that lacks what is observed gives no observation, which the loop counts.
+        """Receives a joint state; without the observed joints it counts as a missing observation.
 
         Args:
-            names: Of the joints.
-            positions: rad or m, one for each; or none at all.
-            velocities: rad/s or m/s, one for each; or none at all.
-            stamp: When it was measured, in seconds.
+            names: Names of the joints.
+            positions: rad or m, one per joint; or empty.
+            velocities: rad/s or m/s, one per joint; or empty.
+            stamp: Time of the measurement in seconds.
         """
         nothing = [math.nan] * len(names)
         joints = dict(zip(names, zip(positions or nothing, velocities or nothing, strict=False), strict=False))
@@ -67,11 +67,11 @@ class Pilot:
         self._stamp = stamp
 
     def tick(self) -> list[float]:
-        """The command to send now; never raises."""
+        """Returns the command to send now; never raises."""
         return np.ravel(self.loop.tick(self._seen, self._stamp)).astype(float).tolist()
 
     def close(self) -> list[float]:
-        """Stop planning; the last command to send, on the way to the safe one."""
+        """Stops planning and returns the last command, towards the safe action."""
         self.loop.close()
         return self.tick()
 

@@ -1,7 +1,7 @@
-"""The same node where ROS 2 is not installed: its messages and topics over DDS, by the `cyclonedds` wheel.
+"""The node without ROS 2: the same messages and topics over DDS, by the `cyclonedds` wheel.
 
-ROS 2 puts `rt/` in front of a topic's name, calls a message's type `package::msg::dds_::Name_`, and writes messages as CDR:
-so that nodes of ROS 2 in the same domain should hear this one, and be heard by it.
+ROS 2 prefixes topic names with `rt/`, names message types `package::msg::dds_::Name_`, and serialises messages as CDR. ROS 2
+nodes in the same domain should therefore exchange messages with this one.
 """
 
 import time
@@ -69,7 +69,7 @@ class Float64MultiArray(IdlStruct, typename="std_msgs::msg::dds_::Float64MultiAr
 
 
 class Exchange:
-    """A pilot's two topics, in a domain of DDS; its clock is the system's, as ROS 2's is.
+    """A pilot's two topics in a DDS domain; the clock is the system clock, as in ROS 2.
 
     Args:
         pilot: A `craik_ros.pilot.Pilot`.
@@ -82,15 +82,15 @@ class Exchange:
         self._commands = DataWriter(participant, Topic(participant, "rt/commands", Float64MultiArray))
 
     def tick(self) -> None:
-        """Hear the newest joint state, and send a command."""
+        """Reads the newest joint state and sends a command."""
         for message in self._heard.take(16):
-            if isinstance(message, JointState):  # and not the notice that a writer is gone
+            if isinstance(message, JointState):  # skips notifications of closed writers
                 stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
                 self._pilot.hear(message.name, message.position, message.velocity, stamp)
         self._commands.write(Float64MultiArray(MultiArrayLayout([], 0), self._pilot.tick()))
 
     def run(self, seconds: float) -> None:
-        """Tick by the wall clock."""
+        """Runs ticks on the wall clock."""
         begun, period = time.monotonic(), self._pilot.loop.period
         for tick in range(round(seconds / period)):
             time.sleep(max(0.0, begun + tick * period - time.monotonic()))
