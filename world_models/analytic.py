@@ -1,54 +1,73 @@
-"""Known physics as a world model, to plan with the truth what others plan with what they learnt."""
+"""A known model as a world model, so that planners use it like a learnt one."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from world_models.base import Imagined, WorldModel, initial_state
-from world_models.data import Moments
-from world_models.data.replay_buffer import Window
+from world_models.base import LatentState, Metrics, PyTree, WorldModel, initial_state
+from world_models.data import Window
 
-PyTree = Any
+
+def no_loss(params: PyTree, windows: Window) -> tuple[jax.Array, Metrics]:
+    """Zero, of a model that has nothing to learn."""
+    return jnp.zeros(()), {}
 
 
 def analytic(
     dynamics: Callable[[PyTree, jax.Array, jax.Array], jax.Array],
-    reward: Callable[[PyTree, jax.Array, jax.Array], jax.Array],
-    state_of: Callable[[jax.Array], jax.Array],
+    reward: Callable[[PyTree, jax.Array, jax.Array], jax.Array] | None,
+    state_of: Callable[[jax.Array], jax.Array] | None,
     params: PyTree,
     *,
-    scale: float = 1.0,
+    observation_of: Callable[[jax.Array], jax.Array] | None = None,
     discount: float = 0.99,
 ) -> WorldModel:
-    """Wrap pure physics in a world model's verbs; it has nothing to learn and doubts nothing.
+    """Wrap known dynamics and a known reward in the verbs of a world model; nothing is learnt, and nothing disagrees.
+
+    Actions are in the environment's units, in planning as in `dynamics` and `reward`.
 
     Args:
         dynamics: `(params, state, action) -> next state`.
-        reward: `(params, state, action) -> scalar`, of the step from that state.
-        state_of: `observation -> state`.
-        params: Physical parameters.
-        scale: Size of an action whose every coordinate is 1 to the planner, for actions arrive scaled to `[-1, 1]`.
-        discount: Per step, in what is imagined.
+        reward: `(params, state, action) -> scalar`, of the step from that state; None without a reward.
+        state_of: `observation -> state`; None where observations are states.
+        params: Of the dynamics and the reward.
+        observation_of: `state -> observation`, for costs on observations; not needed where observations are states.
+        discount: Per step, in what is predicted; used with a reward.
+
+    Raises:
+        ValueError: If the discount lies outside `(0, 1]`.
     """
+    if not 0 < discount <= 1:
+        raise ValueError(f"discount must lie in (0, 1]; got {discount}")
 
     def init(key: jax.Array) -> PyTree:
         return {"network": {}, "physics": params}
 
-    def encode(params: PyTree, observation: jax.Array) -> Imagined:
-        return initial_state(state_of(observation))
+    def encode(params: PyTree, observation: jax.Array) -> LatentState:
+        return initial_state(jnp.asarray(observation) if state_of is None else state_of(observation))
 
-    def predict(params: PyTree, state: Imagined, action: jax.Array) -> Imagined:
-        gained = reward(params["physics"], state.latent, scale * action)
-        following = dynamics(params["physics"], state.latent, scale * action)
-        return Imagined(following, state.discount * gained, state.discount * discount, jnp.zeros(()))
+    def predict(params: PyTree, state: LatentState, action: jax.Array) -> LatentState:
+        following = dynamics(params["physics"], state.latent, action)
+        none = jnp.zeros(())
+        if reward is None:
+            return state._replace(latent=following, reward=none)
+        gained = state.discount * reward(params["physics"], state.latent, action)
+        return LatentState(following, (), gained, discount * state.discount, none)
 
-    def normalise(params: PyTree, moments: Moments) -> PyTree:
-        return params
+    def decode(params: PyTree, state: LatentState) -> jax.Array:
+        return state.latent if observation_of is None else observation_of(state.latent)
 
-    def loss(params: PyTree, windows: Window) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return jnp.zeros(()), {}
-
-    return WorldModel(init, encode, predict, normalise, loss, optax.identity(), 1)
+    return WorldModel(
+        init,
+        encode,
+        predict,
+        lambda params, moments: params,
+        no_loss,
+        optax.identity(),
+        members=1,
+        decode=decode if state_of is None or observation_of is not None else None,
+        has_reward=reward is not None,
+        normalised_actions=False,
+    )

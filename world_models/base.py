@@ -1,4 +1,4 @@
-"""What a world model is to everyone else: a few verbs over parameters."""
+"""The world model as everything else sees it: one state, and a few verbs over parameters."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,54 +11,74 @@ from jaxtyping import Array, Float
 from world_models.data import Moments, Window
 
 PyTree = Any
+Metrics = dict[str, jax.Array]
 
 
-class Imagined(NamedTuple):
-    """The state a planner rolls forward: where the model believes to be, and what the last step brought.
+class LatentState(NamedTuple):
+    """The state of every world model, which planners roll forward.
 
-    The by-products ride in the state so that a step evaluates every network once, and costs merely read them off.
+    It holds the by-products of the step that led here, so that a step evaluates every network once and costs only read them.
+    An observation received on the way is taken in by `state._replace(latent=encode(params, observation).latent)`, which
+    keeps the predictor's carry.
     """
 
     latent: Float[Array, " latent"]
+    carry: PyTree
+    """Of the predictor; `()` where it needs none."""
     reward: Float[Array, ""]
-    """Reward of the step that led here, in standard deviations of the rewards seen, discounted."""
+    """Reward of the step that led here, in standard deviations of the rewards seen, discounted; 0 without a reward head."""
     discount: Float[Array, ""]
-    """Probability that the episode has not terminated, times the discount so far."""
+    """Probability that the episode has not terminated, times the discount so far; 1 at the start."""
     disagreement: Float[Array, ""]
-    """How far the ensemble's members disagreed about that step, in the units of latents and rewards, discounted."""
+    """Disagreement of the ensemble's members about that step, in units of latents and rewards, discounted; 0 without an
+    ensemble."""
 
 
-def initial_state(latent: jax.Array) -> Imagined:
-    """The state planning begins from: nothing has been gained or doubted yet, and the episode goes on."""
-    one = jnp.ones(())
-    return Imagined(latent, 0 * one, one, 0 * one)
+def initial_state(latent: jax.Array, carry: PyTree = ()) -> LatentState:
+    """The state at which planning begins: no reward and no disagreement yet, and a discount of 1.
+
+    Args:
+        latent: `[*batch, D]`.
+        carry: Of the predictor.
+    """
+    one = jnp.ones(latent.shape[:-1])
+    return LatentState(latent, carry, 0 * one, one, 0 * one)
 
 
 class WorldModel(NamedTuple):
     """A world model as a value: pure functions over one pytree of parameters.
 
-    `init(key) -> params`. `encode(params, observation) -> state`. `predict(params, state, action) -> state`, the action as
-    `space.embed` shows it. `normalise(params, moments) -> params`: scales of the data at hand.
-    `loss(params, windows) -> (scalar, metrics)` over windows with a leading axis of M members, `[M, B, L, ...]`, each of
-    which has windows of its own, or of 1, where all learn from the same; only
-    `params["network"]` is learnt, by `optimizer`. In training, `params["average"]` is a running average of the network, and
-    `params["key"]` another key at every step. `infer_action(params, state, following) -> action`, for models that can tell
-    what was done from what came of it, else None.
+    | verb | what it does |
+    |---|---|
+    | `init(key) -> params` | draws parameters |
+    | `encode(params, observation) -> state` | the state at an observation |
+    | `predict(params, state, action) -> state` | the state after an action; `predict(params, state, action, latent)` where the model has latent variables |
+    | `normalise(params, moments) -> params` | takes the scales of the data |
+    | `loss(params, windows) -> (scalar, metrics)` | the loss over windows `[M, B, L, ...]` |
+    | `infer_action(params, state, following) -> action` | the action between two states; None where the model has no inverse model |
+    | `infer_latent(params, state, action, following) -> latent` | the latent variable that explains a transition; None where there is none |
+    | `decode(params, state) -> observation` | in the units of observations, frames as numbers from 0 to 1; None without a decoder |
 
-    Where the future is not determined, `latents` is the size of a latent variable, standard normal before anything is known
-    of it: `predict(params, state, action, latent) -> state`; and `infer_latent(params, state, action, following) -> latent`
-    infers which one led to what came.
+    Windows have a leading axis of `members` M: each member of an ensemble has windows of its own, or all share those of one.
+    Only `params["network"]` is learnt, by `optimizer`. During training, `params["average"]` is a moving average of the
+    network, and `params["key"]` a new key at every step.
 
-    A state is an `Imagined` for the agent, or any tree of floating-point arrays with a `latent` among them.
-    """
+    A latent variable has size `latents` and is standard normal before anything is known of it.
+    """  # noqa: E501
 
     init: Callable[[jax.Array], PyTree]
-    encode: Callable[[PyTree, jax.Array], Any]
-    predict: Callable[..., Any]
-    normalise: Callable[[PyTree, "Moments"], PyTree]
-    loss: Callable[[PyTree, Window], tuple[jax.Array, dict[str, jax.Array]]]
+    encode: Callable[[PyTree, jax.Array], LatentState]
+    predict: Callable[..., LatentState]
+    normalise: Callable[[PyTree, Moments], PyTree]
+    loss: Callable[[PyTree, Window], tuple[jax.Array, Metrics]]
     optimizer: optax.GradientTransformation
     members: int
-    infer_action: Callable[[PyTree, Any, Any], jax.Array] | None = None
+    infer_action: Callable[[PyTree, LatentState, LatentState], jax.Array] | None = None
     latents: int | None = None
-    infer_latent: Callable[[PyTree, Any, jax.Array, Any], jax.Array] | None = None
+    infer_latent: Callable[[PyTree, LatentState, jax.Array, LatentState], jax.Array] | None = None
+    decode: Callable[[PyTree, LatentState], jax.Array] | None = None
+    has_reward: bool = False
+    """True if `predict` predicts reward and discount."""
+    normalised_actions: bool = True
+    """True if `predict` takes actions as networks see them, `space.encode(action)` in [-1, 1]; False for actions in the
+    environment's units, as known models take them. Learnt models take actions in the units of their training windows."""

@@ -1,14 +1,13 @@
-"""H-JEPA: slower levels above a world model, each predicting its representations many steps ahead under macro-actions.
+"""H-JEPA: slower levels above a world model, which predict its latents many steps ahead under macro-actions.
 
     level 1:   z[t+1] = f(z[t], a[t])          level n:   z[t+k] = f^n(z[t], m[t]),     m[t] inferred from z[t+k]
 
-What happens in k steps is told to a level by a macro-action m of few numbers, whose information is limited: it cannot spell
-out the steps, only say what they come to. It is the latent variable of `latent_variables`, all of whose change it tells, and
-is inferred as such. Which of them are likely depends on where one is, and where one comes from: a wall leaves some out. So
-a level learns that, too, and planners choose the noise that a macro-action is drawn by: what no recording shows is not
-among what they can choose. The levels of a hierarchy differ in their stride k alone, and any number is the same code.
+A macro-action m summarises k steps by a few numbers of limited information: it cannot encode the steps, only their outcome.
+It is the latent variable of `latent_variables`, and is inferred as such. Which macro-actions are likely depends on the state
+and on the last change, since a wall excludes some. So a level learns a prior, and planners choose the noise from which a
+macro-action is drawn: they cannot choose what no recording shows. The levels of a hierarchy differ in their stride k alone.
 
-Sources: LeCun (2022), A path towards autonomous machine intelligence, section 4.6; latent actions from what is only watched:
+Sources: LeCun (2022), A path towards autonomous machine intelligence, section 4.6; latent actions from videos alone:
 Schmidt, Jiang (2024), Learning to act without actions, arXiv:2312.10812; planning in the noise of a prior that depends on
 the state: Singh et al. (2021), Parrot, arXiv:2011.10024.
 """
@@ -44,19 +43,19 @@ def macro_model(
     sigma: float = 0.1,
     **settings: Any,
 ) -> WorldModel:
-    """A level that predicts the representations of the lowest so many of its rows ahead.
+    """Build a level that predicts latents of the level below `stride` rows ahead.
 
-    Its `predict(params, state, nothing, macro-action)` takes an action of size 0.
+    Its `predict(params, state, action, macro_action)` takes an action of size 0.
 
     Args:
-        size: Of a representation.
-        stride: Rows of what is represented in one of its steps, k.
+        size: Of a latent of the level below.
+        stride: Rows k in one of its steps.
         macro: Size of a macro-action.
-        limit: On what it tells, of `world_models.losses.bottleneck`; `noise()` unless told.
-        hidden: Units of the hidden layers of predictor, explainer and prior.
+        limit: On its information, of `world_models.losses.bottleneck`; `gaussian()` by default.
+        hidden: Units of the hidden layers of predictor, posterior and prior.
         steps: Predictions chained in the loss.
-        sigma: Deviation of errors that need no explanation, in units of a representation.
-        **settings: Others of `latent_variable_model`.
+        sigma: Deviation of errors that need no explanation, in units of a latent.
+        **settings: Others of `LatentVariableSettings`.
     """
     return latent_variable_model(
         size,
@@ -66,7 +65,7 @@ def macro_model(
         block=stride,
         normalised=False,
         predictor=partial(VelocityPredictor, hidden=hidden),
-        explainer=partial(MLPPosterior, hidden=hidden),
+        posterior=partial(MLPPosterior, hidden=hidden),
         prior=partial(QuantilePrior, hidden=hidden),
         steps=steps,
         sigma=sigma,
@@ -75,12 +74,12 @@ def macro_model(
 
 
 def encode_dataset(dataset: Dataset, encode: Callable[[np.ndarray], jax.Array], apart: int = 1) -> Dataset:
-    """The same trajectories as representations, without actions.
+    """Encode trajectories as latents, without actions.
 
     Args:
-        dataset: What is represented.
-        encode: `rows [N, ...] -> representations [N, D]`.
-        apart: Rows from one that is represented to the next.
+        dataset: To be encoded.
+        encode: `observations [N, ...] -> latents [N, D]`.
+        apart: Rows from one that is encoded to the next.
     """
     steps = dataset.lengths // apart
     rows = np.concatenate([begin + apart * np.arange(n + 1) for begin, n in zip(dataset.first, steps, strict=True)])
@@ -105,11 +104,11 @@ def learn(
     batch: int = 256,
     learning_rate: float = 3e-3,
 ) -> tuple[PyTree, dict[str, float]]:
-    """Fit a level to represented trajectories.
+    """Fit a level to encoded trajectories.
 
     Args:
         model: Of `macro_model`.
-        data: Of `encode_dataset`.
+        dataset: Of `encode_dataset`.
         key: Consumed.
         stride: The level's.
         updates: Gradient steps.

@@ -1,4 +1,4 @@
-"""MuJoCo's own physics as a world model: an MJCF model's equations in JAX, by MJX, to plan through.
+"""The dynamics of a MuJoCo model in JAX, by MJX, to plan through.
 
     s = (q, q̇),     s[t+1] = (MJX step)^n (s[t], u[t]),     n · timestep = period
 
@@ -24,17 +24,17 @@ def mjx_dynamics(model: Any, period: float, *, steps: int = 1, solver_iterations
     """The dynamics of a MuJoCo model over one control period.
 
     Args:
-        model: A `mujoco.MjModel`; it stays as it is.
+        model: A `mujoco.MjModel`, which is not changed.
         period: Seconds for which an action is held.
-        steps: Of the integrator in that time. More are more exact, and take as much longer.
-        solver_iterations: Of the constraint solver, where the model has contacts, limits or other constraints.
+        steps: Of the integrator in that time. More are more accurate, at proportional cost.
+        solver_iterations: Of the constraint solver, for contacts, limits and other constraints.
 
     Returns:
         `(params, state, action) -> state`, the state positions and velocities in one vector `[nq + nv]`, the action `[nu]`
         in the actuators' units. There are no params: the model's numbers are constants of the program.
 
     Raises:
-        ImportError: If MJX is missing, with how to get it.
+        ImportError: If MJX is missing, with how to install it.
         ValueError: If the actuators have states of their own, or a number is not positive.
     """
     if not period > 0 or steps < 1 or solver_iterations < 1:
@@ -67,10 +67,10 @@ def mjx_dynamics(model: Any, period: float, *, steps: int = 1, solver_iterations
 
 
 def _with_jacobian(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-    """A function of one short vector, all of whose derivatives are products with its Jacobian.
+    """Wrap a function of one short vector so that its derivatives are products with its Jacobian.
 
-    The Jacobian comes from one pass forwards, all columns side by side. Going backwards through MJX instead would keep, and
-    read back, several kilobytes of intermediate results for every step of a plan.
+    The Jacobian comes from one forward pass, all columns side by side. A backward pass through MJX would store several
+    kilobytes of intermediate results for every step of a plan.
     """
 
     @jax.custom_jvp

@@ -1,137 +1,91 @@
-"""The generative baseline a JEPA is compared with: the same encoder and predictor, made to reconstruct every frame.
+"""The generative baseline a JEPA is compared with: the same encoder and predictor, trained to reconstruct every frame.
 
     z[t] = encoder(o[t]),      ẑ[t+k] = predictor(ẑ[t+k-1], a[t+k-1]),      ô[t+k] = decoder(ẑ[t+k])
 
-What it learns must say everything about a frame, what cannot be predicted or does not matter included. Nothing else keeps it
-from collapsing, and nothing else is needed.
+Its latents must hold everything about a frame, including what cannot be predicted or does not matter. Nothing else keeps the
+encoder from collapsing, and nothing else is needed.
 
 Source: the deterministic part of Hafner et al. (2019), PlaNet, arXiv:1811.04551.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from world_models.base import WorldModel
-from world_models.losses import anticollapse
-from world_models.networks import MLPPredictor, PatchDecoder, PatchEncoder
-from world_models.pixels import Batch, Networks, chained, discounted, latent_world
+from world_models.assembly import Assembly, Batch, chained, flat, from_start, mean_error
+from world_models.base import Metrics, WorldModel
+from world_models.latent import LatentSettings, Networks, require_sizes, reward_terms, side_terms
+from world_models.losses.terms import mean
+from world_models.networks import PatchDecoder
 
 
-class Autoencoder(Networks):
-    """The networks of a JEPA, and a decoder.
+def reconstruction_loss(s: LatentSettings, latent_weight: float, batch: Batch) -> tuple[jax.Array, Metrics]:
+    """The loss of `reconstruction`, and its terms before weighting.
 
     Args:
-        shape: Of an observation.
-        action: Size of an action, all of a block together.
-        latent: Size of a latent.
-        encoder: `(shape, latent, *, rngs) -> encoder`.
-        predictor: `(latent, action, *, rngs) -> predictor`.
-        decoder: `(shape, latent, *, rngs) -> decoder`.
-        hidden: Units of the hidden layer that actions are read by.
-        rngs: Source of the initial weights.
+        s: Weights, and how predictions are chained.
+        latent_weight: Of the prediction error of latents.
+        batch: Windows.
     """
+    net, frames = batch.net, batch.frames
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        action: int,
-        latent: int,
-        encoder: Callable[..., Any],
-        predictor: Callable[..., Any],
-        decoder: Callable[..., Any],
-        hidden: int,
-        *,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(shape, action, latent, encoder, predictor, hidden, rngs=rngs)
-        self.decoder = decoder(shape, latent, rngs=rngs)
+    def missed(latents: jax.Array, wanted: jax.Array) -> jax.Array:
+        error = (net.decoder(flat(latents)) - flat(wanted)) ** 2
+        return error.reshape(*latents.shape[:3], -1).mean(axis=-1)
+
+    every = chained(batch, s.steps)
+    errors = [missed(step.latent, from_start(frames, k, step.latent)) for k, step in enumerate(every, 1)]
+    terms = {
+        "reconstruction": mean(missed(batch.latents, frames), batch.reached),
+        "prediction": mean_error(errors, batch.reached, s.decay),
+    }
+    gap = jnp.mean((every[0].latent - jax.lax.stop_gradient(batch.latents[:, :, 1:])) ** 2, axis=-1)
+    terms["latent"] = mean_error([gap], batch.reached, s.decay)
+    total = terms["reconstruction"] + s.prediction_weight * terms["prediction"] + latent_weight * terms["latent"]
+    rewarded = reward_terms(batch, every, s)
+    if rewarded:
+        total += s.reward_weight * rewarded["reward"] + s.termination_weight * rewarded["termination"]
+    beside, more = side_terms(batch, s)
+    total += beside
+    return total, terms | rewarded | more | {"loss": total}
 
 
 def reconstruction(
     shape: tuple[int, ...],
     action: int,
     *,
-    block: int = 1,
-    latent: int = 64,
-    encoder: Callable[..., Any] = PatchEncoder,
-    predictor: Callable[..., Any] = MLPPredictor,
     decoder: Callable[..., Any] = PatchDecoder,
-    steps: int = 1,
-    decay: float = 0.9,
-    prediction_weight: float = 1.0,
     latent_weight: float = 0.0,
-    inverse_weight: float = 0.0,
-    hidden: int = 128,
-    learning_rate: float = 1e-3,
-    encoder_rate: float = 1.0,
+    **settings: Any,
 ) -> WorldModel:
-    """Build a world model that reconstructs frames, with the verbs of `pixel_jepa`.
+    """Build a world model that reconstructs frames, with the verbs of `latent_world_model`.
 
     Its loss over windows of L steps, a mean over windows, times and (normalised) pixels, is
 
         |decoder(z[t]) - o[t]|² + prediction_weight Σ_k decay^(k-1) |decoder(ẑ[t+k]) - o[t+k]|² / Σ_k decay^(k-1)
-        + latent_weight |ẑ[t+1] - z[t+1]|² + inverse_weight |read(z[t], z[t+1]) - a[t]|²
+        + latent_weight |ẑ[t+1] - z[t+1]|² + inverse_weight |read(z[t], z[t+1]) - a[t]|² + reward and termination
 
     Args:
-        shape: As for `pixel_jepa`.
-        action: As for `pixel_jepa`.
-        block: As for `pixel_jepa`.
-        latent: As for `pixel_jepa`.
-        encoder: As for `pixel_jepa`.
-        predictor: As for `pixel_jepa`.
-        decoder: `(shape, latent, *, rngs) -> decoder`, with the encoder's levels and fit.
-        steps: Predictions chained in the loss; every one is decoded, which costs as much as encoding.
-        decay: How much less each further chained step counts.
-        prediction_weight: Of reconstructing predicted frames.
+        shape: Of an observation.
+        action: Size A of an action of the environment.
+        decoder: `(shape, latent, *, rngs) -> decoder`, with the encoder's levels and fit. Every chained prediction is
+            decoded, which costs as much as encoding.
         latent_weight: Of predicted latents' error, without a gradient to the targets: latents that planners compare.
-        inverse_weight: Of reading actions off latents.
-        hidden: Units of the hidden layer that actions are read by.
-        learning_rate: Of AdamW.
-        encoder_rate: Factor on it for the encoder.
+        **settings: Others of `LatentSettings`; objective, targets and starts are not used.
 
     Raises:
-        ValueError: As `pixel_jepa` raises.
+        ValueError: As `latent_world_model` raises, or if the predictor is an ensemble.
     """
-    inverse_weight = inverse_weight if action else 0.0
+    s, shape = LatentSettings(**({"inverse_weight": 0.0, "decoder": decoder} | settings)), tuple(shape)
+    require_sizes(shape, action, s)
+    if s.starts != "every" or s.inferred:
+        raise ValueError(f"reconstruction needs starts='every', inferred=False; got {s.starts!r}, {s.inferred}")
 
-    def build(rngs: nnx.Rngs) -> Autoencoder:
-        return Autoencoder(tuple(shape), action * block, latent, encoder, predictor, decoder, hidden, rngs=rngs)
+    def build(rngs: nnx.Rngs) -> Networks:
+        return Networks(shape, action * s.block, s, rngs=rngs)
 
-    def loss(batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        net, frames = batch.net, batch.frames
-
-        def missed(latents: jax.Array, wanted: jax.Array) -> jax.Array:
-            error = (net.decoder(latents) - wanted) ** 2
-            return error.reshape(*error.shape[:2], -1).mean(axis=-1)
-
-        every = chained(batch, min(steps, batch.actions.shape[1]))
-        errors = [missed(guess, frames[:, k:]) for k, guess in enumerate(every, 1)]
-        terms = {
-            "reconstruction": anticollapse.mean(missed(batch.latents, frames), batch.reached),
-            "prediction": discounted(errors, batch.reached, decay),
-        }
-        gap = jnp.mean((every[0] - jax.lax.stop_gradient(batch.latents[:, 1:])) ** 2, axis=-1)
-        terms["latent"] = anticollapse.mean(gap, batch.reached[:, 1:])
-        total = terms["reconstruction"] + prediction_weight * terms["prediction"] + latent_weight * terms["latent"]
-        if inverse_weight:
-            terms["inverse"] = anticollapse.inverse_dynamics(net.read, batch.latents, batch.actions, batch.told)
-            total += inverse_weight * terms["inverse"]
-        return total, terms | {"loss": total}
-
-    return latent_world(
-        build,
-        loss,
-        shape,
-        action,
-        block=block,
-        steps=steps,
-        decay=decay,
-        inferred=False,
-        readable=inverse_weight > 0,
-        learning_rate=learning_rate,
-        encoder_rate=encoder_rate,
-    )
+    return Assembly(build, partial(reconstruction_loss, s, latent_weight), shape, action, s).model()

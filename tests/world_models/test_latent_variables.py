@@ -16,7 +16,7 @@ from world_models.networks import MLPPosterior, MLPPredictor, ObjectPosterior, O
 
 SMALL = {
     "predictor": partial(MLPPredictor, hidden=(32, 32)),
-    "explainer": partial(MLPPosterior, hidden=(32, 32)),
+    "posterior": partial(MLPPosterior, hidden=(32, 32)),
     "normalised": False,
 }
 
@@ -129,7 +129,7 @@ def test_objects_are_treated_alike_and_apart():
         latents=3,
         normalised=False,
         predictor=partial(ObjectPredictor, **share),
-        explainer=partial(ObjectPosterior, **share),
+        posterior=partial(ObjectPosterior, **share),
     )
     params, infer_latent = model.init(jax.random.key(0)), model.infer_latent
     assert infer_latent is not None

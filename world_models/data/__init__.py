@@ -1,19 +1,19 @@
-"""Recorded trajectories: checked on the way in, kept in files of our own or Minari's, and drawn from in windows.
+"""Recorded trajectories: replay buffer, datasets, file formats, and windows for training.
 
-A dataset holds the rows of all its episodes one after the other, each as in `world_models.data`: an observation, the action
-taken from it, the reward of that action, and whether it terminated the episode; the last observation of an episode has a
-zero action that nobody took.
+A dataset holds the rows of its episodes in sequence. A row is an observation, the action taken from it, the reward of that
+action, and a flag that is True if the action terminated the episode. The last observation of an episode has a row with a
+zero action as padding.
 
-    walk/                     a folder, for arrays that are read from the disk as they are needed
-        metadata.json         what it is, where it was recorded, size and SHA-256 of every file
+    walk/                     a folder, for arrays that are memory-mapped and read from disk on demand
+        metadata.json         format, source, size and SHA-256 of every file
         observations.npy      [rows, ...]
-        actions.npy           [rows, ...], absent where nobody told
+        actions.npy           [rows, ...], absent in a dataset without actions
         rewards.npy, terminated.npy, lengths.npy
-    walk.npz                  or the same in one file, which is read whole
+    walk.npz                  the same content in one file, which is read into memory
 
-There are two ways to train on one. `resident` puts it on the device, where `Trainer.fit` draws from it: for what fits in
-memory, such as states of which frames are rendered on the way. `batches` reads windows of it in a thread of its own, ahead
-of `Trainer.fit_windows`.
+There are two ways to train on a dataset. `resident` copies it to the device, where `Trainer.fit` samples from it; use it
+for data that fits in device memory, such as states from which frames are rendered. `batches` reads windows in a background
+thread, ahead of `Trainer.fit_windows`.
 """
 
 from world_models.data.dataset import About, Dataset, DatasetError

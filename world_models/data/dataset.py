@@ -1,4 +1,4 @@
-"""What a dataset is: the rows of all its episodes, and where they come from."""
+"""The type of a dataset: the rows of its episodes, and a description of their source."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,19 +7,19 @@ import numpy as np
 
 
 class DatasetError(ValueError):
-    """A dataset that cannot be written or used, and why."""
+    """Raised for a dataset that cannot be written or used; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class About:
-    """Where trajectories come from: what has to agree before they may teach a model of something else.
+    """Description of the source of trajectories, compared before a model trains on them.
 
     Args:
-        environment: Its id.
-        observation_space: As it describes itself, for people.
-        action_space: As it describes itself, for people.
-        action_meaning: What the coordinates of an action are, and their units.
-        notes: Whatever else JSON can hold.
+        environment: Id of the environment.
+        observation_space: Text of the space, for people.
+        action_space: Text of the space, for people.
+        action_meaning: Meaning and units of the coordinates of an action.
+        notes: Further information that JSON can represent.
     """
 
     environment: str
@@ -31,18 +31,18 @@ class About:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Trajectories, in memory or on the disk; see the package for what a row is.
+    """Trajectories, in memory or memory-mapped; the package docstring defines a row.
 
     Args:
         observations: `[rows, ...]`.
-        actions: `[rows, ...]`, or None where nobody told.
+        actions: `[rows, ...]`, or None for a dataset without actions.
         rewards: `[rows]`.
         terminated: `[rows]`.
-        lengths: `[episodes]`, transitions of each, one less than its rows.
-        about: Where they come from.
+        lengths: `[episodes]`, transitions of each episode, one less than its rows.
+        about: Source of the trajectories.
 
     Raises:
-        DatasetError: If the arrays don't belong together.
+        DatasetError: If the lengths of the arrays are inconsistent.
     """
 
     observations: np.ndarray
@@ -59,28 +59,28 @@ class Dataset:
         for name in ("observations", "actions", "rewards", "terminated"):
             array = getattr(self, name)
             if array is not None and len(array) != rows:
-                raise DatasetError(f"{name} has {len(array)} rows, and the lengths of the episodes add up to {rows}")
+                raise DatasetError(f"{name} has {len(array)} rows, but the episode lengths add up to {rows}")
 
     @property
     def first(self) -> np.ndarray:
-        """`[episodes]`, the first row of each."""
+        """`[episodes]`, first row of each episode."""
         return np.cumsum(self.lengths + 1) - (self.lengths + 1)
 
     @property
     def transitions(self) -> int:
-        """How many there are in all episodes."""
+        """Number of transitions in all episodes."""
         return int(self.lengths.sum())
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
-        """The arrays of one episode of T transitions: T + 1 observations, and T of the others."""
+        """Returns the arrays of one episode of T transitions: T + 1 observations, and T rows of the others."""
         start, length = int(self.first[index]), int(self.lengths[index])
         steps = slice(start, start + length)
-        found = {
+        arrays = {
             "observations": self.observations[start : start + length + 1],
             "rewards": self.rewards[steps],
             "terminated": self.terminated[steps],
         }
-        return found if self.actions is None else found | {"actions": self.actions[steps]}
+        return arrays if self.actions is None else arrays | {"actions": self.actions[steps]}
 
     def require(
         self,
@@ -89,15 +89,15 @@ class Dataset:
         observation: tuple[int, ...] | None = None,
         action: tuple[int, ...] | None = None,
     ) -> "Dataset":
-        """Return the dataset if it is what is asked for.
+        """Returns the dataset after checking its environment and shapes; None skips a check.
 
         Args:
-            environment: The id of the environment it must have been recorded in.
-            observation: The shape that observations must have.
-            action: The shape that actions must have.
+            environment: Required id of the environment.
+            observation: Required shape of an observation.
+            action: Required shape of an action.
 
         Raises:
-            DatasetError: If it is not, with what it is.
+            DatasetError: If a requirement is not met.
         """
         if environment is not None and environment != self.about.environment:
             raise DatasetError(f"the dataset was recorded in {self.about.environment!r}, and {environment!r} was wanted")

@@ -1,4 +1,4 @@
-"""Datasets in files of our own: written whole or not at all, and checked when they are read."""
+"""Dataset files of this library: written atomically, and verified when they are read."""
 
 import json
 import os
@@ -19,15 +19,15 @@ _ARRAYS = ("observations", "actions", "rewards", "terminated", "lengths")
 
 
 def save(path: str | os.PathLike, dataset: Dataset) -> Path:
-    """Write a dataset, whole or not at all.
+    """Writes a dataset atomically.
 
     Args:
-        path: A file name ending in `.npz`, or the name of a folder to be.
-        dataset: What to write.
+        path: File name that ends in `.npz`, or name of a new folder.
+        dataset: Dataset to write.
 
     Raises:
-        DatasetError: If something is there already, or `about` holds what JSON cannot.
-        OSError: If the disk is full or may not be written.
+        DatasetError: If the path exists, or JSON cannot represent `about`.
+        OSError: If the disk is full or not writable.
     """
     target = Path(path).absolute()
     if target.exists():
@@ -39,12 +39,12 @@ def save(path: str | os.PathLike, dataset: Dataset) -> Path:
         "about": asdict(dataset.about),
         "arrays": {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()},
     }
-    _seal(header)  # a refusal comes before anything is touched
+    _seal(header)  # raises before anything is written
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == ".npz":
         _save_file(target, header, arrays)
         return target
-    shutil.rmtree(target.with_name(f".{target.name}.tmp"), ignore_errors=True)  # of a writer that was killed
+    shutil.rmtree(target.with_name(f".{target.name}.tmp"), ignore_errors=True)  # left by a killed writer
     with whole(target) as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
@@ -71,35 +71,34 @@ def _seal(header: dict[str, Any]) -> str:
     try:
         return sealed(header)
     except (TypeError, ValueError) as error:
-        raise DatasetError(f"what a dataset says of itself must be what JSON can hold: {error}") from error
+        raise DatasetError(f"the description of a dataset must be representable in JSON: {error}") from error
 
 
 def load(path: str | os.PathLike, *, environment: str | None = None, verify: bool = True) -> Dataset:
-    """Read a dataset; arrays of a folder stay on the disk until they are looked at.
+    """Reads a dataset; the arrays of a folder are memory-mapped.
 
     Args:
-        path: As given to `save`.
-        environment: The id of the environment it must have been recorded in; any when None.
-        verify: Whether to read every byte of a folder once to see that nothing has changed; sizes are looked at in any case.
+        path: Path given to `save`.
+        environment: Required id of the environment; None accepts any.
+        verify: If True, the checksum of every file in a folder is verified; file sizes are always verified.
 
     Raises:
-        DatasetError: If there is no dataset, it is damaged, was written in another format or recorded in another
-            environment.
+        DatasetError: If there is no dataset, or it is damaged, in another format or from another environment.
     """
-    place = Path(path).absolute()
-    if not place.exists():
-        raise DatasetError(f"there is no dataset at {place}: nothing exists there")
-    header, arrays = _load_folder(place, verify) if place.is_dir() else _load_file(place)
-    found = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
-    if found != header["arrays"]:
-        raise DatasetError(f"the dataset {place} is damaged: it holds {found}, and {header['arrays']} was written")
+    source = Path(path).absolute()
+    if not source.exists():
+        raise DatasetError(f"there is no dataset at {source}: nothing exists there")
+    header, arrays = _load_folder(source, verify) if source.is_dir() else _load_file(source)
+    contents = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
+    if contents != header["arrays"]:
+        raise DatasetError(f"the dataset {source} is damaged: it holds {contents}, and {header['arrays']} was written")
     names = {f.name for f in fields(About)}
     about = About(**{name: value for name, value in header["about"].items() if name in names})
     try:
         loaded: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS}
         dataset = Dataset(about=about, **loaded)
     except DatasetError as error:
-        raise DatasetError(f"the dataset {place} is damaged: {error}") from error
+        raise DatasetError(f"the dataset {source} is damaged: {error}") from error
     return dataset.require(environment=environment)
 
 
@@ -127,16 +126,16 @@ def _load_file(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return _header(file, arrays.pop("metadata").tobytes().decode("utf-8", "replace")), arrays
 
 
-def _header(place: Path, text: str) -> dict[str, Any]:
+def _header(source: Path, text: str) -> dict[str, Any]:
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"the dataset {place} is damaged: its metadata is not JSON ({error})") from error
+        raise DatasetError(f"the dataset {source} is damaged: its metadata is not JSON ({error})") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise DatasetError(f"{place} is not a dataset of {FORMAT}: its metadata was written by something else")
+        raise DatasetError(f"{source} is not a dataset of {FORMAT}: its metadata was written by something else")
     if header.get("format_version") != FORMAT_VERSION:
-        raise DatasetError(f"{place} is in format {header.get('format_version')}, and this version reads {FORMAT_VERSION}")
+        raise DatasetError(f"{source} is in format {header.get('format_version')}, and this version reads {FORMAT_VERSION}")
     header.pop("sha256", None)
     if sealed(header) != text:
-        raise DatasetError(f"the dataset {place} is damaged: its metadata is not as it was written")
+        raise DatasetError(f"the dataset {source} is damaged: its metadata is not as it was written")
     return header

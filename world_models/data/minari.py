@@ -1,4 +1,4 @@
-"""Datasets in the format of Minari, of the Farama Foundation."""
+"""Conversion from and to Minari datasets (Farama Foundation)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,17 +18,17 @@ def _minari() -> Any:
 
 
 def read_minari(source: Any, *, observation: str | None = None, actions: bool = True, bad: str = "refuse") -> Dataset:
-    """Read a Minari dataset.
+    """Reads a Minari dataset.
 
     Args:
-        source: Its id, as `minari.load_dataset` takes it, or the dataset.
-        observation: Which part of observations that are dictionaries to take.
+        source: Id for `minari.load_dataset`, or the Minari dataset.
+        observation: Key of the part to read from dictionary observations.
         actions: As for `gather`.
         bad: As for `gather`.
 
     Raises:
         ImportError: If an id is given and Minari is not installed.
-        DatasetError: As `gather` raises, and where observations are dictionaries and nothing was said about it.
+        DatasetError: As `gather`, and if observations are dictionaries without a valid `observation` key.
     """
     dataset = _minari().load_dataset(source) if isinstance(source, str) else source
     spec = dataset.env_spec
@@ -42,7 +42,7 @@ def read_minari(source: Any, *, observation: str | None = None, actions: bool = 
     def part(observations: Any) -> Any:
         if observation is None and isinstance(observations, Mapping):
             raise DatasetError(
-                f"observations of {dataset.id} are dictionaries of {', '.join(observations)}: say which, observation=..."
+                f"observations of {dataset.id} are dictionaries of {', '.join(observations)}: choose one by observation=..."
             )
         if observation is not None and (not isinstance(observations, Mapping) or observation not in observations):
             raise DatasetError(f"observations of {dataset.id} have no part {observation!r}")
@@ -61,14 +61,14 @@ def read_minari(source: Any, *, observation: str | None = None, actions: bool = 
 
 
 def write_minari(dataset: Dataset, name: str, *, observation_space: Any, action_space: Any, env: Any = None) -> Any:
-    """Write a dataset as a Minari dataset, without loss.
+    """Writes a dataset as a Minari dataset, without loss.
 
     Args:
-        dataset: With actions.
-        name: Id to be, `namespace/name-v0`.
-        observation_space: A Gymnasium space that the observations are in.
-        action_space: A Gymnasium space that the actions are in.
-        env: The environment, its id or its spec, so that Minari can make it again; may be None.
+        dataset: Dataset with actions.
+        name: New id, `namespace/name-v0`.
+        observation_space: Gymnasium space of the observations.
+        action_space: Gymnasium space of the actions.
+        env: Environment, its id or its spec, from which Minari can recreate it; optional.
 
     Returns:
         The Minari dataset.
@@ -78,7 +78,7 @@ def write_minari(dataset: Dataset, name: str, *, observation_space: Any, action_
         DatasetError: If the dataset has no actions.
     """
     if dataset.actions is None:
-        raise DatasetError("Minari datasets have actions, and this one has none")
+        raise DatasetError("a Minari dataset needs actions, but the dataset has none")
     minari = _minari()
     from minari.data_collector.episode_buffer import EpisodeBuffer  # type: ignore[reportMissingImports]
 

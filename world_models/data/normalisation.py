@@ -1,19 +1,18 @@
-"""Scales of the data that a model learns from."""
+"""Statistics that normalise a model's data."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-LEAST = 1e-3  # standard deviation
+MIN_STD = 1e-3  # smallest standard deviation, so that constant inputs are not amplified
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of what was seen, the best reward, and whether any episode has terminated.
+    """Means and standard deviations of observations, rewards and actions, the best reward, and a termination flag.
 
-    Observations are `[O]`, rewards scalars.
-
-    Of frames it is that of every channel, `[C]`, over all places. Those of actions are None where nobody needs them.
+    Moments of vector observations are `[O]`, moments of rewards are scalars. Moments of frames are per channel, `[C]`, over
+    all pixels. Moments of actions are None where they are not used. `terminates` is True if any episode has terminated.
     """
 
     observation_mean: Float[Array, " observation"]
@@ -26,13 +25,13 @@ class Moments(NamedTuple):
     terminates: Bool[Array, ""] | bool = True
 
     def floored(self) -> "Moments":
-        """With standard deviations that blow nothing up: at least 0.001, and a reward's at least half of its size.
+        """Returns moments with standard deviations of at least 0.001, and for rewards of at least half the mean's size.
 
-        A reward that hardly varies would else drown every other cost.
+        Without the limit on rewards, a nearly constant reward would dominate all other costs.
         """
-        least = jnp.maximum(0.5 * jnp.abs(self.reward_mean), LEAST)
+        reward_floor = jnp.maximum(0.5 * jnp.abs(self.reward_mean), MIN_STD)
         return self._replace(
-            observation_std=jnp.maximum(self.observation_std, LEAST),
-            reward_std=jnp.maximum(self.reward_std, least),
-            action_std=None if self.action_std is None else jnp.maximum(self.action_std, LEAST),
+            observation_std=jnp.maximum(self.observation_std, MIN_STD),
+            reward_std=jnp.maximum(self.reward_std, reward_floor),
+            action_std=None if self.action_std is None else jnp.maximum(self.action_std, MIN_STD),
         )

@@ -1,19 +1,17 @@
-"""Experience on the device: a ring of rows per environment, and windows of consecutive steps drawn from it.
+"""Replay buffer on the device: a ring of rows per environment, and windows of consecutive steps sampled from it.
 
-A row is one *observation*, with the action taken from it, the reward that action received, and whether it
-terminated the episode. An observation is stored once: what an action leads to is simply the next row. So that
-no transition is ever made up, each row says whether it `follows` the row before it; the first observation of
-an episode does not, and neither does the oldest row of a full ring, whose predecessor has been overwritten.
-The last observation of an episode has a row of its own, with a zero action that nobody took:
+A row is one *observation*, the action taken from it, the reward of that action, and a flag that is True if the action
+terminated the episode. Each observation is stored once: the next observation is the next row. The flag `follows` is True
+if a row continues the row before it. It is False for the first observation of an episode, and for the oldest row of a full
+ring, whose predecessor is overwritten. The last observation of an episode has its own row, with a zero action:
 
     row           0      1      2      3   |   4      5    …
     observation   s0     s1     s2     s3  |   s0'    s1'
     action        a0     a1     a2     0   |   a0'    a1'
     follows       no     yes    yes    yes |   no     yes        3 transitions, then 1
 
-Every environment has its own write head, since episodes end at different times. All functions are pure;
-`append` and `sample` are compiled, and `append` reuses the memory of the buffer it is given, which must not
-be used again.
+Every environment has its own write head, because episodes end at different times. All functions are pure. `append` and
+`sample` are compiled. `append` donates its buffer: the caller must not use it again.
 """
 
 from functools import partial
@@ -25,26 +23,26 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-_PROPOSALS = 8  # start rows proposed per window; episodes of one step, the worst case, leave 1 in 256 empty
+_PROPOSALS = 8  # start rows proposed per window; with one-step episodes, the worst case, 1 window in 256 stays empty
 
 
 class Rows(NamedTuple):
     """One row for each of E environments, in NumPy or JAX arrays."""
 
     observations: Any
-    """`[E, ...]` what was observed."""
+    """`[E, ...]` observations."""
     actions: Any
-    """`[E, ...]` the action taken from it; zero where the episode was over."""
+    """`[E, ...]` actions taken from them; zero after the end of an episode."""
     rewards: Any
-    """`[E]` the reward of that action, 0 where there was none."""
+    """`[E]` rewards of the actions; 0 after the end of an episode."""
     terminated: Any
-    """`[E]` whether that action ended the episode by termination (not by truncation)."""
+    """`[E]` True if the action ended the episode by termination (not by truncation)."""
     follows: Any
-    """`[E]` whether the action of the row written before led here."""
+    """`[E]` True if the action of the previous row led to this observation."""
 
 
 class TrajectoryBuffer(NamedTuple):
-    """The rings of E environments with room for C rows each; see the module's picture."""
+    """Rings of E environments with capacity C each; see the module docstring."""
 
     observations: Shaped[Array, "E C ..."]
     actions: Shaped[Array, "E C ..."]
@@ -52,23 +50,22 @@ class TrajectoryBuffer(NamedTuple):
     terminated: Bool[Array, "E C"]
     follows: Bool[Array, "E C"]
     head: Int[Array, " E"]
-    """Where the next row of each environment goes."""
+    """Index of the next row of each environment."""
     filled: Int[Array, " E"]
-    """How many rows of each environment have been written, at most C."""
+    """Number of rows written per environment, at most C."""
 
 
 class Window(NamedTuple):
-    """Consecutive steps for each of B windows of L steps."""
+    """B windows of L consecutive steps."""
 
     observations: Shaped[Array, "B L+1 ..."]
     actions: Shaped[Array, "B L ..."]
-    """`[B, L, block, ...]` where a step is a block of several actions."""
+    """`[B, L, block, ...]` if a step is a block of several actions."""
     rewards: Float[Array, "B L"]
-    """Of a step's actions together."""
+    """Sum over the actions of a step."""
     terminated: Bool[Array, "B L"]
     mask: Bool[Array, "B L"]
-    """Where it is set, `observations[k + 1]` was really reached from `observations[k]`, and so on back to the
-    first; it is set up to some step and never after."""
+    """True where `observations[0]` … `observations[k + 1]` are consecutive; True up to some step, False after it."""
 
 
 def create(
@@ -80,18 +77,18 @@ def create(
     observation_dtype: DTypeLike = np.float32,
     action_dtype: DTypeLike = np.float32,
 ) -> TrajectoryBuffer:
-    """Make room for trajectories.
+    """Returns an empty buffer.
 
     Args:
-        capacity: Rows kept for each environment, at least 2; the oldest are overwritten.
+        capacity: Rows per environment, at least 2; the oldest are overwritten.
         environments: Number of environments E.
-        observation_shape: Of one observation.
-        action_shape: Of one action.
-        observation_dtype: What observations are stored as; `uint8` keeps images four times smaller.
-        action_dtype: What actions are stored as.
+        observation_shape: Shape of one observation.
+        action_shape: Shape of one action.
+        observation_dtype: Storage type of observations; `uint8` needs a quarter of the memory for images.
+        action_dtype: Storage type of actions.
 
     Raises:
-        ValueError: If there would be no room for a transition.
+        ValueError: If the capacity is too small for a transition, or there is no environment.
     """
     if capacity < 2 or environments < 1:
         raise ValueError(
@@ -111,23 +108,23 @@ def create(
 
 @partial(jax.jit, donate_argnames="buffer")
 def append(buffer: TrajectoryBuffer, rows: Rows, write: Bool[Array | np.ndarray, " E"]) -> TrajectoryBuffer:
-    """Write one row per environment, where `write` is set, over the oldest one.
+    """Writes one row per environment where `write` is True, over the oldest row.
 
     Args:
-        buffer: Given up: its memory becomes that of the result.
-        rows: What to write, a row for each of E environments.
-        write: `[E]`, which environments have a row to write.
+        buffer: Donated: its memory is reused for the result.
+        rows: One row for each of E environments.
+        write: `[E]`, mask of the environments that write.
     """
     environments, capacity = buffer.follows.shape
     every = jnp.arange(environments)
     after = (buffer.head + 1) % capacity
-    # Out of bounds is nowhere: rows that are not written are dropped.
+    # index `capacity` is out of bounds, so rows that are not written are dropped
     slot, oldest = (jnp.where(write, place, capacity) for place in (buffer.head, after))
 
     def put(ring: Array, values: Array) -> Array:
         return ring.at[every, slot].set(values.astype(ring.dtype), mode="drop")
 
-    # The very first row has nothing to follow, and the row that is now the oldest has lost what it followed.
+    # the first row has no predecessor, and the predecessor of the oldest row is overwritten
     rows = rows._replace(follows=rows.follows & (buffer.filled > 0))
     written = jax.tree.map(put, Rows(*buffer[:5]), rows)
     follows = written.follows.at[every, oldest].set(False, mode="drop")
@@ -141,18 +138,18 @@ def append(buffer: TrajectoryBuffer, rows: Rows, write: Bool[Array | np.ndarray,
 
 @partial(jax.jit, static_argnames=("batch", "length", "block"))
 def sample(buffer: TrajectoryBuffer, key: PRNGKeyArray, batch: int, length: int, block: int = 1) -> Window:
-    """Draw windows of consecutive steps, each starting at a step chosen uniformly from all stored.
+    """Samples windows of consecutive steps; each starts at a step drawn uniformly from all stored steps.
 
-    A few rows are proposed for every window and the first that starts a step is taken, so that the work does not grow with
-    the buffer. Where none does (about `(block / rows per episode)^8` of the windows; all of them in an empty buffer) the
-    window's mask is not set anywhere.
+    Each window takes the first of 8 proposed rows that starts a step, so the cost does not grow with the buffer. If none
+    does, the mask of the window is all False. This happens for about `(block / rows per episode)^8` of the windows, and for
+    all windows of an empty buffer.
 
     Args:
-        buffer: With E environments.
+        buffer: Buffer of E environments.
         key: Consumed.
         batch: Number of windows.
-        length: Steps in each.
-        block: Transitions in a step; observations between are left out.
+        length: Steps per window.
+        block: Transitions per step; observations within a step are left out.
     """
     capacity = buffer.follows.shape[1]
     environment, start = _propose(buffer, key, (batch, _PROPOSALS))
@@ -173,7 +170,7 @@ def sample(buffer: TrajectoryBuffer, key: PRNGKeyArray, batch: int, length: int,
 
 
 def blocks(actions: Any, block: int) -> Any:
-    """Actions `[B, L * block, ...]` as `[B, L, block, ...]`; left as they are where a block is one action."""
+    """Reshapes actions `[B, L * block, ...]` to `[B, L, block, ...]`; returns them unchanged if `block` is 1."""
     return actions if block == 1 else _grouped(actions, block)
 
 
@@ -183,25 +180,24 @@ def _grouped(steps: Any, block: int) -> Any:
 
 @partial(jax.jit, static_argnames=("count", "within"))
 def before_terminations(buffer: TrajectoryBuffer, key: PRNGKeyArray, count: int, within: int) -> Shaped[Array, "count ..."]:
-    """Draw observations from the last steps before terminations; any observations while nothing has terminated.
+    """Samples observations from the last steps before terminations, or from all steps if no episode has terminated.
 
     Args:
-        buffer: With E environments.
+        buffer: Buffer of E environments.
         key: Consumed.
         count: Number of observations.
-        within: How many steps before a termination an observation may lie, at most; each as likely as the others that the
-            episode had.
+        within: Largest number of steps before a termination; the steps of an episode within it are equally likely.
     """
     capacity = buffer.follows.shape[1]
     ends = jnp.cumsum(buffer.terminated.ravel())
-    pick, back, other = jax.random.split(key, 3)
+    pick, offset_key, other = jax.random.split(key, 3)
     ticket = jax.random.randint(pick, (count,), 0, jnp.maximum(ends[-1], 1))
     place = jnp.minimum(jnp.searchsorted(ends, ticket, side="right"), ends.shape[0] - 1)
     environment, row = place // capacity, place % capacity
     rows = (row[:, None] - jnp.arange(within)) % capacity
     linked = jnp.cumprod(buffer.follows[environment[:, None], rows], axis=1, dtype=jnp.int32)
-    room = jnp.minimum(linked.sum(axis=1), within - 1)
-    steps = jnp.floor(jax.random.uniform(back, (count,)) * (room + 1)).astype(jnp.int32)
+    available = jnp.minimum(linked.sum(axis=1), within - 1)
+    steps = jnp.floor(jax.random.uniform(offset_key, (count,)) * (available + 1)).astype(jnp.int32)
     near_termination = buffer.observations[environment, (row - steps) % capacity]
     anywhere = buffer.observations[_propose(buffer, other, (count,))]
     return jnp.where(ends[-1] > 0, near_termination, anywhere)
@@ -210,7 +206,7 @@ def before_terminations(buffer: TrajectoryBuffer, key: PRNGKeyArray, count: int,
 def _propose(
     buffer: TrajectoryBuffer, key: PRNGKeyArray, shape: tuple[int, ...]
 ) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
-    """Draw (environment, row) uniformly from the rows written so far."""
+    """Samples (environment, row) uniformly from the written rows."""
     ends = jnp.cumsum(buffer.filled)
     ticket = jax.random.randint(key, shape, 0, jnp.maximum(ends[-1], 1))
     environment = jnp.minimum(jnp.searchsorted(ends, ticket, side="right"), ends.shape[0] - 1)
@@ -219,7 +215,7 @@ def _propose(
 
 @jax.jit
 def observation_moments(buffer: TrajectoryBuffer) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Give mean and standard deviation of each coordinate of the stored observations; 0 if there are none."""
+    """Returns mean and standard deviation of each coordinate of the stored observations; 0 for an empty buffer."""
     observations = buffer.observations.astype(jnp.float32)
     written = jnp.arange(buffer.follows.shape[1]) < buffer.filled[:, None]
     written = written.reshape(written.shape + (1,) * (observations.ndim - 2))

@@ -1,4 +1,4 @@
-"""Windows drawn from datasets: on the device, or read from the disk ahead of training."""
+"""Windows sampled from datasets: on the device, or read from disk ahead of training."""
 
 import queue
 import threading
@@ -17,73 +17,73 @@ from world_models.data.normalisation import Moments
 from world_models.data.replay_buffer import Window, blocks
 from world_models.networks.patches import unit
 
-_TOGETHER = 512  # observations encoded at a time
-_FRAMES = 1024  # of how many observations moments are taken, at most
+_ENCODE_BATCH = 512  # observations per call of an encoder
+_MOMENT_FRAMES = 1024  # largest number of observations from which moments are computed
 
 
 def starts(dataset: Dataset, steps: int) -> np.ndarray:
-    """`[episodes]`, at how many places of each a window of so many transitions can start.
+    """Returns `[episodes]`, the number of rows in each at which a window of `steps` transitions can start.
 
     Args:
-        dataset: With episodes.
-        steps: Transitions in a window.
+        dataset: Dataset to count in.
+        steps: Transitions per window.
 
     Raises:
-        DatasetError: If no episode is long enough. Where only some are too short, a warning says how many.
+        DatasetError: If no episode is long enough. If only some are too short, a warning gives their number.
     """
     counts = np.maximum(dataset.lengths - steps + 1, 0)
     short = int((counts == 0).sum())
     if short == len(counts):
-        raise DatasetError(f"windows of {steps} transitions don't fit: the longest episode has {dataset.lengths.max()}")
+        raise DatasetError(f"no episode has {steps} transitions; the longest episode has {dataset.lengths.max()}")
     if short:
         warnings.warn(
-            f"{short} of {len(counts)} episodes have fewer than {steps} transitions and are not drawn from", stacklevel=3
+            f"{short} of {len(counts)} episodes have fewer than {steps} transitions and are not used", stacklevel=3
         )
     return counts
 
 
 def channel_moments(frames: Float[Array, "*rows channels"]) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
-    """Mean and standard deviation of the last axis over all others."""
+    """Returns mean and standard deviation of each channel (last axis) stopped all other axes."""
     others = tuple(range(frames.ndim - 1))
     return jnp.mean(frames, axis=others), jnp.std(frames, axis=others)
 
 
 def moments(dataset: Dataset, render: Callable[[Array], Array] | None = None) -> Moments:
-    """Scales of a dataset: of every channel of frames, of every coordinate of vectors and actions.
+    """Returns the moments of a dataset: per channel of frames, per coordinate of vectors and actions.
 
-    Those of observations are taken over at most 1,024 of them, spread evenly.
+    Moments of observations are computed from at most 1,024 evenly spaced rows.
 
     Args:
-        dataset: With episodes.
+        dataset: Dataset to measure.
         render: As for `training.trainer`.
     """
-    rows = np.unique(np.linspace(0, len(dataset.observations) - 1, _FRAMES).astype(int))
-    seen = jnp.asarray(dataset.observations[rows])
-    mean, std = channel_moments(unit(seen if render is None else jnp.asarray(render(seen))))
+    rows = np.unique(np.linspace(0, len(dataset.observations) - 1, _MOMENT_FRAMES).astype(int))
+    observations = jnp.asarray(dataset.observations[rows])
+    mean, std = channel_moments(unit(observations if render is None else jnp.asarray(render(observations))))
     taken = np.ones(len(dataset.rewards), bool)
     taken[dataset.first + dataset.lengths] = False
     rewards = np.asarray(dataset.rewards)[taken]
-    middle, spread, best = (jnp.float32(x) for x in (rewards.mean(), rewards.std(), rewards.max()))
+    reward_mean, reward_std, best = (jnp.float32(x) for x in (rewards.mean(), rewards.std(), rewards.max()))
     ends = jnp.asarray(bool(np.asarray(dataset.terminated).any()))
-    found = Moments(mean, std, middle, spread, best, terminates=ends)
+    result = Moments(mean, std, reward_mean, reward_std, best, terminates=ends)
     if dataset.actions is None:
-        return found.floored()
+        return result.floored()
     actions = np.asarray(dataset.actions)[taken].astype(np.float32)
     actions = actions[np.isfinite(actions).reshape(len(actions), -1).all(axis=1)]
     mean, std = (jnp.asarray(x) for x in (actions.mean(axis=0), actions.std(axis=0)))
-    return found._replace(action_mean=mean, action_std=std).floored()
+    return result._replace(action_mean=mean, action_std=std).floored()
 
 
 def encoded(dataset: Dataset, rows: np.ndarray, encode: Callable[[np.ndarray], Array]) -> np.ndarray:
-    """What an encoder makes of rows of a dataset, `[N, D]`, some hundreds at a time.
+    """Returns the latents `[N, D]` of rows of a dataset, encoded in batches.
 
     Args:
-        dataset: Whose observations are encoded.
-        rows: `[N]`, in any order.
+        dataset: Dataset of the observations.
+        rows: `[N]`, row indices in any order.
         encode: `observations [M, ...] -> [M, D]`.
     """
-    padded = np.pad(rows, (0, -len(rows) % _TOGETHER), mode="edge")  # one program serves all
-    parts = [np.asarray(encode(dataset.observations[part])) for part in padded.reshape(-1, _TOGETHER)]
+    padded = np.pad(rows, (0, -len(rows) % _ENCODE_BATCH), mode="edge")  # a constant batch size needs one compiled program
+    parts = [np.asarray(encode(dataset.observations[part])) for part in padded.reshape(-1, _ENCODE_BATCH)]
     return np.concatenate(parts)[: len(rows)]
 
 
@@ -100,12 +100,12 @@ class Resident(NamedTuple):
 
 
 def resident(dataset: Dataset, steps: int, render: Callable[[Array], Array] | None = None) -> Resident:
-    """Put a dataset on the device.
+    """Copies a dataset to the device.
 
     Args:
-        dataset: What fits there.
-        steps: Transitions in the longest windows that will be drawn: `length * block`.
-        render: As for `training.trainer`; only the moments are taken of what it makes.
+        dataset: Dataset that fits in device memory.
+        steps: Transitions of the longest windows to be sampled, `length * block`.
+        render: As for `training.trainer`; used for the moments only.
 
     Raises:
         DatasetError: If no episode is long enough for a window.
@@ -123,14 +123,14 @@ def resident(dataset: Dataset, steps: int, render: Callable[[Array], Array] | No
 
 
 def draw(source: Resident, key: PRNGKeyArray, batch: int, length: int, block: int = 1) -> Window:
-    """Draw windows from a dataset on the device, each uniformly from all that lie within one episode.
+    """Samples windows from a dataset on the device, uniformly from all windows within one episode.
 
     Args:
-        source: With an episode of at least `length * block` transitions; without one, masks are set nowhere.
+        source: Dataset with an episode of at least `length * block` transitions; otherwise all masks are False.
         key: Consumed.
         batch: Number of windows B.
-        length: Steps L in each.
-        block: Transitions in a step; observations between are left out.
+        length: Steps L per window.
+        block: Transitions per step; observations within a step are left out.
     """
     ends = jnp.cumsum(jnp.maximum(source.lengths - length * block + 1, 0))
     tickets = jax.random.randint(key, (batch,), 0, jnp.maximum(ends[-1], 1))
@@ -139,19 +139,25 @@ def draw(source: Resident, key: PRNGKeyArray, batch: int, length: int, block: in
 
 
 def _rows(source: Any, ends: Any, tickets: Any, xp: Any) -> Any:
-    """Where the windows start that tickets `[B]` stand for, in NumPy or JAX; `ends`: running totals of starts by episode."""
-    episode, later = stratum(ends, tickets, xp)
-    return source.first[episode] + later
+    """Returns the start rows for indices `tickets` `[B]` into all possible starts (NumPy or JAX).
+
+    `ends`: cumulative numbers of starts per episode.
+    """
+    episode, offset = stratum(ends, tickets, xp)
+    return source.first[episode] + offset
 
 
 def stratum(ends: Any, tickets: Any, xp: Any) -> tuple[Any, Any]:
-    """The episodes that tickets `[B]` fall into, and how far, in NumPy or JAX; `ends`: running totals by episode."""
+    """Returns the episode and the offset within it for flat indices `tickets` `[B]` (NumPy or JAX).
+
+    `ends`: cumulative numbers of entries per episode.
+    """
     episode = xp.minimum(xp.searchsorted(ends, tickets, side="right"), len(ends) - 1)
     return episode, tickets - xp.where(episode > 0, ends[episode - 1], 0)
 
 
 def _cut(source: Any, rows: Any, length: int, block: int, xp: Any) -> Window:
-    """The windows that start at rows `[B]`, in NumPy or JAX; what lies between the observations of a block is not read."""
+    """Returns the windows that start at `rows` `[B]` (NumPy or JAX); observations within a block are not read."""
     frames = rows[:, None] + block * xp.arange(length + 1)
     steps = rows[:, None] + xp.arange(length * block)
     grouped = (len(rows), length, block)
@@ -175,20 +181,20 @@ def batches(
     members: int = 1,
     ahead: int = 2,
 ) -> Generator[Window, None, None]:
-    """Draw windows without end, as `Trainer.fit_windows` takes them, reading ahead in a thread of its own.
+    """Yields windows for `Trainer.fit_windows` without end, reading ahead in a background thread.
 
     Args:
-        dataset: In memory or on the disk.
-        seed: Of what is drawn: the same seed draws the same windows.
-        batch: Windows B for each update and member.
-        length: Steps L in each.
-        block: Transitions in a step; observations between are not read.
-        updates: Batches U at a time; more keep the device busy for longer, and take more memory.
-        members: M of the model.
-        ahead: How many such bundles to have ready.
+        dataset: In memory or memory-mapped.
+        seed: Seed of the windows.
+        batch: Windows B per update and ensemble member.
+        length: Steps L per window.
+        block: Transitions per step; observations within a step are not read.
+        updates: Updates U per item; more updates per item keep the device busy for longer and need more memory.
+        members: Ensemble members M of the model.
+        ahead: Number of items to prepare in advance.
 
     Yields:
-        Windows with leading axes `[U, M, B]`, on the device. Closing the generator ends the thread.
+        Windows with leading axes `[U, M, B]`, on the device. Closing the generator stops the thread.
 
     Raises:
         DatasetError: If no episode is long enough for a window.
@@ -199,7 +205,7 @@ def batches(
 
 
 def _with_actions(dataset: Dataset) -> Dataset:
-    """Actions of size 0 where there are none."""
+    """Returns the dataset, with actions of size 0 if it has none."""
     if dataset.actions is not None:
         return dataset
     return replace(dataset, actions=np.zeros((len(dataset.rewards), 0), np.float32))
@@ -214,18 +220,18 @@ def _bundle(
 
 
 def _read_ahead(read: Callable[[np.random.Generator], Window], seed: int, ahead: int) -> Generator[Window, None, None]:
-    """What `read` gives, over and over, from a thread that ends with the iterator."""
+    """Yields the results of repeated calls of `read` in a background thread, which stops with the generator."""
     ready: queue.Queue[Window | BaseException] = queue.Queue(max(ahead, 1))
-    over = threading.Event()
+    stopped = threading.Event()
 
     def work() -> None:
         random = np.random.default_rng(seed)
-        while not over.is_set():
+        while not stopped.is_set():
             try:
                 item: Window | BaseException = read(random)
             except BaseException as error:
                 item = error
-            while not over.is_set():
+            while not stopped.is_set():
                 try:
                     ready.put(item, timeout=0.1)
                     break
@@ -243,5 +249,5 @@ def _read_ahead(read: Callable[[np.random.Generator], Window], seed: int, ahead:
                 raise item
             yield item
     finally:
-        over.set()
+        stopped.set()
         thread.join()

@@ -1,1 +1,1 @@
-"""Distances in latent space, which goal-reaching plans minimise."""
+"""Distances in latent space; goal-reaching planners minimise them."""

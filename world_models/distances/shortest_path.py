@@ -1,26 +1,27 @@
-"""Ways to go: a distance that sees both ends at once, taught by the shortest ways through recordings.
+"""A learnt distance between pairs of latents, trained on shortest paths through recordings.
 
-Where walls differ from one recording to the next, what lies between two places is told by both ends together. Whoever embeds
-them one by one, as `distance.temporal_distance` does, has to solve a maze alone. So
+If the walls differ between recordings, the path between two points depends on both points jointly. A distance that embeds
+each point separately, such as `temporal.temporal_distance`, cannot represent this well. The distance here is
 
     d(z, g) = |φ(z) - φ(g)| softplus f(h(z) h(g), h(z) + h(g)),        |h| < 1
 
-is how far apart both ends look, times how much longer the way is; it is the same there and back, and 0 at the goal. What it
-is held against can be read off recordings. Their rows are the nodes of a graph: a row is one step from the next, and as far
-from any other row of the same recording that looks as near as a step leads as the two look apart,
+It is the embedding distance times a learnt detour factor; it is symmetric, and 0 at the goal. Its regression targets are
+shortest paths through a graph of each recording. The nodes are the rows of the recording, with edge weights
 
     w(s, t) = 1  for t = s ± 1,        w(s, t) = |z_s - z_t| / m  where that is less than `near`,
 
-in units of m, what a step changes (the median). So a recording that crosses its own way is cut short there, and shortest
-ways are about as long as those in the world, whatever detours were taken; d is fitted to them, for all pairs of a recording.
-What a wall parts must look farther apart than a step leads.
+with m the median change of a latent in one step. Where a recording crosses its own path, the graph has a shortcut, so
+shortest paths in it are about as long as shortest paths in the world. d is fitted to them for all pairs of a recording.
+The method requires that latents on the two sides of a wall differ by more than one step.
 
-Sources: shortest ways through recordings: Eysenbach, Salakhutdinov, Levine (2019), Search on the replay buffer,
-arXiv:1906.05253; Savinov, Dosovitskiy, Koltun (2018), Semi-parametric topological memory, arXiv:1803.00653, where they are
-searched while acting; all shortest ways: Floyd (1962), Communications of the ACM 5.
+Sources: shortest paths through recordings: Eysenbach, Salakhutdinov, Levine (2019), Search on the replay buffer,
+arXiv:1906.05253; Savinov, Dosovitskiy, Koltun (2018), Semi-parametric topological memory, arXiv:1803.00653, which search
+them while acting; all-pairs shortest paths: Floyd (1962), Communications of the ACM 5.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,36 +37,43 @@ PyTree = Any
 
 
 def shortest(weights: Float[Array, "N N"]) -> Float[Array, "N N"]:
-    """Lengths of the shortest ways from every node to every other; infinite where there is none.
+    """Returns the lengths of the shortest paths between all pairs of nodes; infinite for unconnected pairs.
 
     Args:
-        weights: Of edges from node to node, infinite where there is none.
+        weights: Edge weights, infinite for missing edges.
     """
 
-    def through(k: Int[Array, ""], found: Float[Array, "N N"]) -> Float[Array, "N N"]:
-        return jnp.minimum(found, found[:, k, None] + found[None, k])
+    def through(k: Int[Array, ""], lengths: Float[Array, "N N"]) -> Float[Array, "N N"]:
+        return jnp.minimum(lengths, lengths[:, k, None] + lengths[None, k])
 
-    nobody = jnp.where(jnp.eye(len(weights), dtype=bool), 0.0, weights)
-    return jax.lax.fori_loop(0, len(weights), through, nobody)
+    direct = jnp.where(jnp.eye(len(weights), dtype=bool), 0.0, weights)
+    return jax.lax.fori_loop(0, len(weights), through, direct)
 
 
-def edges(rows: Float[Array, "N D"], known: Int[Array, ""], unit: Float[Array, ""], near: float) -> Float[Array, "N N"]:
-    """The graph of a recording: weights between its first `known` rows, in steps of which one changes so much as `unit`."""
-    squares, places = jnp.sum(rows**2, axis=-1), jnp.arange(len(rows))
-    apart = jnp.sqrt(jnp.maximum(squares[:, None] + squares[None] - 2 * rows @ rows.T, 0.0)) / unit
-    weights = jnp.where(apart < near, apart, jnp.inf)
-    weights = jnp.where(jnp.abs(places[:, None] - places) == 1, jnp.minimum(weights, 1.0), weights)
-    there = places < known
-    return jnp.where(there[:, None] & there[None], weights, jnp.inf)
+def edges(rows: Float[Array, "N D"], count: Int[Array, ""], unit: Float[Array, ""], near: float) -> Float[Array, "N N"]:
+    """Returns the edge weights between the first `count` rows of a recording, in steps.
+
+    Args:
+        rows: Latents of the recording; rows from `count` on are padding.
+        count: Number of rows of the recording.
+        unit: Median latent distance of one step.
+        near: Latent distance in steps below which two rows are joined.
+    """
+    squares, index = jnp.sum(rows**2, axis=-1), jnp.arange(len(rows))
+    distance = jnp.sqrt(jnp.maximum(squares[:, None] + squares[None] - 2 * rows @ rows.T, 0.0)) / unit
+    weights = jnp.where(distance < near, distance, jnp.inf)
+    weights = jnp.where(jnp.abs(index[:, None] - index) == 1, jnp.minimum(weights, 1.0), weights)
+    valid = index < count
+    return jnp.where(valid[:, None] & valid[None], weights, jnp.inf)
 
 
 class PairwiseDistance(nnx.Module):
-    """How far it is from one latent to another.
+    """Network that predicts the path length between two latents.
 
     Args:
         latent: Size of a latent.
-        size: Of the space that latents are embedded in, to say how far apart they look.
-        hidden: Units of the hidden layers that tell what lies between.
+        size: Size of the embedding φ.
+        hidden: Units of the hidden layers of h.
         rngs: Source of the initial weights.
     """
 
@@ -75,10 +83,67 @@ class PairwiseDistance(nnx.Module):
         self.between = MLP((2 * hidden[-1], hidden[-1], 1), rngs=rngs)
 
     def __call__(self, z: Float[Array, "*b D"], goal: Float[Array, "*b D"]) -> Float[Array, "*b"]:
-        """The distance, at least 0."""
+        """Returns the distance, at least 0."""
         a, b = (jnp.tanh(self.read(end)) for end in (z, goal))
-        longer = nnx.softplus(self.between(jnp.concatenate([a * b, a + b], axis=-1))[..., 0])
-        return grouped_norm(self.embed(z) - self.embed(goal)) * longer
+        detour = nnx.softplus(self.between(jnp.concatenate([a * b, a + b], axis=-1))[..., 0])
+        return grouped_norm(self.embed(z) - self.embed(goal)) * detour
+
+
+class Draws(NamedTuple):
+    """Settings for sampling pairs of rows from recordings."""
+
+    near: float
+    """Latent distance below which rows are joined, in median row-to-row steps."""
+    longest: int
+    """Largest number of steps of a recording in one graph."""
+    count: int
+    """Total number of pairs."""
+
+
+def draw_pairs(
+    draws: Draws, key: PRNGKeyArray, latents: Array, first: Array, counts: Array, unit: Array
+) -> tuple[Int[Array, "pairs 2"], Float[Array, " pairs"]]:
+    """Samples pairs of rows; returns them with the lengths of the shortest paths between them, in rows.
+
+    Args:
+        draws: Settings.
+        key: Consumed.
+        latents: `[rows, D]`.
+        first: First row of each piece of a recording.
+        counts: Number of rows of each piece.
+        unit: Median latent distance of one step.
+    """
+    each = -(-draws.count // len(first))
+    span = jnp.arange(draws.longest + 1)
+
+    def of_piece(piece: tuple[Array, Array, PRNGKeyArray]) -> tuple[Array, Array]:
+        begin, count, key = piece
+        rows = latents[jnp.minimum(begin + span, len(latents) - 1)]
+        paths = shortest(edges(rows, count, unit, draws.near))
+        both = (jax.random.uniform(key, (each, 2)) * count).astype(jnp.int32)
+        return begin + both, paths[both[:, 0], both[:, 1]]
+
+    order_key, key = jax.random.split(key)
+    pairs, paths = jax.lax.map(of_piece, (first, counts, jax.random.split(key, len(first))))
+    order = jax.random.permutation(order_key, len(first) * each)[: draws.count]
+    return pairs.reshape(-1, 2)[order], paths.reshape(-1)[order]
+
+
+def path_loss(
+    network: Callable[[PyTree], PairwiseDistance], latents: Array, params: PyTree, draw: tuple[Array, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """Returns the mean over pairs of `((d - w) / (1 + w / 5))²`, and metrics.
+
+    Args:
+        network: Network of the distance d.
+        latents: `[rows, D]`.
+        params: Weights of the network.
+        draw: Pairs of rows `[batch, 2]`, and the lengths w of the shortest paths between them, `[batch]`.
+    """
+    rows, path = draw
+    error = (network(params)(latents[rows[:, 0]], latents[rows[:, 1]]) - path) / (1.0 + 0.2 * path)
+    squared = jnp.mean(error**2)
+    return squared, {"error": jnp.sqrt(squared), "path": path.mean()}
 
 
 def shortest_path_distance(
@@ -94,87 +159,56 @@ def shortest_path_distance(
     batch: int = 512,
     learning_rate: float = 2e-3,
 ) -> Distance:
-    """A distance learnt from recordings, without actions or rewards, in worlds that differ from recording to recording.
+    """Returns a distance learnt from recordings, without actions or rewards, for worlds that differ between recordings.
 
-    It is fitted to every row of recordings (`Distance.dense`), and minimises the mean over pairs of
-    `((d - w) / (1 + w / 5))²`, with w the length of the shortest way, in steps of the model, at most `reach`.
+    It is fitted to every row of recordings (`Distance.dense`). The loss is the mean over pairs of
+    `((d - w) / (1 + w / 5))²`, with w the length of the shortest path in steps of the model, clipped to `reach`.
 
     Args:
         latent: Size D of a latent.
-        block: Rows in a step of the model.
-        size: Of the space that latents are embedded in.
-        hidden: Units of the hidden layers that tell what lies between.
-        reach: Steps of the model beyond which ways count as equally long.
-        near: How near a row has to look to be joined to another, in units of what a step from row to row changes.
-        longest: Steps of a recording in one graph; longer ones are cut into several.
-        updates: Gradient steps of a `fit`.
-        batch: Pairs in each.
-        learning_rate: Of Adam, falling to 0 along a cosine.
+        block: Rows per step of the model.
+        size: Size of the embedding φ.
+        hidden: Units of the hidden layers of h.
+        reach: Largest path length, in steps of the model; longer paths count as this long.
+        near: Latent distance below which two rows are joined, in median row-to-row steps.
+        longest: Largest number of steps of a recording in one graph; longer recordings are cut into pieces.
+        updates: Gradient steps of `fit`.
+        batch: Pairs per gradient step.
+        learning_rate: Initial learning rate of Adam; it decays to 0 along a cosine.
 
     Raises:
         ValueError: If a number is not positive.
     """
     numbers = {"latent": latent, "block": block, "size": size, "reach": reach, "near": near, "longest": longest}
     require_positive(numbers | {"updates": updates, "batch": batch, "learning_rate": learning_rate})
-
-    def build(rngs: nnx.Rngs) -> PairwiseDistance:
-        return PairwiseDistance(latent, size, hidden, rngs=rngs)
-
-    init, network = functional(build)
+    init, network = functional(lambda rngs: PairwiseDistance(latent, size, hidden, rngs=rngs))
+    draw = jax.jit(partial(draw_pairs, Draws(near, longest, updates * batch)))
 
     def measure(params: PyTree, z: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
         return network(params)(z, goal)
 
     @jax.jit
-    def drawn(key: PRNGKeyArray, latents: Array, first: Array, known: Array, unit: Array) -> tuple[Array, Array]:
-        """Pairs of rows, `[updates, batch, 2]`, and how far it is from one to the other."""
-        count = -(-updates * batch // len(first))
-        span = jnp.arange(longest + 1)
+    def run(params: PyTree, latents: Array, pairs: Array, paths: Array) -> tuple[PyTree, dict[str, Array]]:
+        draws = (pairs.reshape(updates, batch, 2), jnp.minimum(paths.reshape(updates, batch) / block, reach))
+        return adam_scan(partial(path_loss, network, latents), params, draws, updates, learning_rate)
 
-        def some(piece: tuple[Array, Array, PRNGKeyArray]) -> tuple[Array, Array]:
-            begin, known, key = piece
-            ways = shortest(edges(latents[jnp.minimum(begin + span, len(latents) - 1)], known, unit, near))
-            both = (jax.random.uniform(key, (count, 2)) * known).astype(jnp.int32)
-            return begin + both, ways[both[:, 0], both[:, 1]]
-
-        mixing, key = jax.random.split(key)
-        pairs, ways = jax.lax.map(some, (first, known, jax.random.split(key, len(first))))
-        order = jax.random.permutation(mixing, len(first) * count)[: updates * batch].reshape(updates, batch)
-        return pairs.reshape(-1, 2)[order], jnp.minimum(ways.reshape(-1)[order] / block, reach)
-
-    @jax.jit
-    def run(params: PyTree, latents: Array, pairs: Array, ways: Array) -> tuple[PyTree, dict[str, Array]]:
-        def loss(params: PyTree, draw: tuple[Array, Array]) -> tuple[Array, dict[str, Array]]:
-            rows, way = draw
-            error = (network(params)(latents[rows[:, 0]], latents[rows[:, 1]]) - way) / (1.0 + 0.2 * way)
-            squared = jnp.mean(error**2)
-            return squared, {"error": jnp.sqrt(squared), "way": way.mean()}
-
-        return adam_scan(loss, params, (pairs, ways), updates, learning_rate)
-
-    def fit(
-        params: PyTree,
-        key: PRNGKeyArray,
-        latents: Float[Numbers, "rows D"],
-        first: Int[Numbers, " sequences"],
-        lengths: Int[Numbers, " sequences"],
-    ) -> tuple[PyTree, dict[str, Array]]:
-        """Learn from latents of whole trajectories: `first` row and number of steps of each sequence."""
+    def fit(params: PyTree, key: PRNGKeyArray, latents: Numbers, first: Numbers, lengths: Numbers):
+        """Fits the distance to latents of whole trajectories, given the first row and the steps of each sequence."""
         latents = np.asarray(latents)
-        begins, known = pieces(np.asarray(first), np.asarray(lengths), longest)
-        inside = np.concatenate([b + np.arange(k - 1) for b, k in zip(begins, known, strict=True)])
+        begins, counts = pieces(np.asarray(first), np.asarray(lengths), longest)
+        inside = np.concatenate([b + np.arange(k - 1) for b, k in zip(begins, counts, strict=True)])
         unit = np.median(np.linalg.norm(latents[inside + 1] - latents[inside], axis=-1))
-        arrays = jnp.asarray(latents), jnp.asarray(begins), jnp.asarray(known), jnp.asarray(unit)
-        return run(params, arrays[0], *drawn(key, *arrays))
+        arrays = jnp.asarray(latents), jnp.asarray(begins), jnp.asarray(counts), jnp.asarray(unit)
+        return run(params, arrays[0], *draw(key, *arrays))
 
     return Distance(init, measure, fit, dense=True)
 
 
 def pieces(first: np.ndarray, lengths: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences cut into pieces of at most so many steps, as few and as equal as can be: first row, and rows, of each."""
-    begins, known = [], []
+    """Cuts sequences into the fewest, nearly equal pieces of at most `longest` steps; returns their first rows and sizes."""
+    begins, counts = [], []
     for begin, steps in zip(first, lengths, strict=True):
-        edges = np.linspace(0, steps, max(-(-int(steps) // longest), 1) + 1).astype(int)
-        begins += (begin + edges[:-1]).tolist()
-        known += (np.diff(edges) + 1).tolist()
-    return np.asarray(begins, np.int32), np.asarray(known, np.int32)
+        cuts = np.linspace(0, steps, max(-(-int(steps) // longest), 1) + 1).astype(int)
+        begins += (begin + cuts[:-1]).tolist()
+        counts += (np.diff(cuts) + 1).tolist()
+    return np.asarray(begins, np.int32), np.asarray(counts, np.int32)

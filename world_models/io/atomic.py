@@ -1,4 +1,4 @@
-"""Writing that is whole or absent, and reading that notices what has changed since: shared by checkpoints and datasets."""
+"""Atomic writing of folders and verification of files, shared by checkpoints and datasets."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
-    """Lend a temporary folder beside the one to be; if all goes well it is flushed to the disk and gets its name.
+    """Context manager that yields a temporary folder; on success it is flushed to disk and renamed to `folder`.
 
     Args:
-        folder: Must not exist yet.
+        folder: Target; it must not exist.
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     temporary.mkdir()
@@ -31,17 +31,17 @@ def whole(folder: Path) -> Iterator[Path]:
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """Every file in a folder, at any depth."""
+    """Returns every file in a folder, at any depth."""
     return (file for file in sorted(folder.rglob("*")) if file.is_file())
 
 
 def folders(folder: Path) -> list[Path]:
-    """A folder and every folder in it."""
+    """Returns a folder and every folder in it."""
     return [folder, *(child for child in folder.rglob("*") if child.is_dir())]
 
 
 def flush(place: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Waits until a file, or the entries of a folder, are on disk."""
     descriptor = os.open(place, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -50,19 +50,19 @@ def flush(place: Path) -> None:
 
 
 def fingerprint(file: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
+    """Returns size and SHA-256 of a file."""
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {"size": file.stat().st_size, "sha256": digest}
 
 
 def changed(folder: Path, wanted: dict[str, dict[str, Any]], *, contents: bool = True) -> str | None:
-    """What is not as it was written, or None.
+    """Returns a description of the first file that differs from its fingerprint, or None.
 
     Args:
-        folder: Where the files are.
-        wanted: Their fingerprints by name.
-        contents: Whether to read the files, and not only look at their sizes.
+        folder: Folder of the files.
+        wanted: Fingerprints by file name.
+        contents: If True, checksums are compared; otherwise only sizes.
     """
     for name, print_ in wanted.items():
         file = folder / name
@@ -76,14 +76,14 @@ def changed(folder: Path, wanted: dict[str, dict[str, Any]], *, contents: bool =
 
 
 def sealed(document: dict[str, Any]) -> str:
-    """A document as text, with the digest of the rest inside.
+    """Returns a document as JSON text that includes the digest of the rest of the document.
 
     Raises:
-        TypeError, ValueError: If it is not what JSON can hold.
+        TypeError, ValueError: If JSON cannot represent it.
     """
     return as_json({**document, "sha256": hashlib.sha256(as_json(document).encode()).hexdigest()})
 
 
 def as_json(document: dict[str, Any]) -> str:
-    """A document as text, the same for the same document."""
+    """Returns a document as JSON text; equal documents give equal text."""
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False)

@@ -1,17 +1,16 @@
-"""Checkpoints that are whole or absent, and say why when they cannot be used.
+"""Checkpoints: atomic writes, verified reads, and errors that name the reason.
 
-    run/checkpoint/                         what `save` and `load` are given
-        checkpoint-000007-step-400/         the last but one, kept in case
-        checkpoint-000008-step-450/         the newest: highest number, whatever its step
+    run/checkpoint/                         the path for `save` and `load`
+        checkpoint-000007-step-400/         an older checkpoint, kept as a backup
+        checkpoint-000008-step-450/         the newest: the highest number, regardless of its step
             arrays/                         the leaves of the tree, written by Orbax
-            metadata.json                   what they are, who wrote them, the size and SHA-256 of every file
-        .checkpoint-000009-step-500.tmp     a write under way, or one that was killed: never read
+            metadata.json                   description of the leaves, library versions, size and SHA-256 of every file
+        .checkpoint-000009-step-500.tmp     an unfinished write; never read
 
-A checkpoint is written beside the others under another name, flushed to the disk, and then renamed, which is
-atomic: however and whenever the writer dies, what was there before still loads. One process at a time may
-save to a path.
+A checkpoint is written under a temporary name, flushed to disk and then renamed. The rename is atomic: if the writer dies at
+any time, earlier checkpoints still load. Only one process may save to a path at a time.
 
-Leaves are stored as plain arrays, so that a checkpoint written on an accelerator loads on a laptop.
+Leaves are stored as plain arrays, so a checkpoint written on an accelerator loads on any machine.
 """
 
 import importlib.metadata
@@ -40,28 +39,28 @@ _TEMPORARY = ".checkpoint-*.tmp"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or used, and why."""
+    """Raised for a checkpoint that cannot be written or used; the message gives the reason."""
 
 
 def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: int, keep: int = 2) -> Path:
-    """Write a checkpoint, atomically, and delete the oldest beyond those to keep.
+    """Writes a checkpoint atomically and deletes the oldest ones beyond `keep`.
 
     Args:
-        path: The folder of checkpoints; made when missing.
-        tree: Any pytree of arrays, PRNG keys and Python numbers.
-        metadata: Whatever else `load` should return; what JSON can hold.
-        step: How far training had come; part of the folder's name.
-        keep: How many checkpoints to leave, this one included.
+        path: Folder of checkpoints; created if missing.
+        tree: Pytree of arrays, PRNG keys and Python numbers.
+        metadata: Additional data for `load`, representable in JSON.
+        step: Training step; part of the folder's name.
+        keep: Number of checkpoints to keep, including this one.
 
     Returns:
-        The folder of this checkpoint.
+        Folder of this checkpoint.
 
     Raises:
         CheckpointError: If a leaf or the metadata cannot be stored, or the path is a file.
-        OSError: If the disk is full or may not be written; earlier checkpoints are as they were.
+        OSError: If the disk is full or not writable; earlier checkpoints are unchanged.
     """
     if keep < 1:
-        raise CheckpointError(f"at least the checkpoint being written is kept; got keep={keep}")
+        raise CheckpointError(f"keep must be at least 1; got keep={keep}")
     root = Path(path).absolute()
     if root.exists() and not root.is_dir():
         raise CheckpointError(f"cannot save into {root}: it is a file, and checkpoints are folders")
@@ -74,7 +73,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: 
         "metadata": metadata,
         "leaves": [record for record, _ in stored],
     }
-    _seal(header)  # a refusal comes before anything is touched
+    _seal(header)  # raises before anything is written
     root.mkdir(parents=True, exist_ok=True)
     for leftover in root.glob(_TEMPORARY):
         shutil.rmtree(leftover)
@@ -88,21 +87,18 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: 
 
 
 def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]]:
-    """Read a checkpoint back, after checking every byte of it.
+    """Verifies a checkpoint and reads it.
 
     Args:
-        path: The folder of checkpoints, of which the newest is read, or the folder of one checkpoint.
-        like: A tree of the same structure, shapes and dtypes, of arrays or `jax.ShapeDtypeStruct`; its values
-            don't matter. Without it, the leaves come in nested dictionaries, whose keys are the names of
-            fields and `"0"`, `"1"`, … for items of sequences.
+        path: Folder of checkpoints, of which the newest is read, or folder of one checkpoint.
+        like: Tree of arrays or `jax.ShapeDtypeStruct` with the expected structure, shapes and dtypes. Without it, the result
+            is nested dictionaries, whose keys are the names of fields, and `"0"`, `"1"`, … for items of sequences.
 
     Returns:
-        The tree and the metadata that were saved. JAX arrays, NumPy arrays, PRNG keys and Python numbers come
-        back as such.
+        The saved tree and metadata. JAX arrays, NumPy arrays, PRNG keys and Python numbers keep their types.
 
     Raises:
-        CheckpointError: If there is no checkpoint, it is damaged, it was written in another format, or it
-            does not hold what `like` asks for.
+        CheckpointError: If there is no checkpoint, or it is damaged, in another format, or different from `like`.
     """
     folder = _newest(path)
     header = _read_header(folder)
@@ -116,27 +112,25 @@ def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]
 
 
 def describe(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what a checkpoint says of itself, without its arrays.
+    """Reads the description of a checkpoint without its arrays.
 
     Args:
         path: As for `load`.
 
     Returns:
-        `step`, `metadata`, `versions` of the libraries that wrote it, and the `leaves` and `files` it
-        consists of.
+        `step`, `metadata`, `versions` of the libraries that wrote it, and its `leaves` and `files`.
 
     Raises:
-        CheckpointError: If there is no checkpoint, its description is damaged, or it was written in another
-            format.
+        CheckpointError: If there is no checkpoint, its description is damaged, or it is in another format.
     """
     return _read_header(_newest(path))
 
 
-# Finding
+# Finding checkpoints
 
 
 def _checkpoints(root: Path) -> list[Path]:
-    """List the checkpoints in a folder, oldest first."""
+    """Returns the checkpoints in a folder, oldest first."""
     found = (child for child in root.iterdir() if _FOLDER.fullmatch(child.name) and child.is_dir())
     return sorted(found, key=_number)
 
@@ -157,11 +151,11 @@ def _newest(path: str | os.PathLike) -> Path:
     return found[-1] if found else root
 
 
-# Writing
+# Writing checkpoints
 
 
 def _write(folder: Path, header: dict[str, Any], arrays: list[np.ndarray]) -> None:
-    """Write everything under a temporary name, flush it, and only then give it its own."""
+    """Writes everything under a temporary name, flushes it, and then renames it."""
     with whole(folder) as temporary:
         _write_arrays(temporary, arrays)
         prints = {file.relative_to(temporary).as_posix(): fingerprint(file) for file in files(temporary)}
@@ -173,25 +167,25 @@ def _temporary(folder: Path) -> Path:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of installed packages by name, `"not installed"` where there is none."""
-    found = {}
+    """Returns the versions of packages by name; `"not installed"` for missing ones."""
+    result = {}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            result[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            result[package] = "not installed"
+    return result
 
 
-# The header, which vouches for every file, itself included
+# The header, which has checksums of every file and of itself
 
 
 def _seal(header: dict[str, Any]) -> str:
-    """Turn a header into the text of `metadata.json`, with the digest of the rest inside."""
+    """Returns a header as the text of `metadata.json`, including its own digest."""
     try:
         return sealed(header)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the metadata must be what JSON can hold: {error}") from error
+        raise CheckpointError(f"the metadata must be representable in JSON: {error}") from error
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
@@ -220,7 +214,7 @@ def _check_version(folder: Path, header: dict[str, Any]) -> None:
     writer = (header.get("versions") or {}).get(FORMAT, "unknown")
     raise CheckpointError(
         f"{folder} is in {age} format, {version}, and this version of {FORMAT} reads format {FORMAT_VERSION}:"
-        f" load it with {FORMAT} {writer}, which wrote it, or train anew"
+        f" load it with {FORMAT} {writer}, which wrote it, or train again"
     )
 
 
@@ -231,7 +225,7 @@ def _check_files(folder: Path, wanted: dict[str, dict[str, Any]]) -> None:
 
 
 def _damaged(folder: Path, reason: str) -> CheckpointError:
-    """Say what is wrong, and what could be loaded instead."""
+    """Returns an error that names the damage and an earlier checkpoint, if there is one."""
     message = f"the checkpoint {folder} is damaged: {reason}"
     if _FOLDER.fullmatch(folder.name):
         earlier = [other for other in _checkpoints(folder.parent) if _number(other) < _number(folder)]
@@ -247,7 +241,7 @@ def _name(keys: Any) -> str:
 
 
 def _leaves(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """List the leaves of a tree under the names of the fields, keys and positions that lead to them."""
+    """Returns the leaves of a tree with their paths of field names, keys and positions."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in keys), leaf) for keys, leaf in leaves]
 
@@ -261,16 +255,16 @@ def _kind(leaf: Any) -> str:
 
 
 def _spec(leaf: Any) -> tuple[list[int], str]:
-    """Give the shape and dtype of an array, or the type of a Python number."""
+    """Returns shape and dtype of an array, or the type of a Python number."""
     return ([], f"Python {type(leaf).__name__}") if _kind(leaf) == "python" else (list(leaf.shape), str(leaf.dtype))
 
 
 def _store(keys: tuple[str, ...], leaf: Any) -> tuple[dict[str, Any], np.ndarray]:
-    """Turn a leaf into a plain array, and a record of how to turn it back."""
+    """Converts a leaf to a plain array and a record from which `_restore` reverses the conversion."""
     kind = _kind(leaf)
     array = np.asarray(jax.random.key_data(leaf) if kind == "key" else leaf)
     if array.dtype.kind in "OSU":
-        raise CheckpointError(f"a checkpoint holds numbers, not {leaf!r}, at {_name(keys)}; text goes into the metadata")
+        raise CheckpointError(f"a checkpoint holds numbers, not {leaf!r}, at {_name(keys)}; put text into the metadata")
     record = {"keys": keys, "kind": kind, "spec": _spec(leaf), "stored": (array.shape, str(array.dtype))}
     return {**record, "implementation": str(jax.random.key_impl(leaf))} if kind == "key" else record, array
 
@@ -288,14 +282,14 @@ def _restore(record: dict[str, Any], array: np.ndarray) -> Any:
 
 
 def _check_leaves(folder: Path, records: list[dict[str, Any]], like: Any) -> None:
-    """Refuse a checkpoint whose leaves are not those of `like`, naming the first that differs."""
-    found = {tuple(record["keys"]): record["spec"] for record in records}
+    """Raises an error if the leaves of a checkpoint differ from those of `like`; it names the first difference."""
+    stored = {tuple(record["keys"]): record["spec"] for record in records}
     wanted = {keys: list(_spec(leaf)) for keys, leaf in _leaves(like)}
-    for keys in (*wanted, *found):
-        if found.get(keys) != wanted.get(keys):
+    for keys in (*wanted, *stored):
+        if stored.get(keys) != wanted.get(keys):
             raise CheckpointError(
-                f"the checkpoint {folder} is of something else: {_name(keys)} is"
-                f" {_phrase(found.get(keys))} in it, and {_phrase(wanted.get(keys))} was wanted"
+                f"the checkpoint {folder} holds a different tree: {_name(keys)} is"
+                f" {_phrase(stored.get(keys))} in it, and {_phrase(wanted.get(keys))} was wanted"
             )
 
 
@@ -310,24 +304,24 @@ def _fill(named: dict[tuple[str, ...], Any], like: Any) -> Any:
 
 
 def _nest(named: dict[tuple[str, ...], Any]) -> Any:
-    """Put leaves into nested dictionaries, a level for each key."""
+    """Returns the leaves in nested dictionaries, one level per key."""
     if () in named:
         return named[()]
     tree: dict[str, Any] = {}
     for keys, leaf in named.items():
-        place = tree
+        node = tree
         for key in keys[:-1]:
-            place = place.setdefault(key, {})
-        place[keys[-1]] = leaf
+            node = node.setdefault(key, {})
+        node[keys[-1]] = leaf
     return tree
 
 
-# Arrays, which Orbax reads and writes; it is slow to import, and refuses arrays of no elements
+# Arrays; Orbax reads and writes them, is slow to import, and rejects empty arrays
 
 
 @contextmanager
 def _orbax() -> Iterator[Any]:
-    """Lend a checkpointer that keeps its running commentary to itself."""
+    """Context manager that yields an Orbax checkpointer with its logging silenced."""
     import orbax.checkpoint as ocp
 
     logger = logging.getLogger("absl")
@@ -347,7 +341,7 @@ def _write_arrays(folder: Path, arrays: list[np.ndarray]) -> None:
     try:
         with _orbax() as checkpointer:
             checkpointer.save(folder / "arrays", contents)
-    except ValueError as error:  # of TensorStore, which wraps those of the file system
+    except ValueError as error:  # TensorStore wraps file-system errors in ValueError
         raise OSError(f"the arrays could not be written to {folder}: {error}") from error
 
 

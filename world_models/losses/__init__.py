@@ -1,1 +1,1 @@
-"""Losses: against collapse, and on the information in latent variables."""
+"""Losses that prevent collapse, and regularizers of latent variables."""

@@ -1,20 +1,20 @@
-"""How much a latent variable may tell: what keeps it from carrying the whole future that it is inferred from.
+"""Regularizers that limit the information in a latent variable.
 
-A predictor ŝ' = f(s, a, z) whose z is inferred from s' can be handed s' in z. Then every future has low energy, the true one
-and any other, and a z that was drawn at random leads anywhere: nothing was learnt. So the information in z is limited:
+A predictor ŝ' = f(s, a, z) whose z is inferred from s' can copy s' into z. Then every future has low energy, and a random z
+leads to an arbitrary future: the model has learnt nothing. A regularizer limits the information in z:
 
-| limit | what is inferred per coordinate | kl R, in nats | drawn without knowing the future |
+| regularizer | posterior per coordinate | KL term R, in nats | prior sample |
 |---|---|---|---|
-| `noise` | a normal distribution | its divergence from the standard normal one | standard normal |
-| `discrete` | odds of L levels | their divergence from even odds | a level, all as likely |
-| `sparse` | a number | `weight |z|`, as under a Laplace prior | standard normal: it is not told how often each happens |
-| `free` | a number | nothing: only the number of coordinates limits it | standard normal |
+| `gaussian` | a normal distribution | divergence from the standard normal | standard normal |
+| `discrete` | probabilities of L levels | divergence from the uniform distribution | a uniform level |
+| `sparse` | a number | `weight |z|`, as for a Laplace prior | standard normal; the true frequencies are not learnt |
+| `deterministic` | a number | 0; only the number of coordinates limits the information | standard normal |
 
-To planners every latent is standard normal, as `mpc.risk.over_latents` draws it; `shape` makes of that what the predictor is
-shown.
+Planners treat every latent as standard normal, as `mpc.risk.over_latents` samples it; `shape` maps such a value to the
+predictor's input.
 
 Sources: LeCun (2022), A path towards autonomous machine intelligence, section 4.2; Kingma, Welling (2014), arXiv:1312.6114;
-Jang, Gu, Poole (2017), arXiv:1611.01144, and Maddison, Mnih, Teh (2017), arXiv:1611.00712, for draws of levels.
+Jang, Gu, Poole (2017), arXiv:1611.01144, and Maddison, Mnih, Teh (2017), arXiv:1611.00712, for sampling levels.
 """
 
 from collections.abc import Callable
@@ -26,17 +26,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-_LOUDEST = 4.0  # |log deviation|, so that an exponential never runs away
+_MAX_LOG_STD = 4.0  # limit of |log σ|, so that exp does not overflow
 
 
 class LatentRegularizer(NamedTuple):
-    """A way to limit the information in a latent; pure functions of `raw` `[*batch, size, params_per_dim]`, what was
-    inferred.
+    """A regularizer: pure functions of the posterior parameters `raw` `[*batch, size, params_per_dim]`.
 
-    `draw(raw, key) -> latent [*batch, size]`, with a gradient to `raw`. `likeliest(raw) -> latent`, without randomness.
-    `kl(raw) -> [*batch]`, in nats, least when nothing is told; `penalty(latent) -> [*batch]`, what a single value costs,
-    but for a constant. `shape(latent) -> latent`: a standard normal latent as
-    the predictor is shown it; what `draw` and `likeliest` give is shown as it is.
+    `draw(raw, key) -> latent [*batch, size]`: a sample, differentiable in `raw`. `likeliest(raw) -> latent`: the mode.
+    `kl(raw) -> [*batch]`: in nats, minimal for a posterior equal to the prior. `penalty(latent) -> [*batch]`: negative log
+    prior of a value, up to a constant. `shape(latent) -> latent`: maps a standard normal latent to the predictor's input;
+    results of `draw` and `likeliest` need no mapping.
     """
 
     params_per_dim: int
@@ -48,10 +47,10 @@ class LatentRegularizer(NamedTuple):
 
 
 def gaussian() -> LatentRegularizer:
-    """A normal distribution per coordinate, priced by `KL(N(μ, σ²) | N(0, 1)) = ½ (μ² + σ² - 1) - log σ`."""
+    """Returns a regularizer with a normal posterior and `KL(N(μ, σ²) | N(0, 1)) = ½ (μ² + σ² - 1) - log σ`."""
 
     def read(raw: Float[Array, "*batch 2"]) -> tuple[Array, Array]:
-        return raw[..., 0], jnp.clip(raw[..., 1], -_LOUDEST, _LOUDEST)
+        return raw[..., 0], jnp.clip(raw[..., 1], -_MAX_LOG_STD, _MAX_LOG_STD)
 
     def draw(raw: Float[Array, "*batch 2"], key: PRNGKeyArray) -> Float[Array, "*batch"]:
         mean, spread = read(raw)
@@ -68,13 +67,14 @@ def gaussian() -> LatentRegularizer:
 
 
 def discrete(levels: int = 8, temperature: float = 1.0) -> LatentRegularizer:
-    """One of L levels per coordinate, at even quantiles of the standard normal distribution; `Σ_l p_l log(L p_l)` nats.
+    """Returns a regularizer with a categorical posterior over L levels and `KL = Σ_l p_l log(L p_l)`.
 
-    Draws are levels, with the gradient of a softmax beside them (straight-through).
+    The levels are evenly spaced quantiles of the standard normal distribution. Samples are levels with the gradient of a
+    softmax (straight-through).
 
     Args:
-        levels: L; a coordinate carries at most `log L` nats.
-        temperature: Of the softmax; lower values give truer and noisier gradients.
+        levels: Number of levels L; a coordinate carries at most `log L` nats.
+        temperature: Temperature of the softmax; lower values give less biased and noisier gradients.
 
     Raises:
         ValueError: If there are fewer than two levels, or the temperature is not positive.
@@ -104,10 +104,10 @@ def discrete(levels: int = 8, temperature: float = 1.0) -> LatentRegularizer:
 
 
 def sparse(weight: float = 1.0) -> LatentRegularizer:
-    """A number per coordinate, priced by its absolute value: few coordinates are used at a time.
+    """Returns a regularizer with a deterministic posterior and an L1 penalty, so that few coordinates are non-zero.
 
     Args:
-        weight: Nats per unit.
+        weight: Penalty in nats per unit.
 
     Raises:
         ValueError: If the weight is not positive.
@@ -118,7 +118,7 @@ def sparse(weight: float = 1.0) -> LatentRegularizer:
 
 
 def deterministic() -> LatentRegularizer:
-    """A number per coordinate, at no kl: with few coordinates a limit, with as many as the state has, none."""
+    """Returns a regularizer with a deterministic posterior and no penalty; only the number of coordinates limits it."""
     return _plain(lambda latent: jnp.zeros(latent.shape[:-1]))
 
 

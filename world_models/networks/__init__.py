@@ -1,16 +1,26 @@
-"""The networks world models are made of: encoders, decoders and predictors, in matrix products alone.
+"""Networks of world models: encoders, decoders, predictors, posteriors and priors, built from matrix products.
 
 | | signature |
 |---|---|
-| encoders | `Encoder(shape, latent, *, rngs, ...)`, called on observations `[*batch, *shape]`, gives `[*batch, latent]` |
-| predictors | `Predictor(latent, action, *, rngs, ...)`, with `begin`, `step` and `follow`; see `predictors.py` |
-| memory | `HistoryAttention(token, steps, size, *, rngs, ...)`, called on `[*batch, steps, token]`, gives `[*batch, size]` |
-| explainers | `Explainer(latent, action, size, numbers, *, rngs, ...)`: what led there; see `explainers.py` |
-| priors | `Prior(context, size, *, rngs, ...)`: which latent variables are likely where; see `priors.py` |
-| `functional(build)` | `(init, network)`: any of these as functions of their weights |
+| encoders | `Encoder(shape, latent, *, rngs, ...)`; maps observations `[*batch, *shape]` to `[*batch, latent]` |
+| decoders | `Decoder(shape, latent, *, rngs, ...)`; maps latents to observations |
+| predictors | `Predictor(latent, action, *, rngs, ...)` with `begin`, `step` and `follow`; see `predictors.py` |
+| history | `HistoryAttention(token, steps, size, *, rngs, ...)`; maps `[*batch, steps, token]` to `[*batch, size]` |
+| posteriors | `Posterior(latent, action, size, params_per_dim, *, rngs, ...)`; see `posteriors.py` |
+| priors | `Prior(context, size, *, rngs, ...)`; see `priors.py` |
+| `functional(build)` | `(init, network)`: any network as functions of its weights |
 """
 
-from world_models.networks.encoders import Identity, PatchDecoder, PatchEncoder, VectorEncoder, ViTEncoder
+from world_models.networks.encoders import (
+    Identity,
+    PatchDecoder,
+    PatchEncoder,
+    ResidualEncoder,
+    StandardisedPatchEncoder,
+    VectorDecoder,
+    VectorEncoder,
+    ViTEncoder,
+)
 from world_models.networks.functional import functional
 from world_models.networks.history_attention import HistoryAttention
 from world_models.networks.mlp import MLP
@@ -32,6 +42,9 @@ __all__ = [
     "PatchEncoder",
     "QuantilePrior",
     "RecurrentPredictor",
+    "ResidualEncoder",
+    "StandardisedPatchEncoder",
+    "VectorDecoder",
     "VectorEncoder",
     "VelocityPredictor",
     "ViTEncoder",

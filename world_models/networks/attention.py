@@ -1,4 +1,4 @@
-"""The transformer block that encoders and predictors share."""
+"""Transformer block, shared by encoders and predictors."""
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +9,21 @@ from world_models.networks.mlp import MLP
 
 
 class Block(nnx.Module):
-    """A pre-norm transformer block: attention, then a perceptron, each added to what came in.
+    """Pre-norm transformer block: residual attention, then a residual perceptron.
 
         x ← x + softmax(q(n(x)) kᵀ / √d + bias) v,        x ← x + MLP(n(x))
 
-    Keys and values are given from outside, so that those of earlier tokens can be kept instead of computed again.
+    Keys and values are arguments, so that those of earlier tokens can be cached.
 
     Args:
-        width: Numbers per token, a multiple of the heads.
-        heads: Of attention, with `width / heads` numbers each.
+        width: Size of a token, a multiple of `heads`.
+        heads: Number of attention heads, each of size `width / heads`.
         rngs: Source of the initial weights.
 
     Raises:
-        ValueError: If the width is no multiple of the heads.
+        ValueError: If `width` is not a multiple of `heads`.
 
-    Source: Vaswani et al. (2017), arXiv:1706.03762; Xiong et al. (2020), arXiv:2002.04745, for the place of the norms.
+    Source: Vaswani et al. (2017), arXiv:1706.03762; Xiong et al. (2020), arXiv:2002.04745, for the pre-norm order.
     """
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
@@ -38,29 +38,29 @@ class Block(nnx.Module):
     def keys_and_values(
         self, x: Float[Array, "*batch tokens width"]
     ) -> tuple[Float[Array, "*batch tokens width"], Float[Array, "*batch tokens width"]]:
-        """What tokens show to others, and what they hand over."""
+        """Returns the keys and values of tokens."""
         keys, values = jnp.split(self.pair(self.before(x)), 2, axis=-1)
         return keys, values
 
     def __call__(
         self,
         x: Float[Array, "*batch tokens width"],
-        keys: Float[Array, "*batch seen width"],
-        values: Float[Array, "*batch seen width"],
-        bias: Float[Array, "*bias tokens seen"] | None = None,
+        keys: Float[Array, "*batch context width"],
+        values: Float[Array, "*batch context width"],
+        bias: Float[Array, "*bias tokens context"] | None = None,
     ) -> Float[Array, "*batch tokens width"]:
-        """Let tokens look at keys.
+        """Returns the tokens after the block.
 
         Args:
-            x: The tokens.
-            keys: Of what they look at.
-            values: Of what they look at.
-            bias: Added to the scores, `[heads, tokens, seen]` with any leading axes; very negative hides.
+            x: Tokens.
+            keys: Keys of the context tokens.
+            values: Values of the context tokens.
+            bias: Added to the scores, `[heads, tokens, context]` with any leading axes; a large negative value masks.
         """
         queries, keys, values = (self._split(y) for y in (self.query(self.before(x)), keys, values))
         scores = jnp.einsum("...qhd,...khd->...hqk", queries, keys) * queries.shape[-1] ** -0.5
-        shares = jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
-        mixed = jnp.einsum("...hqk,...khd->...qhd", shares, values)
+        attention = jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
+        mixed = jnp.einsum("...hqk,...khd->...qhd", attention, values)
         x = x + self.out(mixed.reshape(x.shape))
         return x + self.feed(self.between(x))
 

@@ -1,7 +1,7 @@
-"""What turns an observation into a latent, and a latent into a frame.
+"""Encoders, which map observations to latents, and a decoder, which maps latents to frames.
 
-Frames are cut into disjoint patches and patches multiplied by matrices: what a convolution with a stride of its own width
-computes, without a convolution, whose gradients take several times as long on a CPU.
+Frames are cut into disjoint patches, and patches are multiplied by matrices. This equals a convolution whose stride is its
+width; on a CPU its gradients are several times faster than those of a convolution.
 """
 
 import math
@@ -14,22 +14,23 @@ from jaxtyping import Array, Float, Num
 
 from world_models.networks import patches
 from world_models.networks.attention import Block
+from world_models.networks.history_attention import HistoryAttention
 from world_models.networks.mlp import MLP
 
 Levels = tuple[tuple[int, int], ...]
 
 LEVELS: Levels = ((4, 32), (4, 64), (2, 128))
-"""Patches of 4x4 pixels become 32 numbers, 4x4 of those 64, 2x2 of those 128: 64x64 pixels become 2x2 places."""
+"""`(patch side, features)` from pixels upwards: 4x4 pixels -> 32, 4x4 patches -> 64, 2x2 -> 128; 64x64 pixels -> 2x2."""
 
 
 def levels_for(shape: tuple[int, ...]) -> Levels:
-    """Levels of patches that leave about 4x4 places of an image `[H, W, C]`; 5x5 of one of 10x10, seen closely."""
+    """Returns levels that reduce an image `[H, W, C]` to about 4x4 positions; small images (10x10) keep 5x5."""
     side = max(shape[:2])
     return ((2, 32),) if side <= 16 else ((math.ceil(side / 12), 32), (3, 64))
 
 
 class VectorEncoder(nnx.Module):
-    """A multi-layer perceptron for observations that are vectors already, `[*batch, O]` to `[*batch, latent]`.
+    """Multi-layer perceptron for vector observations, `[*batch, O]` to `[*batch, latent]`.
 
     Args:
         shape: `(O,)`.
@@ -38,57 +39,125 @@ class VectorEncoder(nnx.Module):
         rngs: Source of the initial weights.
 
     Raises:
-        ValueError: If observations are no vectors.
+        ValueError: If observations are not vectors.
     """
 
     def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: tuple[int, ...] = (128, 128), rngs: nnx.Rngs):
         if len(shape) != 1:
             raise ValueError(
-                f"observations of shape {list(shape)} are no vectors: encode frames with PatchEncoder or ViTEncoder"
+                f"VectorEncoder needs vectors; got observations of shape {list(shape)} (for frames use PatchEncoder or "
+                "ViTEncoder)"
             )
         self.network = MLP((shape[0], *hidden, latent), rngs=rngs)
 
     def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch latent"]:
-        """Normalised observations to latents."""
+        """Returns the latents of normalised observations."""
         return self.network(observation)
 
 
 class Identity(nnx.Module):
-    """Nothing to learn: a latent is the normalised observation, for vectors that say all there is to know.
+    """Identity encoder: the latent is the normalised observation; for fully observed vectors.
 
     Args:
         shape: `(O,)`.
         latent: Size of a latent, O.
-        rngs: Not looked at.
+        rngs: Unused.
 
     Raises:
-        ValueError: If observations are no vectors of that size.
+        ValueError: If observations are not vectors of size `latent`.
     """
 
     def __init__(self, shape: tuple[int, ...], latent: int, *, rngs: nnx.Rngs):
         if shape != (latent,):
-            raise ValueError(f"observations of shape {list(shape)} are no latents of size {latent} as they are")
+            raise ValueError(f"Identity needs observations of shape [{latent}]; got {list(shape)}")
 
     def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch observation"]:
-        """The observation."""
+        """Returns the observation."""
         return observation
 
 
-class PatchEncoder(nnx.Module):
-    """Patches, then patches of patches, each level one matrix product, then a multi-layer perceptron on all that is left.
+class ResidualEncoder(nnx.Module):
+    """Identity plus a learnt residual, for vectors; for a history, the newest step and an attention readout.
 
-        x ← silu(cut(x, p) W + b)   for every level (p, width),        z = MLP(x of every place)
+        x = o[0],  or  (o[0], attention(o[0], …, o[K-1])),        z = (x, 0) + MLP(x)
+
+    The initial residual is 0, so initial latents are observations. Latents include the attention readout, so predictions
+    carry it forward.
+
+    Args:
+        shape: `(O,)`, or `(K, O)` for a history of K steps, the newest first.
+        latent: Size of a latent, at least `inputs(O, K)`.
+        hidden: Units of the hidden layer.
+        rngs: Source of the initial weights.
+
+    Raises:
+        ValueError: If observations are not vectors, or the latent is smaller than x.
+    """
+
+    READOUT = 8
+    """Size of the attention readout of a history."""
+
+    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
+        if len(shape) > 2:
+            raise ValueError(
+                f"ResidualEncoder needs vectors; got observations of shape {list(shape)} (for frames: PatchEncoder)"
+            )
+        steps, size = (1, *shape)[-2:]
+        inputs = self.inputs(size, steps)
+        if latent < inputs:
+            raise ValueError(f"latent must be at least {inputs}; got latent={latent}")
+        self.latent = latent
+        self.history_attention = HistoryAttention(size, steps, self.READOUT, rngs=rngs) if steps > 1 else None
+        self.residual = MLP((inputs, hidden, latent), last_scale=0.0, rngs=rngs)
+
+    @classmethod
+    def inputs(cls, observation: int, steps: int) -> int:
+        """Returns the size of x."""
+        return observation + cls.READOUT * (steps > 1)
+
+    def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*rows latent"]:
+        """Returns the latents of normalised observations `[..., O]` or histories `[..., K, O]`."""
+        x = observation
+        if self.history_attention is not None:
+            x = jnp.concatenate([observation[..., 0, :], self.history_attention(observation)], axis=-1)
+        padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.latent - x.shape[-1])])
+        return padded + self.residual(x)
+
+
+class VectorDecoder(nnx.Module):
+    """Multi-layer perceptron from latents `[*batch, latent]` to vectors or histories `[*batch, *shape]`.
+
+    Args:
+        shape: `(O,)`, or `(K, O)`.
+        latent: Size of a latent.
+        hidden: Units of the hidden layers.
+        rngs: Source of the initial weights.
+    """
+
+    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: tuple[int, ...] = (128,), rngs: nnx.Rngs):
+        self.shape = tuple(shape)
+        self.network = MLP((latent, *hidden, math.prod(shape)), rngs=rngs)
+
+    def __call__(self, latent: Float[Array, "*batch latent"]) -> Float[Array, "..."]:
+        """Returns the normalised observations of latents."""
+        return self.network(latent).reshape(*latent.shape[:-1], *self.shape)
+
+
+class PatchEncoder(nnx.Module):
+    """Hierarchical patch encoder: one matrix product per level of patches, then a multi-layer perceptron.
+
+        x ← silu(cut(x, p) W + b)   for every level (p, width),        z = MLP(x of all positions)
 
     Args:
         shape: `(H, W, C)` of a frame.
         latent: Size of a latent.
-        levels: `(patch, width)` from pixels upwards: the side of a patch, and how many numbers it becomes.
-        dense: Units of the hidden layers of the perceptron at the end.
-        fit: What to do with frames whose sides are no multiple of the product of the patches: see `patches.fitted`.
+        levels: `(patch, width)` from pixels upwards: side and features of a patch.
+        dense: Units of the hidden layers of the final perceptron.
+        fit: Treatment of frames whose sides are not a multiple of the product of the patch sides; see `patches.padded_size`.
         rngs: Source of the initial weights.
 
     Raises:
-        ValueError: If frames don't fit.
+        ValueError: If the frame size does not fit the patches.
     """
 
     def __init__(
@@ -102,7 +171,7 @@ class PatchEncoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
-        self.size = patches.fitted(shape, math.prod(self.sides), fit)
+        self.size = patches.padded_size(shape, math.prod(self.sides), fit)
         widths = (shape[-1], *(width for _, width in levels))
         self.layers = nnx.List(
             [
@@ -114,29 +183,51 @@ class PatchEncoder(nnx.Module):
         self.head = MLP((places * widths[-1], *dense, latent), rngs=rngs)
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
-        """Frames, as bytes or numbers, to latents."""
+        """Returns the latents of frames, which are bytes or floating-point numbers."""
         x = patches.cut(patches.resize(patches.unit(_shaped(frames, self.shape)), *self.size), self.sides)
         batch, above = x.shape[:-2], (*self.sides[1:], None)
         for side, layer in zip(above, self.layers, strict=True):
             x = nnx.silu(layer(x))
-            # consecutive rows are the patches of a patch, and at last all places of a frame
+            # consecutive rows are the patches of one larger patch, and finally all positions of a frame
             x = x.reshape(*batch, -1) if side is None else x.reshape(*batch, -1, side**2 * x.shape[-1])
         return self.head(x)
 
 
+class StandardisedPatchEncoder(PatchEncoder):
+    """Patch encoder for images of any size; its latents have mean 0 and mean square 1 over their dimensions.
+
+    Unlike vectors, images have no scale for latents to adopt.
+
+    Args:
+        shape: `(H, W, C)` of an image.
+        latent: Size of a latent.
+        hidden: Units of the last hidden layer.
+        rngs: Source of the initial weights.
+    """
+
+    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
+        super().__init__(shape, latent, levels=levels_for(shape), dense=(hidden,), fit="pad", rngs=rngs)
+
+    def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
+        """Returns the standardised latents of frames, which are bytes or floating-point numbers."""
+        latent = super().__call__(frames)
+        centred = latent - latent.mean(axis=-1, keepdims=True)
+        return centred / jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + 1e-6)
+
+
 class PatchDecoder(nnx.Module):
-    """A patch encoder run backwards: a perceptron, then each place becomes a patch by one matrix product, level by level.
+    """Hierarchical patch decoder, the reverse of `PatchEncoder`: a perceptron, then one matrix product per level.
 
     Args:
         shape: `(H, W, C)` of a frame.
         latent: Size of a latent.
-        levels: As of the encoder, from pixels upwards.
+        levels: As for the encoder, from pixels upwards.
         dense: Units of the hidden layers of the perceptron.
-        fit: As of the encoder; what it cropped comes back as zeros, what it padded is cut off.
+        fit: As for the encoder; cropped pixels are zero, padded pixels are removed.
         rngs: Source of the initial weights.
 
     Raises:
-        ValueError: If frames don't fit.
+        ValueError: If the frame size does not fit the patches.
     """
 
     def __init__(
@@ -150,7 +241,7 @@ class PatchDecoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
-        self.size = patches.fitted(shape, math.prod(self.sides), fit)
+        self.size = patches.padded_size(shape, math.prod(self.sides), fit)
         self.places = math.prod(side // math.prod(self.sides) for side in self.size)
         widths = (*(width for _, width in reversed(levels)), shape[-1])
         self.head = MLP((latent, *dense, self.places * widths[0]), rngs=rngs)
@@ -158,7 +249,7 @@ class PatchDecoder(nnx.Module):
         self.layers = nnx.List([MLP((before, p * p * after), rngs=rngs) for p, before, after in steps])
 
     def __call__(self, latent: Float[Array, "*batch latent"]) -> Float[Array, "*batch H W C"]:
-        """Latents to frames, in the unit of what the encoder was given."""
+        """Returns the frames of latents, in the units of the encoder's input."""
         x = self.head(latent)
         x = x.reshape(*x.shape[:-1], self.places, -1)
         for layer in self.layers:
@@ -168,23 +259,23 @@ class PatchDecoder(nnx.Module):
 
 
 class ViTEncoder(nnx.Module):
-    """A small vision transformer: patches as tokens with their places, pre-norm blocks, the mean of all tokens.
+    """Small vision transformer: patch tokens with learnt positions, pre-norm blocks, and the mean of all tokens.
 
-    Every patch sees every other, which patches of patches don't until the end: for worlds where it matters how far apart
-    things are. It costs more per frame.
+    Every patch attends to every other in each block, so distances between objects are available early. It costs more per
+    frame than `PatchEncoder`.
 
     Args:
         shape: `(H, W, C)` of a frame.
         latent: Size of a latent.
-        patch: Side of a patch in pixels; smaller ones see finer, at a cost that grows with the fourth power.
-        width: Numbers per token, a multiple of 4 and of the heads.
-        depth: Blocks.
-        heads: Of attention.
-        fit: What to do with frames whose sides are no multiple of the patch: see `patches.fitted`.
-        rngs: Source of the initial weights; places begin as sines and cosines and are learnt.
+        patch: Side of a patch in pixels; smaller patches resolve more detail, at a cost that grows with the fourth power.
+        width: Size of a token, a multiple of 4 and of `heads`.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        fit: Treatment of frames whose sides are not a multiple of the patch; see `patches.padded_size`.
+        rngs: Source of the initial weights; positions start as sines and cosines and are learnt.
 
     Raises:
-        ValueError: If frames or the width don't fit.
+        ValueError: If the frame size or the width does not fit.
 
     Source: Dosovitskiy et al. (2021), An Image is Worth 16x16 Words, arXiv:2010.11929.
     """
@@ -204,7 +295,7 @@ class ViTEncoder(nnx.Module):
         if width % 4 or width % heads:
             raise ValueError(f"the width must be a multiple of 4 and of the heads; got width={width}, heads={heads}")
         self.shape, self.patch = tuple(shape), patch
-        self.size = patches.fitted(shape, patch, fit)
+        self.size = patches.padded_size(shape, patch, fit)
         self.embed = MLP((patch * patch * shape[-1], width), rngs=rngs)
         self.places = nnx.Param(jnp.asarray(_waves(self.size[0] // patch, self.size[1] // patch, width)))
         self.blocks = nnx.List([Block(width, heads, rngs=rngs) for _ in range(depth)])
@@ -212,7 +303,7 @@ class ViTEncoder(nnx.Module):
         self.head = MLP((width, latent), rngs=rngs)
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
-        """Frames, as bytes or numbers, to latents."""
+        """Returns the latents of frames, which are bytes or floating-point numbers."""
         x = patches.cut(patches.resize(patches.unit(_shaped(frames, self.shape)), *self.size), (self.patch,))
         x = self.embed(x) + self.places[...]
         for block in self.blocks:
@@ -222,12 +313,12 @@ class ViTEncoder(nnx.Module):
 
 def _shaped(frames: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     if frames.shape[-3:] != shape:
-        raise ValueError(f"this encoder was made for frames of shape {list(shape)}; got {list(frames.shape[-3:])}")
+        raise ValueError(f"the encoder needs frames of shape {list(shape)}; got {list(frames.shape[-3:])}")
     return frames
 
 
 def _waves(rows: int, columns: int, width: int) -> np.ndarray:
-    """Sines and cosines of row and column at wavelengths from 2π to 10,000 · 2π, `[rows * columns, width]`."""
+    """Returns sines and cosines of row and column at wavelengths from 2π to 10,000 · 2π, `[rows * columns, width]`."""
     rates = 10_000.0 ** -(np.arange(width // 4) / max(width // 4, 1))
     row, column = (np.arange(n)[:, None] * rates for n in (rows, columns))
     row, column = (np.concatenate([np.sin(x), np.cos(x)], axis=1) for x in (row, column))

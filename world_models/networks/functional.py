@@ -1,4 +1,4 @@
-"""Networks as functions of their weights, which are plain trees that JAX and checkpoints can take anywhere."""
+"""Conversion of networks to pure functions of their weights."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,10 +12,10 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def functional(build: Callable[[nnx.Rngs], M]) -> tuple[Callable[[Array], PyTree], Callable[[PyTree], M]]:
-    """A network's `init(key) -> weights`, and `network(weights)`, the network that has them.
+    """Returns `init(key) -> weights` and `network(weights) -> module`; the weights are a plain pytree.
 
     Args:
-        build: Makes the network, drawing its weights.
+        build: Creates the network with random weights.
     """
     graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
 

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron, one or an ensemble of them."""
+"""Multi-layer perceptron: one, or an ensemble."""
 
 from itertools import pairwise
 
@@ -9,15 +9,15 @@ from jaxtyping import Array, Float
 
 
 class MLP(nnx.Module):
-    """A multi-layer perceptron, or an ensemble of them evaluated as one batch of matrix products.
+    """Multi-layer perceptron, or an ensemble of them evaluated by batched matrix products.
 
-    `x ← silu(x W + b)` layer by layer, the last one linear. With `members` every weight has a leading axis M and
-    inputs and outputs are `[M, B, size]`, so that the ensemble costs one (batched) matrix product a layer.
+    Each layer computes `x ← silu(x W + b)`; the last layer is linear. With `members`, weights have a leading axis M, and
+    inputs and outputs are `[M, B, size]`. The ensemble costs one batched matrix product per layer.
 
     Args:
         sizes: Units of every layer, inputs first and outputs last.
-        members: Number of independently drawn networks, or None for one without the axis.
-        last_scale: Factor on the last layer's initial weights; 0 makes the network begin as a constant 0.
+        members: Number M of independently initialised networks, or None for a single network without the axis.
+        last_scale: Factor on the last layer's initial weights; with 0 the initial output is 0.
         rngs: Source of the initial weights: truncated normal, variance 1 / inputs (LeCun et al. 1998).
 
     Raises:
@@ -26,10 +26,10 @@ class MLP(nnx.Module):
 
     def __init__(self, sizes: tuple[int, ...], *, members: int | None = None, last_scale: float = 1.0, rngs: nnx.Rngs):
         if len(sizes) < 2:
-            raise ValueError(f"an MLP needs the sizes of its inputs and outputs, at least; got {sizes}")
+            raise ValueError(f"an MLP needs at least the sizes of its inputs and outputs; got {sizes}")
         leading = () if members is None else (members,)
         layers = list(pairwise(sizes))
-        # drawn in one piece: compiling a generator for every layer takes seconds
+        # one draw for all layers, because compiling a random generator for each layer takes seconds
         drawn = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, (*leading, sum(i * o for i, o in layers)))
         kernels, biases, used = [], [], 0
         for index, (inputs, outputs) in enumerate(layers):
@@ -41,10 +41,10 @@ class MLP(nnx.Module):
         self.kernels, self.biases = nnx.List(kernels), nnx.List(biases)
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        """Apply the network to `[..., inputs]`, or to `[M, B, inputs]` for an ensemble."""
+        """Applies the network to `[..., inputs]`, or to `[M, B, inputs]` for an ensemble."""
         shape, last = x.shape, len(self.kernels) - 1
         if x.ndim > 2 and self.kernels[0].ndim == 2:
-            x = x.reshape(-1, shape[-1])  # XLA:CPU's gradients of products with several batch axes take three times as long
+            x = x.reshape(-1, shape[-1])  # gradients with several batch axes are three times slower on XLA:CPU
         for index, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             x = x @ kernel[...] + bias[...]
             x = x if index == last else nnx.silu(x)

@@ -1,4 +1,4 @@
-"""Frames as numbers, of a size that patches fill, cut into patches and put together again."""
+"""Conversion of frames: to floating point, to a size divisible into patches, and to and from patches."""
 
 import math
 
@@ -7,32 +7,29 @@ from jaxtyping import Array, Float, Num
 
 
 def unit(frames: Num[Array, "*frames"]) -> Float[Array, "*frames"]:
-    """Bytes as numbers from 0 to 1; floating-point frames as they are.
+    """Converts bytes to numbers in [0, 1]; returns floating-point frames unchanged.
 
     Raises:
-        ValueError: If frames are neither.
+        ValueError: If frames have another dtype.
     """
     if frames.dtype == jnp.uint8:
         return frames.astype(jnp.float32) / 255.0
     if not jnp.issubdtype(frames.dtype, jnp.floating):
-        raise ValueError(f"frames are bytes (uint8) from 0 to 255 or floating-point numbers; got {frames.dtype}")
+        raise ValueError(f"frames must be bytes (uint8) or floating-point numbers; got {frames.dtype}")
     return frames
 
 
-def fitted(shape: tuple[int, ...], patch: int, fit: str | None) -> tuple[int, int]:
-    """The height and width that frames are brought to, multiples of the patch.
+def padded_size(shape: tuple[int, ...], patch: int, fit: str | None) -> tuple[int, int]:
+    """Returns the height and width of padded or cropped frames, multiples of the patch side.
 
     Args:
         shape: `(H, W, C)` of a frame.
-        patch: Side of a patch in pixels; of the patches of patches, where there are several levels.
-        fit: `"pad"` surrounds frames that don't fit with zeros, `"crop"` drops what is too much around their middle, None
-            takes only frames that fit.
-
-    Raises:
-        ValueError: If frames don't fit and nothing was said about it, or have no three axes, or crop to nothing.
+        patch: Side of a patch in pixels; with several levels, the product of their sides.
+        fit: For sizes that are not multiples: `"pad"` surrounds frames with zeros, `"crop"` keeps their middle, None raises
+            an error.
     """
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"frames are [height, width, channels]; got {list(shape)}")
+        raise ValueError(f"a frame must have shape [height, width, channels]; got {list(shape)}")
     if fit not in (None, "pad", "crop"):
         raise ValueError(f"fit must be 'pad', 'crop' or None; got {fit!r}")
     height, width, _ = shape
@@ -42,21 +39,21 @@ def fitted(shape: tuple[int, ...], patch: int, fit: str | None) -> tuple[int, in
         return padded
     if fit is None:
         raise ValueError(
-            f"frames of {height}x{width} don't divide into patches of {patch}x{patch}: fit='pad' surrounds them with zeros "
+            f"frames of {height}x{width} do not divide into patches of {patch}x{patch}: fit='pad' surrounds them with zeros "
             f"to {padded[0]}x{padded[1]}, fit='crop' keeps the middle {cropped[0]}x{cropped[1]}"
         )
     if fit == "crop" and min(cropped) < 1:
-        raise ValueError(f"frames of {height}x{width} are smaller than a patch of {patch}x{patch}: nothing would be left")
+        raise ValueError(f"frames of {height}x{width} are smaller than a patch of {patch}x{patch} and cannot be cropped")
     return padded if fit == "pad" else cropped
 
 
 def resize(frames: Float[Array, "*batch H W C"], height: int, width: int) -> Float[Array, "*batch h w C"]:
-    """Pad with zeros or crop around the middle; where that is odd, the last row or column is the one more or less.
+    """Pads frames with zeros or crops them around the middle; an odd difference affects the last row or column.
 
     Args:
-        frames: What is to be resized.
-        height: In pixels; no frame is padded along one axis and cropped along the other.
-        width: In pixels.
+        frames: Frames to resize.
+        height: New height in pixels; both axes must be padded, or both cropped.
+        width: New width in pixels.
     """
     for axis, size in ((-3, height), (-2, width)):
         change = size - frames.shape[axis]
@@ -70,15 +67,14 @@ def resize(frames: Float[Array, "*batch H W C"], height: int, width: int) -> Flo
 
 
 def cut(frames: Float[Array, "*batch H W C"], sides: tuple[int, ...]) -> Float[Array, "*batch patches pixels"]:
-    """Cut frames into disjoint patches, each a row of its `sides[0]² C` numbers, in the order of patches of patches.
+    """Cuts frames into disjoint patches, each a row of `sides[0]² C` numbers, in hierarchical order.
 
-    Rows come sorted by the patch of `sides[-1]²` patches of … of `sides[1]²` patches that they lie in, row by row within
-    each, so that `sides[1]²` consecutive rows are one patch of the next level: after one transposition of pixels, every
-    level above is a mere reshape.
+    `sides[1]²` consecutive rows form one patch of the next level, and so on upwards. After one transposition of pixels,
+    every higher level is a reshape.
 
     Args:
-        frames: Of a height and width that are multiples of the product of the sides.
-        sides: Of a patch in pixels, of a patch of patches in patches, and so on upwards.
+        frames: Frames whose height and width are multiples of the product of the sides.
+        sides: Side of a patch in pixels, side of a second-level patch in patches, and so on upwards.
     """
     *batch, height, width, channels = frames.shape
     order, axes = _order(len(batch), len(sides)), (*reversed(sides),)
@@ -90,13 +86,13 @@ def cut(frames: Float[Array, "*batch H W C"], sides: tuple[int, ...]) -> Float[A
 def join(
     tiles: Float[Array, "*batch patches pixels"], sides: tuple[int, ...], height: int, width: int
 ) -> Float[Array, "*batch H W C"]:
-    """Put patches together again, the inverse of `cut`.
+    """Joins patches to frames, the inverse of `cut`.
 
     Args:
-        tiles: In the order of `cut`.
-        sides: As of `cut`.
-        height: Of the frames in pixels.
-        width: Of the frames in pixels.
+        tiles: Patches in the order of `cut`.
+        sides: As for `cut`.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
     """
     *batch, _, pixels = tiles.shape
     order, axes = _order(len(batch), len(sides)), (*reversed(sides),)
@@ -108,7 +104,7 @@ def join(
 
 
 def _order(batch: int, levels: int) -> tuple[int, ...]:
-    """Axes of `[*batch, rows, side, …, columns, side, …, channels]` with rows and columns of every level side by side."""
+    """Returns the axes of `[*batch, rows, side, …, columns, side, …, channels]` with row and column axes interleaved."""
     rows = range(batch, batch + levels + 1)
     columns = range(batch + levels + 1, batch + 2 * levels + 2)
     pairs = (axis for pair in zip(rows, columns, strict=True) for axis in pair)

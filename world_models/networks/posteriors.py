@@ -1,8 +1,9 @@
-"""What proposes which latent variable explains a transition: `[*batch, size, numbers]` from the latents before and after.
+"""Posterior networks: they infer the latent variable of a transition from the latents before and after it.
 
-    Explainer(latent, action, size, numbers, *, rngs),   explainer(before, action, after) -> raw
+    Posterior(latent, action, size, params_per_dim, *, rngs),
+    posterior(before, action, after) -> raw [*batch, size, params_per_dim]
 
-`numbers` is what a limit of `world_models.losses.bottleneck` wants to know of each coordinate.
+`params_per_dim` is the attribute of a regularizer in `world_models.losses.bottleneck`.
 """
 
 import jax.numpy as jnp
@@ -11,33 +12,40 @@ from jaxtyping import Array, Float
 
 from world_models.networks.mlp import MLP
 
-_SMALL = 0.1  # factor on the last layer's initial weights: at first hardly anything is told
+_SMALL = 0.1  # factor on the last layer's initial weights, so that the initial posterior carries little information
 
 
 class MLPPosterior(nnx.Module):
-    """A perceptron on what was, what was done, and what changed.
+    """Posterior by a perceptron on the latent, the action and the change of the latent.
 
     Args:
-        latent: Size of a representation.
-        action: Size of an action, all of a block together.
-        size: Of the latent variable.
-        numbers: Inferred per coordinate of it.
+        latent: Size of a latent.
+        action: Size of an action, all actions of a block together.
+        size: Size of the latent variable.
+        params_per_dim: Number of parameters per coordinate of the latent variable.
         hidden: Units of the hidden layers.
         rngs: Source of the initial weights.
     """
 
     def __init__(
-        self, latent: int, action: int, size: int, numbers: int, *, hidden: tuple[int, ...] = (256, 256), rngs: nnx.Rngs
+        self,
+        latent: int,
+        action: int,
+        size: int,
+        params_per_dim: int,
+        *,
+        hidden: tuple[int, ...] = (256, 256),
+        rngs: nnx.Rngs,
     ):
-        self.size, self.numbers = size, numbers
-        self.network = MLP((2 * latent + action, *hidden, size * numbers), last_scale=_SMALL, rngs=rngs)
+        self.size, self.params_per_dim = size, params_per_dim
+        self.network = MLP((2 * latent + action, *hidden, size * params_per_dim), last_scale=_SMALL, rngs=rngs)
 
     def __call__(
         self,
         before: Float[Array, "*batch latent"],
         action: Float[Array, "*batch action"],
         after: Float[Array, "*batch latent"],
-    ) -> Float[Array, "*batch size numbers"]:
-        """What the change tells about each coordinate."""
+    ) -> Float[Array, "*batch size params_per_dim"]:
+        """Returns the posterior parameters of each coordinate."""
         raw = self.network(jnp.concatenate([before, action, after - before], axis=-1))
-        return raw.reshape(*raw.shape[:-1], self.size, self.numbers)
+        return raw.reshape(*raw.shape[:-1], self.size, self.params_per_dim)

@@ -1,9 +1,9 @@
-"""What latent variables are likely where: a density of each coordinate given a context, and the map that draws from it.
+"""Priors of latent variables: a conditional density of each coordinate, and the map that samples from it.
 
     m_i = Q_i(Φ(u_i) | context, m_1 … m_{i-1}),        u ~ N(0, I)  ⟺  m ~ p(m | context)
 
-Q_i is the quantile function of a histogram whose odds a network gives: it can have several peaks, and nothing between them.
-Who plans in u instead of m can reach only what is likely there, whatever u is chosen.
+Q_i is the quantile function of a histogram whose probabilities a network predicts, so it can be multimodal. A planner that
+optimises u instead of m reaches only likely values of m, for any u.
 
 Sources: planning in the noise of a prior that depends on the state: Singh et al. (2021), Parrot, arXiv:2011.10024; flows
 made of histograms: Müller et al. (2019), Neural importance sampling, arXiv:1808.03856.
@@ -19,21 +19,21 @@ from jaxtyping import Array, Float
 from world_models.networks.mlp import MLP
 
 _EDGE = 3.5
-"""Where histograms end, in standard deviations of a code that is standard normal on average."""
-_FARTHEST = 3.0  # |u| that a code is found at, at most
+"""Edge of the histograms, in standard deviations of a code that is standard normal on average."""
+_MAX_NOISE = 3.0  # largest |u| that `noise` returns
 
 
 class QuantilePrior(nnx.Module):
-    """Histograms of one coordinate after the other.
+    """Autoregressive prior with one histogram per coordinate.
 
     Args:
-        context: Size of what is known.
-        size: Of the latent variable.
-        bins: Of each histogram. More tell sharper edges, and take more data.
-        trim: Odds that count as none when codes are drawn, as a share of even ones: a network never says that something
-            does not happen. Odds within a histogram are lessened by so much.
-        hidden: Units of the hidden layers.
-        head: Units of the hidden layer of a coordinate's own.
+        context: Size of the context.
+        size: Size of the latent variable.
+        bins: Bins of each histogram. More bins resolve sharper edges and need more data.
+        trim: Probability subtracted from every bin when codes are drawn, relative to a uniform bin, because a softmax never
+            gives a probability of zero.
+        hidden: Units of the shared hidden layers.
+        head: Units of the hidden layer of each coordinate.
         rngs: Source of the initial weights.
     """
 
@@ -55,38 +55,38 @@ class QuantilePrior(nnx.Module):
     def log_density(
         self, context: Float[Array, "*batch context"], code: Float[Array, "*batch size"]
     ) -> Float[Array, "*batch"]:
-        """`log p(code | context)`, in nats; what lies beyond the edges counts as at them."""
+        """Returns `log p(code | context)` in nats; values beyond the edges count as values at the edges."""
         features, total = self._features(context), jnp.zeros(code.shape[:-1])
         for i, head in enumerate(self.heads):
-            odds = jax.nn.log_softmax(self._scores(head, features, code[..., :i]))
-            place, _ = self._place(code[..., i])
-            total += jnp.take_along_axis(odds, place[..., None], axis=-1)[..., 0] - np.log(2 * _EDGE / self.bins)
+            probabilities = jax.nn.log_softmax(self._scores(head, features, code[..., :i]))
+            bin_, _ = self._bin(code[..., i])
+            total += jnp.take_along_axis(probabilities, bin_[..., None], axis=-1)[..., 0] - np.log(2 * _EDGE / self.bins)
         return total
 
     def code(
         self, context: Float[Array, "*batch context"], noise: Float[Array, "*batch size"]
     ) -> Float[Array, "*batch size"]:
-        """What standard normal noise stands for in a context."""
-        features, found = self._features(context), noise[..., :0]
+        """Returns the code for standard normal noise in a context."""
+        features, code = self._features(context), noise[..., :0]
         for i, head in enumerate(self.heads):
-            odds, below = self._odds(head, features, found)
+            probabilities, below = self._odds(head, features, code)
             rank = norm.cdf(noise[..., i])
-            place = jnp.minimum(jnp.sum(rank[..., None] > below + odds, axis=-1), self.bins - 1)
-            within = (rank - _at(below, place)) / jnp.maximum(_at(odds, place), 1e-6)
-            found = jnp.concatenate([found, (2 * _EDGE * ((place + within) / self.bins) - _EDGE)[..., None]], axis=-1)
-        return found
+            bin_ = jnp.minimum(jnp.sum(rank[..., None] > below + probabilities, axis=-1), self.bins - 1)
+            within = (rank - _at(below, bin_)) / jnp.maximum(_at(probabilities, bin_), 1e-6)
+            code = jnp.concatenate([code, (2 * _EDGE * ((bin_ + within) / self.bins) - _EDGE)[..., None]], axis=-1)
+        return code
 
     def noise(
         self, context: Float[Array, "*batch context"], code: Float[Array, "*batch size"]
     ) -> Float[Array, "*batch size"]:
-        """The noise that stands for a code, within 3 of 0; of what has no odds, that of the nearest that has."""
-        features, found = self._features(context), []
+        """Returns the noise of a code, clipped to ±3; a code of zero probability gets that of the nearest possible code."""
+        features, noise = self._features(context), []
         for i, head in enumerate(self.heads):
-            odds, below = self._odds(head, features, code[..., :i])
-            place, within = self._place(code[..., i])
-            rank = _at(below, place) + within * _at(odds, place)
-            found.append(norm.ppf(jnp.clip(rank, 0.0, 1.0)))  # sums of odds may round to more than 1, which is no rank
-        return jnp.clip(jnp.stack(found, axis=-1), -_FARTHEST, _FARTHEST)
+            probabilities, below = self._odds(head, features, code[..., :i])
+            bin_, within = self._bin(code[..., i])
+            rank = _at(below, bin_) + within * _at(probabilities, bin_)
+            noise.append(norm.ppf(jnp.clip(rank, 0.0, 1.0)))  # rounding can make a sum of probabilities exceed 1
+        return jnp.clip(jnp.stack(noise, axis=-1), -_MAX_NOISE, _MAX_NOISE)
 
     def _features(self, context: jax.Array) -> jax.Array:
         return nnx.silu(self.trunk(context))
@@ -95,17 +95,17 @@ class QuantilePrior(nnx.Module):
         return head(jnp.concatenate([features, before], axis=-1))
 
     def _odds(self, head: MLP, features: jax.Array, before: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Trimmed odds of each bin, and of all bins below it."""
-        odds = nnx.relu(nnx.softmax(self._scores(head, features, before)) - self.trim)
-        odds = odds / jnp.sum(odds, axis=-1, keepdims=True)
-        return odds, jnp.cumsum(odds, axis=-1) - odds
+        """Returns the trimmed probability of each bin, and the sum over all bins below it."""
+        probabilities = nnx.relu(nnx.softmax(self._scores(head, features, before)) - self.trim)
+        probabilities = probabilities / jnp.sum(probabilities, axis=-1, keepdims=True)
+        return probabilities, jnp.cumsum(probabilities, axis=-1) - probabilities
 
-    def _place(self, coordinate: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The bin, and how much of it lies below."""
-        along = jnp.clip((coordinate + _EDGE) / (2 * _EDGE), 0.0, 1.0) * self.bins
-        place = jnp.minimum(along.astype(jnp.int32), self.bins - 1)
-        return place, along - place
+    def _bin(self, coordinate: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the bin of a coordinate, and the fraction of that bin below it."""
+        position = jnp.clip((coordinate + _EDGE) / (2 * _EDGE), 0.0, 1.0) * self.bins
+        bin_ = jnp.minimum(position.astype(jnp.int32), self.bins - 1)
+        return bin_, position - bin_
 
 
-def _at(every: jax.Array, place: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(every, place[..., None], axis=-1)[..., 0]
+def _at(values: jax.Array, index: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(values, index[..., None], axis=-1)[..., 0]

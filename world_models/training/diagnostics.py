@@ -1,4 +1,4 @@
-"""Is the representation collapsing? Numbers for the training log that say so long before the planner notices.
+"""Diagnostics of representations, for the training log: a collapse shows in them long before a planner fails.
 
 | number | a healthy encoder | a collapsed one |
 |---|---|---|
@@ -6,9 +6,8 @@
 | `std_min`, `std_mean`, `std_max` | near the floor that training asks for | near 0 |
 | `linear_probe_r2` | near 1 for what the state must contain | near 0 or below |
 
-An `CollapseMonitor` watches the first two. Two further numbers say whether a representation that has not collapsed can be
-planned in:
-`prediction_errors`, and `distance_correlation` between distances in it and true ones.
+A `CollapseMonitor` watches the first two. Two further numbers tell whether a representation that has not collapsed can be
+planned in: `prediction_errors`, and `distance_correlation` between distances in it and true ones.
 """
 
 import warnings
@@ -21,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from world_models.base import WorldModel
 from world_models.data.replay_buffer import Window
-from world_models.losses.anticollapse import centre
+from world_models.losses.terms import centre
 
 
 def effective_rank(embeddings: Float[Array, "batch dim"], weights: Float[Array, " batch"] | None = None) -> Float[Array, ""]:
@@ -57,7 +56,7 @@ def linear_probe_r2(
     ridge: float = 1e-3,
     held_out: float = 0.25,
 ) -> Float[Array, " targets"]:
-    """Ask how much of known quantities a linear map reads off the embeddings, on rows it was not fitted to.
+    """Score how much of known quantities a linear map reads off the embeddings, on rows it was not fitted to.
 
         W = argmin |X W - Y|² / n + ridge |W|²,        R² = 1 - |Y' - X' W|² / |Y' - mean(Y')|²
 
@@ -76,25 +75,25 @@ def linear_probe_r2(
     Raises:
         ValueError: If fewer than two rows are left to fit or to score.
     """
-    adam_scan = round(embeddings.shape[0] * (1.0 - held_out))
-    if adam_scan < 2 or embeddings.shape[0] - adam_scan < 2:
+    fitted = round(embeddings.shape[0] * (1.0 - held_out))
+    if fitted < 2 or embeddings.shape[0] - fitted < 2:
         raise ValueError(
             f"a probe needs two rows to fit and two to score; got {embeddings.shape[0]} rows, held_out={held_out}"
         )
-    inputs, outputs = _standardise(embeddings, adam_scan), _standardise(targets, adam_scan)
-    x, y = inputs[:adam_scan], outputs[:adam_scan]
-    gram = x.T @ x / adam_scan + ridge * jnp.eye(x.shape[1], dtype=x.dtype)
-    weights = jnp.linalg.solve(gram, x.T @ y / adam_scan)
-    truth = outputs[adam_scan:]
-    error = jnp.sum((truth - inputs[adam_scan:] @ weights) ** 2, axis=0)
+    inputs, outputs = _standardise(embeddings, fitted), _standardise(targets, fitted)
+    x, y = inputs[:fitted], outputs[:fitted]
+    gram = x.T @ x / fitted + ridge * jnp.eye(x.shape[1], dtype=x.dtype)
+    weights = jnp.linalg.solve(gram, x.T @ y / fitted)
+    truth = outputs[fitted:]
+    error = jnp.sum((truth - inputs[fitted:] @ weights) ** 2, axis=0)
     total = jnp.sum((truth - jnp.mean(truth, axis=0)) ** 2, axis=0)
     varies = total > 1e-10 * jnp.sum(truth**2, axis=0)
     return jnp.where(varies, 1.0 - error / jnp.where(varies, total, 1.0), 0.0)
 
 
-def _standardise(columns: Float[Array, "batch columns"], adam_scan: int) -> Float[Array, "batch columns"]:
+def _standardise(columns: Float[Array, "batch columns"], fitted: int) -> Float[Array, "batch columns"]:
     """Give columns mean 0 and standard deviation 1 over the fitted rows; constant columns become 0."""
-    mean, spread = jnp.mean(columns[:adam_scan], axis=0), jnp.std(columns[:adam_scan], axis=0)
+    mean, spread = jnp.mean(columns[:fitted], axis=0), jnp.std(columns[:fitted], axis=0)
     varies = spread > 4 * jnp.finfo(columns.dtype).eps * jnp.max(jnp.abs(columns), axis=0)
     return jnp.where(varies, (columns - mean) / jnp.where(varies, spread, 1.0), 0.0)
 
@@ -129,9 +128,9 @@ class CollapseWarning(UserWarning):
 
 
 class CollapseMonitor:
-    """Warns, once, when a representation collapses: fed the metrics of training, in which `collapse_report` is included.
+    """Warns once when a representation collapses, given the metrics of training, which include `collapse_report`.
 
-    | what it looks for | in health | in collapse | threshold |
+    | sign | in health | in collapse | threshold |
     |---|---|---|---|
     | all at one point: `std_mean` | 0.15 to 1, far above with InfoNCE | 0.01 after 100 updates | 0.05 |
     | few directions left: `rank_share` | 0.74 or more, where decorrelation is asked for | 0.3 or less | 0.4 |
@@ -144,23 +143,23 @@ class CollapseMonitor:
     Args:
         spread: Least mean standard deviation, in the unit of the latents.
         share: Least effective rank, as a share of the dimensions.
-        after: Updates before which nothing is said: an encoder that has hardly learnt may be anything.
+        after: Updates before which it does not warn: an encoder that has hardly learnt may be anything.
     """
 
     def __init__(self, *, spread: float = 0.05, share: float = 0.4, after: int = 200):
         self.spread, self.share, self.after = spread, share, after
         self.raised: str | None = None
-        """What was said, once it was."""
+        """The warning, once it was given."""
 
     def __call__(self, metrics: Mapping[str, Any], updates: int) -> str | None:
-        """Look at a report, and warn with a `CollapseWarning` if it is the first bad one.
+        """Check a report, and warn with a `CollapseWarning` if it is the first bad one.
 
         Args:
             metrics: With `std_mean`, `effective_rank` and `rank_share`; numbers that are not finite are bad ones.
             updates: Gradient steps taken so far.
 
         Returns:
-            What is wrong with this report, or None.
+            The reason why this report is bad, or None.
         """
         if updates < self.after:
             return None
@@ -179,7 +178,7 @@ class CollapseMonitor:
 
 
 def prediction_errors(model: WorldModel, params: Any, windows: Window) -> dict[str, Float[Array, "..."]]:
-    """How far predictions are off, step by step, beside the distances that have to be told apart.
+    """Measure prediction errors, step by step, beside the distances that have to be told apart.
 
     Args:
         model: Predicts.
@@ -218,7 +217,7 @@ def prediction_errors(model: WorldModel, params: Any, windows: Window) -> dict[s
 def distance_correlation(
     embeddings: Float[Array, "batch dim"], pairs: Int[Array, "pairs two"], distances: Float[Array, " pairs"]
 ) -> Float[Array, ""]:
-    """Whether what is further apart is further apart in the latent space: Spearman's rank correlation, from -1 to 1.
+    """Spearman's rank correlation between latent and true distances, from -1 to 1.
 
     A planner that descends latent distances needs it near 1, for the distances that matter to it: lengths of paths, not of
     lines through walls.

@@ -1,18 +1,60 @@
-"""Learning to predict on, once the encoder stands still: on its latents, embedded once, long predictions cost little."""
+"""Fine-tune long predictions on the latents of a frozen encoder: computed once, they make long chains cheap."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from world_models.base import WorldModel
+from world_models.base import LatentState, PyTree, WorldModel, initial_state
 from world_models.training.fit import adam_scan
 
-PyTree = Any
 Numbers = Array | np.ndarray
+Metric = Callable[[Array, Array], Array]
+
+METRIC_WEIGHT = 0.3
+"""Of the squared error in `latent_metric`, beside the mean squared error of latents of about unit variance."""
+
+
+class Chains(NamedTuple):
+    """The rules by which a chain of predictions is made and compared."""
+
+    model: WorldModel
+    carry: PyTree
+    """At the beginning of a chain."""
+    known: int
+    """Latents given at the beginning."""
+    metric: Metric | None
+
+
+def chain_error(chains: Chains, params: PyTree, true: Array, taken: Array) -> tuple[Array, Array]:
+    """The error of one chain of predictions, and its mean squared part.
+
+    Args:
+        chains: How it is made and compared.
+        params: Of the model.
+        true: Latents `[steps + 1, D]`.
+        taken: Blocks of actions `[steps, block]`.
+    """
+    model, known = chains.model, chains.known
+
+    def look(state: LatentState, step: tuple[Array, Array]) -> tuple[LatentState, None]:
+        seen, block = step
+        return model.predict(params, state, block)._replace(latent=seen), None
+
+    def advance(state: LatentState, step: tuple[Array, Array]) -> tuple[LatentState, tuple[Array, Array]]:
+        seen, block = step
+        state = model.predict(params, state, block)
+        plain = jnp.mean((state.latent - seen) ** 2)
+        more = 0.0 if chains.metric is None else METRIC_WEIGHT * chains.metric(state.latent, seen) ** 2
+        return state, (plain + more, plain)
+
+    state, _ = jax.lax.scan(look, initial_state(true[0], chains.carry), (true[1:known], taken[: known - 1]))
+    errors = jax.lax.scan(advance, state, (true[known:], taken[known - 1 :]))[1]
+    return errors[0].mean(), errors[1].mean()
 
 
 def finetune(
@@ -27,30 +69,28 @@ def finetune(
     steps: int,
     known: int = 1,
     updates: int,
-    latent_metric: Callable[[Array, Array], Array] | None = None,
+    latent_metric: Metric | None = None,
     batch: int = 512,
     learning_rate: float = 1e-3,
 ) -> tuple[PyTree, dict[str, Array]]:
-    """Fit a model's predictions, chained over many steps, to latents that don't change any more.
+    """Fit a model's predictions, chained over many steps, to latents that no longer change.
 
-        minimise   mean over k = known … steps of  |ẑ[t+k] - z[t+k]|² / D + 0.3 matters(ẑ[t+k], z[t+k])²
+        minimise   mean over k = known … steps of  |ẑ[t+k] - z[t+k]|² / D + 0.3 latent_metric(ẑ[t+k], z[t+k])²
 
-    where ẑ is predicted from itself after `known` latents that were really reached. Only what `predict` depends on learns:
-    nothing else has a gradient.
+    where ẑ is predicted from itself after `known` real latents. Only what `predict` depends on learns.
 
     Args:
-        model: Whose states have a `latent`, and a memory that is zero at the beginning.
+        model: Whose predictor's carry is zero at the beginning.
         params: Its parameters.
         key: Consumed.
-        like: An observation, of which only the shape counts.
+        like: An observation, for its shape and type.
         latents: Row by row, as the encoder gives them.
-        actions: The block that follows each row; anything for rows that `starts` don't lead to.
+        actions: The block that follows each row.
         starts: Rows that are followed by `steps` more of the same trajectory.
         steps: From the first latent of a chain to the last.
-        known: Latents at the beginning of a chain that are given, at least 1: for a model that has to see some of the way
-            before it knows what moves how.
+        known: Latents given at the beginning of a chain, at least 1, from which the predictor's carry is built.
         updates: Gradient steps.
-        matters: `(latent, latent) -> scalar`, a distance in which predictions should be right besides; None for none.
+        latent_metric: `(latent, latent) -> scalar`, a distance in which predictions should be right too; None for none.
         batch: Chains in each.
         learning_rate: Of Adam, falling to 0 along a cosine.
 
@@ -58,43 +98,39 @@ def finetune(
         The parameters, and `latent`, the mean squared error, of the last tenth.
 
     Raises:
-        ValueError: If there is nowhere to start, or nothing to predict.
+        ValueError: If there are no starts, or nothing to predict.
     """
     if not 1 <= known <= steps:
         raise ValueError(f"of {steps} steps, between 1 and {steps} latents can be known; got known={known}")
     if len(starts) == 0:
-        raise ValueError(f"no trajectory has {steps} steps of the model: there is nothing to learn predictions from")
-    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(model.encode, params, like))
-    fixed = {name: part for name, part in params.items() if name != "network"}
-
-    def error(params: PyTree, true: Array, taken: Array) -> tuple[Array, Array]:
-        """Of one chain: latents `[steps + 1, D]`, blocks `[steps, block]`."""
-
-        def look(state: Any, step: tuple[Array, Array]):
-            came, block = step
-            return model.predict(params, state, block)._replace(latent=came), None
-
-        def advance(state: Any, step: tuple[Array, Array]):
-            came, block = step
-            state = model.predict(params, state, block)
-            besides = 0.0 if latent_metric is None else 0.3 * latent_metric(state.latent, came) ** 2
-            plain = jnp.mean((state.latent - came) ** 2)
-            return state, (plain + besides, plain)
-
-        state, _ = jax.lax.scan(look, blank._replace(latent=true[0]), (true[1:known], taken[: known - 1]))
-        errors = jax.lax.scan(advance, state, (true[known:], taken[known - 1 :]))[1]
-        return errors[0].mean(), errors[1].mean()
-
-    @jax.jit
-    def run(network: PyTree, key: PRNGKeyArray, latents: Array, actions: Array, starts: Array):
-        def loss(network: PyTree, key: PRNGKeyArray) -> tuple[Array, Array]:
-            rows = starts[jax.random.randint(key, (batch,), 0, len(starts))][:, None] + jnp.arange(steps + 1)
-            given = (fixed | {"network": network}, latents[rows], actions[rows[:, :-1]])
-            whole, plain = jax.vmap(error, in_axes=(None, 0, 0))(*given)
-            return whole.mean(), plain.mean()
-
-        return adam_scan(loss, network, jax.random.split(key, updates), updates, learning_rate)
+        raise ValueError(f"no trajectory has {steps} steps of the model, so there is nothing to learn predictions from")
+    carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(model.encode, params, like).carry)
+    chains = Chains(model, carry, known, latent_metric)
 
     arrays = (jnp.asarray(latents), jnp.asarray(actions, jnp.float32), jnp.asarray(starts, jnp.int32))
-    network, plain = run(params["network"], key, *arrays)
+    run = jax.jit(partial(_run, chains, steps, batch, updates, learning_rate))
+    network, plain = run(params, key, *arrays)
     return params | {"network": network}, {"latent": plain}
+
+
+def _run(
+    chains: Chains,
+    steps: int,
+    batch: int,
+    updates: int,
+    learning_rate: float,
+    params: PyTree,
+    key: PRNGKeyArray,
+    latents: Array,
+    actions: Array,
+    starts: Array,
+) -> tuple[PyTree, Array]:
+    """The fine-tuned network, and its mean squared error."""
+
+    def loss(network: PyTree, key: PRNGKeyArray) -> tuple[Array, Array]:
+        rows = starts[jax.random.randint(key, (batch,), 0, len(starts))][:, None] + jnp.arange(steps + 1)
+        error = partial(chain_error, chains, params | {"network": network})
+        whole, plain = jax.vmap(error)(latents[rows], actions[rows[:, :-1]])
+        return whole.mean(), plain.mean()
+
+    return adam_scan(loss, params["network"], jax.random.split(key, updates), updates, learning_rate)

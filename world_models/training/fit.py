@@ -1,4 +1,4 @@
-"""Descend a loss on what lies in memory already: many small gradient steps as one compiled scan."""
+"""Descend a loss on data that are on the device: many small gradient steps as one compiled scan."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ PyTree = Any
 def adam_scan(
     loss: Callable[[PyTree, Any], tuple[Array, PyTree]], params: PyTree, draws: PyTree, updates: int, learning_rate: float
 ) -> tuple[PyTree, PyTree]:
-    """Parameters after so many steps of Adam, with gradients no longer than 5 and a rate that falls to 0 along a cosine.
+    """Take steps of Adam, with gradients clipped to norm 5 and a rate that falls to 0 along a cosine.
 
     Args:
         loss: `(params, draw) -> (scalar, metrics)`.
         params: To begin with.
-        draws: What each step is given, `[updates, ...]`, such as a key.
+        draws: The second argument of the loss at each step, `[updates, ...]`, such as a key.
         updates: Steps.
         learning_rate: At the beginning.
 

@@ -1,4 +1,4 @@
-"""Datasets: what goes in comes out, windows are what was recorded, and what is wrong is named."""
+"""Tests of datasets: round trips, windows compared with recordings, and errors."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ ABOUT = About("Walk-v0", "Box(3,)", "Box(2,)", "metres east and north", {"seed":
 
 
 def episodes(lengths: tuple[int, ...] = (4, 7, 5)) -> list[dict[str, np.ndarray]]:
-    """Episodes in which every number says where it belongs: 1000 times the episode, plus the step."""
+    """Yields episodes in which every number encodes its position: 1000 times the episode, plus the step."""
     made = []
     for index, length in enumerate(lengths):
         steps = 1000.0 * index + np.arange(length + 1)
@@ -47,7 +47,7 @@ def same(a: Dataset, b: Dataset) -> None:
         assert getattr(a, name).dtype == getattr(b, name).dtype
 
 
-def test_episodes_come_out_as_they_went_in(walk: Dataset):
+def test_gather_preserves_episodes(walk: Dataset):
     assert walk.transitions == 16 and len(walk.observations) == 19
     for index, given in enumerate(episodes()):
         found = walk.episode(index)
@@ -56,14 +56,14 @@ def test_episodes_come_out_as_they_went_in(walk: Dataset):
 
 
 @pytest.mark.parametrize("name", ["walk", "walk.npz", "deep/er/walk"])
-@pytest.mark.parametrize("told", [True, False])
-def test_what_is_saved_is_loaded(tmp_path: Path, walk: Dataset, name: str, told: bool):
-    if not told:
+@pytest.mark.parametrize("with_actions", [True, False])
+def test_save_and_load_round_trip(tmp_path: Path, walk: Dataset, name: str, with_actions: bool):
+    if not with_actions:
         walk = data.gather(episodes(), ABOUT, actions=False)
         assert walk.actions is None
     place = data.save(tmp_path / name, walk)
     found = data.load(place, environment="Walk-v0")
-    if told:
+    if with_actions:
         same(found, walk)
     else:
         assert found.actions is None and len(found.observations) == 19
@@ -73,7 +73,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, walk: Dataset, name: str, told:
         data.save(place, walk)
 
 
-def test_another_environment_is_refused_by_name(tmp_path: Path, walk: Dataset):
+def test_another_environment_or_shape_raises(tmp_path: Path, walk: Dataset):
     place = data.save(tmp_path / "walk", walk)
     with pytest.raises(DatasetError, match=r"'Walk-v0'.*'Run-v0'"):
         data.load(place, environment="Run-v0")
@@ -85,7 +85,7 @@ def test_another_environment_is_refused_by_name(tmp_path: Path, walk: Dataset):
 
 
 @pytest.mark.parametrize("name", ["observations.npy", "lengths.npy", "metadata.json"])
-def test_a_changed_folder_is_refused_by_the_name_of_the_file(tmp_path: Path, walk: Dataset, name: str):
+def test_a_changed_folder_raises_with_the_name_of_the_file(tmp_path: Path, walk: Dataset, name: str):
     place = data.save(tmp_path / "walk", walk)
     content = bytearray((place / name).read_bytes())
     content[-3] ^= 1
@@ -100,13 +100,13 @@ def test_a_changed_folder_is_refused_by_the_name_of_the_file(tmp_path: Path, wal
         data.load(place, verify=False)
 
 
-def test_a_changed_file_is_refused(tmp_path: Path, walk: Dataset):
+def test_a_changed_file_raises(tmp_path: Path, walk: Dataset):
     place = data.save(tmp_path / "walk.npz", walk)
     whole = place.read_bytes()
     for at in (10, 200, len(whole) // 2, len(whole) - 30):
         place.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
         try:
-            same(data.load(place), walk)  # a byte that no number depends on
+            same(data.load(place), walk)  # the changed byte affects no number
         except DatasetError as error:
             assert str(place) in str(error)
     place.write_bytes(whole[: len(whole) // 2])
@@ -119,7 +119,7 @@ def test_a_changed_file_is_refused(tmp_path: Path, walk: Dataset):
         data.load(tmp_path / "foreign.npz")
 
 
-def test_another_format_is_refused(tmp_path: Path, walk: Dataset):
+def test_another_format_raises(tmp_path: Path, walk: Dataset):
     place = data.save(tmp_path / "walk", walk)
     header = json.loads((place / "metadata.json").read_text())
     (place / "metadata.json").write_text(json.dumps(header | {"format_version": 99}))
@@ -130,7 +130,7 @@ def test_another_format_is_refused(tmp_path: Path, walk: Dataset):
         data.load(place)
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, walk: Dataset, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_write_leaves_no_files(tmp_path: Path, walk: Dataset, monkeypatch: pytest.MonkeyPatch):
     for name in ("walk", "walk.npz"):
         for stage in ((files, "flush"), (files, "whole"), (np, "save"), (np, "savez")):
             with monkeypatch.context() as patch:
@@ -149,7 +149,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, walk: Dataset, monkey
 
 
 def broken() -> dict[str, tuple[dict, str]]:
-    """An episode with something wrong, and what should be said of it."""
+    """Returns an invalid episode and a part of the expected message."""
     good = episodes()[1]
     bad = {name: array.copy() for name, array in good.items()}
     bad["observations"][3, 1] = np.nan
@@ -159,16 +159,16 @@ def broken() -> dict[str, tuple[dict, str]]:
         "nan": (bad, "observations are not finite from step 3 on"),
         "inf": (good | {"rewards": np.full(7, np.inf)}, "rewards are not finite from step 0 on"),
         "ragged": (good | {"actions": good["actions"][:5]}, "has 8 observations and 5 actions, 7 are needed"),
-        "uneven": (good | {"observations": [[1.0, 2.0], [3.0]]}, "no array"),
+        "uneven": (good | {"observations": [[1.0, 2.0], [3.0]]}, "not an array"),
         "shape": (good | {"observations": good["observations"][:, :2]}, r"observations are float32\[2\]"),
         "dtype": (good | {"actions": good["actions"].astype(np.int32)}, r"actions are int32\[2\]"),
         "short": ({name: array[:1] if name == "observations" else array[:0] for name, array in good.items()}, "needs 2"),
-        "text": (good | {"actions": ["up"] * 7}, "no number"),
+        "text": (good | {"actions": ["up"] * 7}, "not numeric"),
     }
 
 
 @pytest.mark.parametrize("case", broken())
-def test_bad_episodes_are_named_and_refused_or_skipped(case: str):
+def test_bad_episodes_raise_or_are_skipped_with_their_index(case: str):
     bad, said = broken()[case]
     given = [episodes()[0], bad, episodes()[2]]
     with pytest.raises(DatasetError, match=f"episode 1: .*{said}"):
@@ -180,7 +180,7 @@ def test_bad_episodes_are_named_and_refused_or_skipped(case: str):
     same(found, same_rows)
 
 
-def test_a_dataset_needs_good_episodes_that_belong_together(walk: Dataset):
+def test_a_dataset_needs_valid_episodes_and_consistent_arrays(walk: Dataset):
     with pytest.raises(DatasetError, match="no good episodes"):
         data.gather([], ABOUT)
     with pytest.raises(DatasetError, match="no good episodes: episode 0"):
@@ -191,20 +191,20 @@ def test_a_dataset_needs_good_episodes_that_belong_together(walk: Dataset):
         Dataset(walk.observations, walk.actions, walk.rewards[:3], walk.terminated, walk.lengths, ABOUT)
 
 
-def test_what_nobody_told_is_not_a_number(walk: Dataset):
+def test_unknown_actions_are_nan(walk: Dataset):
     silent = data.gather(episodes((3, 6)), ABOUT, actions=False)
     both = data.mixed(walk, silent)
     assert both.actions is not None and both.transitions == 25
     assert np.isfinite(both.actions[:19]).all() and np.isnan(both.actions).sum() == 2 * silent.transitions
     np.testing.assert_array_equal(data.moments(both).action_std, data.moments(walk).action_std)
-    with pytest.raises(DatasetError, match="must tell actions"):
+    with pytest.raises(DatasetError, match="must have actions"):
         data.mixed(silent, walk)
     with pytest.raises(DatasetError, match="'Run-v0'"):
         data.mixed(walk, data.gather(episodes(), About("Run-v0")))
 
 
 def check_windows(window: data.Window, length: int, block: int) -> set[float]:
-    """That windows are what was recorded; where they start."""
+    """Checks that windows equal the recorded rows, and returns their starts."""
     first = window.observations[:, :1, 0]
     np.testing.assert_array_equal(window.observations[..., 0], first + block * np.arange(length + 1))
     steps = first + np.arange(length * block)
@@ -218,7 +218,7 @@ def check_windows(window: data.Window, length: int, block: int) -> set[float]:
 
 
 @pytest.mark.parametrize(("length", "block"), [(1, 1), (4, 1), (2, 2), (1, 4)])
-def test_windows_are_what_was_recorded_wherever_they_start(walk: Dataset, length: int, block: int):
+def test_windows_equal_the_recorded_rows_at_every_start(walk: Dataset, length: int, block: int):
     lengths = {0: 4, 1: 7, 2: 5}
     starts = {1000.0 * e + t for e, n in lengths.items() for t in range(n - length * block + 1)}
     drawn = data.draw(data.resident(walk, length * block), jax.random.key(0), 400, length, block)
@@ -231,7 +231,7 @@ def test_windows_are_what_was_recorded_wherever_they_start(walk: Dataset, length
     reading.close()
 
 
-def test_reading_ahead_repeats_with_the_seed_and_ends_with_the_reader(walk: Dataset, tmp_path: Path):
+def test_reading_ahead_is_reproducible_and_stops_with_the_generator(walk: Dataset, tmp_path: Path):
     mapped = data.load(data.save(tmp_path / "walk", walk))
     before = threading.active_count()
     readers = [data.batches(d, seed=s, batch=3, length=2) for d, s in ((walk, 0), (mapped, 0), (walk, 1))]
@@ -243,7 +243,7 @@ def test_reading_ahead_repeats_with_the_seed_and_ends_with_the_reader(walk: Data
     assert threading.active_count() == before
 
 
-def test_what_goes_wrong_while_reading_ahead_is_raised(walk: Dataset):
+def test_an_error_while_reading_ahead_is_raised(walk: Dataset):
     def fail(random):
         raise OSError("the disk is gone")
 
@@ -251,21 +251,21 @@ def test_what_goes_wrong_while_reading_ahead_is_raised(walk: Dataset):
         next(windows._read_ahead(fail, 0, 2))
 
 
-def test_episodes_too_short_for_a_window_are_counted(walk: Dataset):
+def test_too_short_episodes_cause_a_warning_or_an_error(walk: Dataset):
     with pytest.warns(UserWarning, match="2 of 3 episodes have fewer than 6 transitions"):
         data.resident(walk, 6)
-    with pytest.raises(DatasetError, match=r"windows of 8 transitions.*longest episode has 7"):
+    with pytest.raises(DatasetError, match=r"no episode has 8 transitions.*longest episode has 7"):
         data.resident(walk, 8)
-    with pytest.raises(DatasetError, match="don't fit"):
+    with pytest.raises(DatasetError, match="no episode has"):
         data.batches(walk, seed=0, batch=2, length=4, block=2)
 
 
-def test_scales_leave_out_the_rows_of_nobodys_actions(walk: Dataset):
+def test_moments_exclude_the_padding_rows(walk: Dataset):
     found = data.moments(walk)
     assert found.action_mean is not None and found.action_std is not None
-    told = np.concatenate([episode["actions"] for episode in episodes()])
-    np.testing.assert_allclose(found.action_mean, told.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(found.action_std, [told[:, 0].std(), 1e-3], rtol=1e-5)
+    actions = np.concatenate([episode["actions"] for episode in episodes()])
+    np.testing.assert_allclose(found.action_mean, actions.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.action_std, [actions[:, 0].std(), 1e-3], rtol=1e-5)
     np.testing.assert_allclose(found.observation_mean, walk.observations.mean(axis=0), rtol=1e-5)
     assert found.reward_best == np.float32(200.4)
     frames = data.moments(walk, lambda s: jnp.broadcast_to(s[:, :1, None, None], (len(s), 4, 4, 1)))
@@ -276,7 +276,7 @@ def test_scales_leave_out_the_rows_of_nobodys_actions(walk: Dataset):
 
 
 class Space(str):
-    """A space that describes itself."""
+    """A space with a text representation."""
 
 
 def minari_like(part: str | None = None, spec: bool = True) -> types.SimpleNamespace:
@@ -307,14 +307,14 @@ def test_minari_datasets_are_read(walk: Dataset, part: str | None):
     assert data.read_minari(minari_like(spec=False)).about.environment == "walk/random-v0"
 
 
-def test_parts_of_observations_have_to_be_named():
+def test_dictionary_observations_need_a_key():
     with pytest.raises(DatasetError, match="dictionaries of pixels, other"):
         data.read_minari(minari_like("pixels"))
     with pytest.raises(DatasetError, match="no part 'sound'"):
         data.read_minari(minari_like("pixels"), observation="sound")
 
 
-def test_without_minari_the_extra_is_named(walk: Dataset, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_minari_names_the_extra_to_install(walk: Dataset, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(ImportError, match=r"craik\[data\]"):
         data.read_minari("walk/random-v0")
@@ -325,7 +325,7 @@ def test_without_minari_the_extra_is_named(walk: Dataset, monkeypatch: pytest.Mo
         data.write_minari(silent, "walk/random-v0", observation_space=None, action_space=None)
 
 
-def test_minari_gives_back_what_was_written(walk: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_minari_round_trip(walk: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("minari")
     import gymnasium
 

@@ -1,4 +1,4 @@
-"""The trajectory buffer against a plain Python list; the recorder against known episodes."""
+"""Tests of the replay buffer, compared with Python lists, and of the recorder, with known episodes."""
 
 from collections import Counter
 from functools import partial
@@ -19,7 +19,7 @@ ENVIRONMENTS, CAPACITY = 3, 5
 
 
 class Episodes(gymnasium.Env):
-    """Episodes of known lengths, in turn; no two observations `(environment, resets, step)` are equal."""
+    """Environments with episodes of known lengths; all observations `(environment, resets, step)` differ."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -47,12 +47,12 @@ class Episodes(gymnasium.Env):
 
 
 def transition(*parts: Any) -> tuple:
-    """Make a transition hashable, in the precision of the buffer."""
+    """Returns a transition as a hashable value, in the precision of the buffer."""
     return tuple(tuple(np.ravel(np.asarray(part, np.float32)).tolist()) for part in parts)
 
 
 def stored(buffer: data.TrajectoryBuffer) -> Counter:
-    """Read every transition of a buffer, row by row."""
+    """Returns every transition of a buffer, row by row."""
     rows = jax.tree.map(np.asarray, buffer)
     environments, capacity = rows.follows.shape
     fields = (rows.observations, rows.actions, rows.rewards, rows.terminated)
@@ -71,7 +71,7 @@ def append_all(buffer: data.TrajectoryBuffer, writes: list) -> data.TrajectoryBu
 
 
 def play(mode: AutoresetMode, steps: int, resets: tuple[int, ...] = (), capacity: int = 200) -> tuple[Counter, Any]:
-    """Play and record random actions; everything is reset before the steps in `resets`, also mid-episode."""
+    """Records random actions; all environments are reset before the steps in `resets`, also within episodes."""
     truth: list[tuple] = []
     lengths = [[3, 1, 4], [2], [1], [50]]
     makers = [partial(Episodes, name, each, truth) for name, each in enumerate(lengths)]
@@ -95,7 +95,7 @@ def play(mode: AutoresetMode, steps: int, resets: tuple[int, ...] = (), capacity
 
 @pytest.mark.parametrize("resets", [(), (0, 5, 6, 20)])
 @pytest.mark.parametrize("mode", AutoresetMode)
-def test_a_buffer_holds_exactly_the_transitions_that_happened(mode: AutoresetMode, resets: tuple[int, ...]):
+def test_a_buffer_holds_exactly_the_recorded_transitions(mode: AutoresetMode, resets: tuple[int, ...]):
     truth, buffer = play(mode, steps=40, resets=resets)
     assert len(truth) > 100
     assert stored(buffer) == truth
@@ -103,7 +103,7 @@ def test_a_buffer_holds_exactly_the_transitions_that_happened(mode: AutoresetMod
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
-def test_windows_are_runs_of_true_transitions_of_one_episode(mode: AutoresetMode):
+def test_windows_are_consecutive_transitions_of_one_episode(mode: AutoresetMode):
     truth, buffer = play(mode, steps=40)
     window = jax.tree.map(np.asarray, data.sample(buffer, jax.random.key(0), 4000, 6))
     assert window.mask[:, 0].mean() > 0.99
@@ -114,11 +114,11 @@ def test_windows_are_runs_of_true_transitions_of_one_episode(mode: AutoresetMode
     ends = window.mask.sum(1)
     for b in np.flatnonzero(ends < 6):
         resumes = window.observations[b, ends[b] : ends[b] + 2]
-        # A window is cut only where an episode is.
+        # a mask ends only at the end of an episode
         assert transition(resumes[0])[0][:2] != transition(resumes[1])[0][:2]
 
 
-def test_only_the_newest_rows_survive_a_full_ring_and_nothing_joins_the_seam():
+def test_a_full_ring_keeps_the_newest_rows_and_breaks_the_seam():
     truth, buffer = play(AutoresetMode.SAME_STEP, steps=40, capacity=7)
     kept = stored(buffer)
     assert kept <= truth
@@ -164,16 +164,16 @@ def _check_windows(buffer: data.TrajectoryBuffer, pairs: set[tuple[float, float]
     np.testing.assert_array_equal(window.rewards, steps)
     np.testing.assert_array_equal(window.terminated, steps % 2 > 0)
     for start, length in zip(steps[:, 0], window.mask.sum(1), strict=True):
-        assert length == _run(float(start), pairs, 3)  # a window ends only where its trajectory does
+        assert length == _run(float(start), pairs, 3)  # a mask ends only at the end of a trajectory
 
 
 def transitions(buffer: data.TrajectoryBuffer) -> int:
-    """Count the transitions that a window can start with."""
+    """Returns the number of consecutive transitions from the start of a window."""
     return int(buffer.follows.sum())
 
 
 def _run(start: float, pairs: set[tuple[float, float]], limit: int) -> int:
-    """Count the transitions that can be followed from a row."""
+    """Returns the number of consecutive transitions from a row."""
     after = dict(pairs)
     length = 0
     while length < limit and start in after:
@@ -211,7 +211,7 @@ def test_a_new_recorder_never_links_to_the_rows_before_it():
     for start in (0.0, 10.0):
         recorder = data.Recorder("NextStep")
         recorder.reset(np.array([start]))
-        for t in range(3):  # the run is cut short: the observation of the third step is lost
+        for t in range(3):  # the run is interrupted; the observation of the third step is lost
             step = ([1.0], [start + t + 1], [0.0], [False], [False], {})
             buffer = append_all(buffer, recorder.step(*step))
     assert sorted((t[0][0], t[4][0]) for t in stored(buffer)) == [(0, 1), (1, 2), (10, 11), (11, 12)]
@@ -226,7 +226,7 @@ def test_append_reuses_the_memory_of_the_buffer():
     assert buffer.observations.is_deleted()
 
 
-def test_a_recorder_refuses_a_stream_that_it_cannot_read():
+def test_a_recorder_raises_on_an_invalid_stream():
     with pytest.raises(ValueError, match="autoreset mode"):
         data.Recorder("Sometimes")
     with pytest.raises(ValueError, match="before reset"):
@@ -240,13 +240,13 @@ def test_a_recorder_refuses_a_stream_that_it_cannot_read():
 
 
 @pytest.mark.parametrize(("capacity", "environments"), [(1, 1), (2, 0)])
-def test_a_buffer_without_room_for_a_transition_is_refused(capacity: int, environments: int):
+def test_a_buffer_too_small_for_a_transition_raises(capacity: int, environments: int):
     with pytest.raises(ValueError, match="2 rows"):
         data.create(capacity, environments, (1,), (1,))
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_a_broken_sensor_teaches_nothing(broken: float):
+def test_non_finite_data_is_excluded_from_transitions(broken: float):
     recorder, buffer = data.Recorder("NextStep"), data.create(10, 1, (), ())
     recorder.reset(np.zeros(1))
     observed, paid = [1.0, broken, 3.0, 4.0, 5.0, 6.0], [0.0, 0.0, 0.0, 0.0, broken, 0.0]
@@ -256,8 +256,8 @@ def test_a_broken_sensor_teaches_nothing(broken: float):
     assert np.isfinite(buffer.observations).all() and np.isfinite(buffer.rewards).all()
 
 
-def test_observations_before_terminations_are_those_and_evenly_drawn():
-    """Rows 0-6 of one environment: an episode of 4 steps that terminates, one of 2 that is truncated."""
+def test_observations_before_terminations_are_sampled_uniformly():
+    """Rows 0-6 of one environment: an episode of 4 steps that terminates, and one of 2 that is truncated."""
     buffer = data.create(10, 1, (1,), (1,))
     follows, terminated = [0, 1, 1, 1, 1, 0, 1, 1], [0, 0, 0, 1, 0, 0, 0, 0]
     for i, (linked, over) in enumerate(zip(follows, terminated, strict=True)):

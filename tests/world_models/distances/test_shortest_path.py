@@ -1,4 +1,4 @@
-"""Ways to go, on a ring that is cut at one side in some recordings, and at the other in the rest."""
+"""Tests of the shortest-path distance on a ring that is cut at one of two positions, depending on the recording."""
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ from scipy.sparse.csgraph import floyd_warshall
 from world_models.distances.shortest_path import edges, pieces, shortest, shortest_path_distance
 
 COUNT = 16
-"""Places on the ring; the cut is before the first of them, or before the one opposite."""
+"""Number of positions on the ring; the cut is before the first position, or before the opposite one."""
 
 
 def seen(place: np.ndarray, opposite: np.ndarray) -> np.ndarray:
-    """What is seen of places `[...]` on the ring: where they are, and where it is cut."""
+    """Returns the latents of positions `[...]` on the ring: the position and the cut."""
     angle = 2.0 * np.pi * place / COUNT
     return np.stack([np.cos(angle), np.sin(angle), 2.0 * opposite - 1.0], axis=-1).astype(np.float32)
 
@@ -38,7 +38,7 @@ def learnt():
 
 
 @pytest.mark.parametrize("opposite", [0, 1])
-def test_the_way_leads_round_the_cut_that_is_seen(learnt, opposite):
+def test_the_distance_follows_the_path_around_the_cut(learnt, opposite):
     distance, params, _ = learnt
     along = (np.arange(COUNT) - COUNT // 2 * opposite) % COUNT
     z = seen(np.arange(COUNT), np.full(COUNT, opposite))
@@ -46,11 +46,11 @@ def test_the_way_leads_round_the_cut_that_is_seen(learnt, opposite):
     way = np.abs(along[:, None] - along)
     assert np.abs(far - way).mean() < 0.6 and np.corrcoef(far.ravel(), way.ravel())[0, 1] > 0.98
     cut = np.flatnonzero(along == 0)[0]
-    assert far[cut - 1, cut] > 0.7 * (COUNT - 1)  # side by side, and as far apart as can be
-    assert far[cut - 9, cut - 8] < 2.0  # where the other one would be
+    assert far[cut - 1, cut] > 0.7 * (COUNT - 1)  # neighbours across the cut have the largest distance
+    assert far[cut - 9, cut - 8] < 2.0  # position of the other cut
 
 
-def test_it_is_the_same_there_and_back_and_flat_at_the_goal(learnt):
+def test_the_distance_is_symmetric_and_smooth_at_the_goal(learnt):
     distance, params, _ = learnt
     z, goal = jnp.array([1.0, 1.0, 1.0]), jnp.array([3.0, 1.5, 1.0])
     assert distance.measure(params, z, z) == 0
@@ -58,14 +58,14 @@ def test_it_is_the_same_there_and_back_and_flat_at_the_goal(learnt):
     assert bool(jnp.isfinite(jax.grad(distance.measure, argnums=1)(params, z, z)).all())
 
 
-def test_shortest_ways_are_those_of_another_program():
+def test_shortest_paths_match_scipy():
     random = np.random.default_rng(0)
     weights = np.where(random.random((12, 12)) < 0.25, random.uniform(0.1, 2.0, (12, 12)), np.inf)
     np.testing.assert_allclose(shortest(jnp.asarray(weights)), floyd_warshall(weights), rtol=1e-5)
 
 
-def test_a_recording_that_comes_back_is_cut_short():
-    """Along a line to its end, and back beside it; then rows that are not of the recording."""
+def test_a_recording_that_crosses_itself_gets_a_shortcut():
+    """A recording along a line and back beside it, followed by padding rows."""
     out = np.stack([np.arange(5.0), np.zeros(5)], axis=1)
     rows = np.concatenate([out, out[::-1] + np.array([0.0, 0.5]), out[:2]]).astype(np.float32)
     ways = np.asarray(shortest(edges(jnp.asarray(rows), jnp.int32(10), jnp.float32(1.0), 0.9)))
@@ -73,11 +73,11 @@ def test_a_recording_that_comes_back_is_cut_short():
     assert np.isinf(ways[:10, 10:]).all()
 
 
-def test_pieces_are_of_a_length_that_graphs_can_have():
+def test_pieces_have_at_most_the_graph_size():
     begins, known = pieces(np.array([0, 11]), np.array([10, 3]), 4)
     assert begins.tolist() == [0, 3, 6, 11] and known.tolist() == [4, 4, 5, 4]
 
 
-def test_impossible_settings_are_refused():
+def test_invalid_settings_raise():
     with pytest.raises(ValueError, match="reach must be positive; got 0"):
         shortest_path_distance(latent=3, reach=0.0)

@@ -1,4 +1,4 @@
-"""Steps to go, against the length of a corridor whose ends lie side by side."""
+"""Tests of the temporal distance: comparison with the length of a corridor whose ends are adjacent."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from world_models.distances.temporal import latent_distance, temporal_distance
 
 
 def horseshoe(count: int) -> np.ndarray:
-    """Places along a horseshoe whose ends nearly touch: 0.6 apart in the plane, where neighbours are 0.4 apart."""
+    """Returns positions along a horseshoe; its ends are 0.6 apart in the plane, and neighbours are 0.4 apart."""
     angles = np.linspace(0.3, 2 * np.pi - 0.3, count)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
@@ -26,7 +26,7 @@ def learnt():
     return distance, params, metrics, places
 
 
-def test_distance_is_the_length_of_the_way_not_of_the_gap(learnt):
+def test_the_distance_is_the_path_length_and_not_the_gap(learnt):
     distance, params, _, places = learnt
     between = jax.vmap(jax.vmap(distance.measure, (None, None, 0)), (None, 0, None))(params, places, places)
     steps = np.abs(np.arange(16)[:, None] - np.arange(16))
@@ -37,19 +37,19 @@ def test_distance_is_the_length_of_the_way_not_of_the_gap(learnt):
     assert taken.max() < 1.25 and taken.mean() > 0.6
 
 
-def test_whoever_descends_it_walks_round_the_gap(learnt):
+def test_descending_the_distance_leads_around_the_gap(learnt):
     distance, params, _, places = learnt
     far = jax.vmap(distance.measure, (None, 0, None))(params, places, places[15])
-    assert bool(jnp.all(far[:-1] > far[1:]))  # every step along the way is downhill, the first included
+    assert bool(jnp.all(far[:-1] > far[1:]))  # the distance decreases with every step along the path
     plain = jax.vmap(latent_distance().measure, (None, 0, None))({}, places, places[15])
-    assert plain[0] < plain[7]  # and not so in the plain distance
+    assert plain[0] < plain[7]  # the plain distance does not
 
 
 @pytest.mark.parametrize(("parts", "between"), [(1, (8 / 3) ** 0.5), (8, 2.0)])
-def test_ways_that_branch_need_more_than_one_space(parts, between):
-    """The tips of four arms of length L are 2L apart by way of the middle, and (8/3)^½ L at best in a Euclidean space."""
+def test_branching_paths_need_more_than_one_space(parts, between):
+    """The tips of four arms of length L have path length 2L, and distance at most (8/3)^½ L in a Euclidean space."""
     arms, reach = 4, 6
-    place = jnp.eye(1 + arms * reach)  # 0 is the middle, 1 + a * reach + i the place i + 1 steps out on arm a
+    place = jnp.eye(1 + arms * reach)  # 0: the centre; 1 + a * reach + i: position i + 1 on arm a
     row = [[1 + a * reach + i for i in range(reach)] for a in range(arms)]
     pairs = [(a, b) for a in range(arms) for b in range(arms) if a != b]
     walks = np.array([[*row[a][::-1], 0, *row[b]] for a, b in pairs])
@@ -65,8 +65,8 @@ def test_ways_that_branch_need_more_than_one_space(parts, between):
 
 
 @pytest.mark.parametrize("directed", [0, 16])
-def test_ways_that_lead_one_way_only_need_directions(directed):
-    """Round a ring of eight places that is gone round one way, it is one step to the next and seven back."""
+def test_one_way_paths_need_a_directed_distance(directed):
+    """On a directed ring of eight positions, the next one is one step away and the previous one seven."""
     count = 8
     place = jnp.eye(count)
     walk = np.arange(8 * count) % count
@@ -80,23 +80,23 @@ def test_ways_that_lead_one_way_only_need_directions(directed):
     true = (np.arange(count) - np.arange(count)[:, None]) % count
     if directed:
         np.testing.assert_allclose(far, true, atol=0.6)
-    else:  # no more than the shorter way round
+    else:  # at most the shorter of the two directions
         assert far.max() < 0.6 * true.max()
 
 
-def test_metrics_say_how_well_the_unit_is_kept(learnt):
-    assert learnt[2]["too_long"] < 0.1 and learnt[2]["far"] > 1
+def test_metrics_report_the_accuracy_of_the_unit(learnt):
+    assert learnt[2]["too_long"] < 0.1 and learnt[2]["pair"] > 1
 
 
 @pytest.mark.parametrize("make", [latent_distance, lambda: temporal_distance(latent=3, updates=1)])
-def test_nothing_is_steep_at_the_goal(make):
+def test_the_gradient_is_bounded_at_the_goal(make):
     distance = make()
     params, z = distance.init(jax.random.key(0)), jnp.ones(3)
     assert distance.measure(params, z, z) == 0
     assert bool(jnp.isfinite(jax.grad(distance.measure, argnums=1)(params, z, z)).all())
 
 
-def test_impossible_settings_are_refused():
+def test_invalid_settings_raise():
     with pytest.raises(ValueError, match="reach must be positive"):
         temporal_distance(latent=3, reach=0.0)
     with pytest.raises(ValueError, match="directed must be at least 0; got -1"):

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, a dead writer harms nothing, and whatever is wrong is named."""
+"""Tests of checkpoints: round trips, killed writers, and errors."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 
 def _tree(seed: int = 0) -> dict[str, Any]:
-    """Make one leaf of every kind a training state has."""
+    """Returns a tree with one leaf of every kind in a training state."""
     random = np.random.default_rng(seed)
     params = {"w": jnp.asarray(random.normal(size=(20, 30)), jnp.float32), "b": jnp.ones(3, jnp.bfloat16) * seed}
     return {
@@ -42,7 +42,7 @@ def _tree(seed: int = 0) -> dict[str, Any]:
 
 
 def _equal(found: Any, wanted: Any) -> None:
-    """Demand the same structure, leaf types, dtypes and bits."""
+    """Checks that structure, leaf types, dtypes and bits are equal."""
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         assert isinstance(a, jax.Array) == isinstance(b, jax.Array)
@@ -55,7 +55,7 @@ def _equal(found: Any, wanted: Any) -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write two checkpoints, once; tests that do damage work on a copy."""
+    """Writes two checkpoints once; tests that damage files use a copy."""
     path = tmp_path_factory.mktemp("written") / "checkpoint"
     for step in (400, 450):
         checkpoint.save(path, _tree(step), {"spaces": ["Box(3,)", None, 0.5], "step": step}, step=step)
@@ -67,7 +67,7 @@ def copy(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "copy"))
 
 
-def test_a_tree_and_its_metadata_come_back_as_they_were(written: Path):
+def test_tree_and_metadata_round_trip(written: Path):
     tree, metadata = checkpoint.load(written, _tree(1))
     _equal(tree, _tree(450))
     assert metadata == {"spaces": ["Box(3,)", None, 0.5], "step": 450}
@@ -75,14 +75,14 @@ def test_a_tree_and_its_metadata_come_back_as_they_were(written: Path):
     np.testing.assert_array_equal(noise, jax.random.normal(_tree(450)["keys"]["many"][1, 2], (3,)))
 
 
-def test_an_abstract_tree_is_enough_to_load(written: Path):
+def test_an_abstract_tree_suffices_to_load(written: Path):
     wanted = _tree(450)["params"], _tree(450)["optimizer"], _tree(450)["keys"]
     abstract = jax.eval_shape(lambda: wanted)
     like = {**_tree(0), **dict(zip(("params", "optimizer", "keys"), abstract, strict=True))}
     _equal(checkpoint.load(written, like)[0], _tree(450))
 
 
-def test_without_a_tree_leaves_come_under_their_names(written: Path):
+def test_without_a_tree_the_result_is_nested_dictionaries(written: Path):
     found, wanted = checkpoint.load(written)[0], _tree(450)
     assert set(found) == set(wanted)
     _equal(found["params"], wanted["params"])
@@ -92,7 +92,7 @@ def test_without_a_tree_leaves_come_under_their_names(written: Path):
 
 
 @pytest.mark.parametrize("tree", [jnp.arange(3), 5, {}, [], {"empty": jnp.zeros((2, 0))}])
-def test_the_smallest_trees_come_back(tmp_path: Path, tree: Any):
+def test_the_smallest_trees_round_trip(tmp_path: Path, tree: Any):
     checkpoint.save(tmp_path, tree, {}, step=0)
     _equal(checkpoint.load(tmp_path, tree)[0], tree)
     _equal(checkpoint.load(tmp_path)[0], {} if isinstance(tree, list) else tree)
@@ -100,7 +100,7 @@ def test_the_smallest_trees_come_back(tmp_path: Path, tree: Any):
 
 def test_the_newest_is_loaded_and_the_oldest_are_deleted(tmp_path: Path):
     (tmp_path / "notes.txt").write_text("not ours")
-    for count, step in enumerate([5, 300, 20, 20], start=1):  # training may start over, or save a step twice
+    for count, step in enumerate([5, 300, 20, 20], start=1):  # training may restart, or save a step twice
         folder = checkpoint.save(tmp_path, {"x": np.array(count)}, {"count": count}, step=step, keep=3)
         assert checkpoint.load(tmp_path)[1] == {"count": count}
         assert checkpoint.describe(tmp_path)["step"] == step
@@ -132,7 +132,7 @@ def _grow(content: bytes, random: np.random.Generator) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [_cut, _flip, _grow])
-def test_damage_to_any_file_is_found_and_named(copy: Path, damage: Callable):
+def test_damage_to_any_file_raises_with_its_name(copy: Path, damage: Callable):
     random, folder = np.random.default_rng(0), copy / "checkpoint-000002-step-450"
     assert len(_files(folder)) > 5
     for file in _files(folder):
@@ -146,7 +146,7 @@ def test_damage_to_any_file_is_found_and_named(copy: Path, damage: Callable):
     _equal(checkpoint.load(copy, _tree())[0], _tree(450))
 
 
-def test_a_missing_file_is_named_and_the_earlier_checkpoint_offered(copy: Path):
+def test_a_missing_file_raises_and_names_the_earlier_checkpoint(copy: Path):
     folder, earlier = copy / "checkpoint-000002-step-450", copy / "checkpoint-000001-step-400"
     for file in _files(folder):
         content = file.read_bytes()
@@ -159,7 +159,7 @@ def test_a_missing_file_is_named_and_the_earlier_checkpoint_offered(copy: Path):
 
 
 def _rewrite(path: Path, **changes: Any) -> None:
-    """Write another header, properly sealed."""
+    """Writes another header with a valid digest."""
     for folder in path.iterdir():
         header = json.loads((folder / "metadata.json").read_text())
         del header["sha256"]
@@ -167,13 +167,13 @@ def _rewrite(path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize(("version", "age"), [(0, "an older format, 0"), (2, "a newer format, 2"), (None, "format")])
-def test_another_format_version_is_refused(copy: Path, version: Any, age: str):
+def test_another_format_version_raises(copy: Path, version: Any, age: str):
     _rewrite(copy, format_version=version, versions={"craik": "9.9"})
     with pytest.raises(CheckpointError, match=rf"{age}.*reads format 1.*load it with craik 9\.9"):
         checkpoint.load(copy)
 
 
-def test_what_is_no_checkpoint_is_refused(copy: Path, tmp_path: Path):
+def test_a_path_without_a_checkpoint_raises(copy: Path, tmp_path: Path):
     with pytest.raises(CheckpointError, match="nothing exists there"):
         checkpoint.load(tmp_path / "absent")
     (tmp_path / "model.zip").write_bytes(b"PK\3\4")
@@ -206,19 +206,19 @@ def test_what_is_no_checkpoint_is_refused(copy: Path, tmp_path: Path):
         (lambda t: t.update(optimizer=optax.sgd(0.1).init(t["params"])), r"optimizer\.1\.0\.count is int32\[\].*absent"),
     ],
 )
-def test_a_tree_of_something_else_is_refused(written: Path, change: Callable, message: str):
+def test_a_different_tree_raises(written: Path, change: Callable, message: str):
     like = _tree()
     change(like)
     with pytest.raises(CheckpointError, match=message):
         checkpoint.load(written, like)
 
 
-def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path: Path):
+def test_unsupported_values_raise_before_anything_is_written(tmp_path: Path):
     path = tmp_path / "checkpoint"
     with pytest.raises(CheckpointError, match=r"not 'Adam', at settings\.name"):
         checkpoint.save(path, {"settings": {"name": "Adam"}}, {}, step=0)
     for metadata in [{"low": np.zeros(3)}, {"best": float("nan")}]:
-        with pytest.raises(CheckpointError, match="what JSON can hold"):
+        with pytest.raises(CheckpointError, match="representable in JSON"):
             checkpoint.save(path, {}, metadata, step=0)
     with pytest.raises(CheckpointError, match="keep=0"):
         checkpoint.save(path, {}, {}, step=0, keep=0)
@@ -231,7 +231,7 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path: P
     ids=lambda stage: stage[1],
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_a_write_that_fails_leaves_what_was_there(
+def test_a_failed_write_keeps_earlier_checkpoints(
     copy: Path, monkeypatch: pytest.MonkeyPatch, stage: tuple[Any, str], error: type[BaseException]
 ):
     before = _files(copy)
@@ -246,7 +246,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     _equal(checkpoint.load(copy, _tree())[0], _tree(450))
 
 
-def test_a_full_disk_leaves_what_was_there(copy: Path, capfd: pytest.CaptureFixture):
+def test_a_full_disk_keeps_earlier_checkpoints(copy: Path, capfd: pytest.CaptureFixture):
     before, limits = _files(copy), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
@@ -262,7 +262,7 @@ _WRITER = """
 import os, pathlib, random, shutil, signal, sys, time
 import numpy as np
 import optax, orbax.checkpoint
-from world_models import checkpoint
+from world_models.io import checkpoint
 
 root = pathlib.Path(sys.argv[1])
 for attempt in range(8):
@@ -299,7 +299,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path)
         leftovers += len(list(snapshot.glob(".checkpoint-*.tmp")))
         checkpoint.save(snapshot, {}, {}, step=0)
         assert not list(snapshot.glob(".*"))
-    assert leftovers > 0  # or else no writer was killed at work
+    assert leftovers > 0  # otherwise no writer was killed while writing
 
 
 def test_saving_and_loading_are_silent(tmp_path: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture):

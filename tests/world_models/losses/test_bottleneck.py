@@ -1,4 +1,4 @@
-"""Limits on latent variables against closed forms and counting."""
+"""Tests of latent regularizers: comparison with closed forms and counts."""
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,18 @@ from world_models.losses import bottleneck
 KEY = jax.random.key(0)
 
 
-def test_noise_is_priced_by_its_divergence_from_a_standard_normal():
+def test_gaussian_kl_is_the_divergence_from_a_standard_normal():
     raw = jnp.array([[[0.7, -0.4], [0.0, 0.0]]])  # mean, log deviation
     limit = bottleneck.gaussian()
     drawn = jax.vmap(lambda key: limit.draw(raw, key))(jax.random.split(KEY, 40_000))[:, 0]
     np.testing.assert_allclose(drawn.mean(axis=0), [0.7, 0.0], atol=0.02)
     np.testing.assert_allclose(drawn.std(axis=0), [np.exp(-0.4), 1.0], rtol=0.02)
-    told = -0.5 * ((drawn[:, 0] - 0.7) / np.exp(-0.4)) ** 2 + 0.4 + 0.5 * drawn[:, 0] ** 2  # log of both densities' ratio
-    np.testing.assert_allclose(limit.kl(raw)[0], told.mean(), atol=0.01)
+    log_ratio = -0.5 * ((drawn[:, 0] - 0.7) / np.exp(-0.4)) ** 2 + 0.4 + 0.5 * drawn[:, 0] ** 2  # log of the density ratio
+    np.testing.assert_allclose(limit.kl(raw)[0], log_ratio.mean(), atol=0.01)
     assert float(limit.kl(jnp.zeros((3, 2)))) == 0.0
 
 
-def test_levels_are_equally_likely_and_priced_in_nats():
+def test_discrete_prior_is_uniform_and_kl_is_in_nats():
     limit = bottleneck.discrete(5)
     values, counts = np.unique(np.asarray(limit.shape(jax.random.normal(KEY, (50_000,)))), return_counts=True)
     assert len(values) == 5 and abs(counts / 50_000 - 0.2).max() < 0.01
@@ -31,10 +31,10 @@ def test_levels_are_equally_likely_and_priced_in_nats():
     np.testing.assert_allclose(limit.kl(raw), np.log(5) - 1.5 * np.log(2), rtol=1e-5)  # entropy 1.5 bits
     drawn = jax.vmap(lambda key: limit.draw(raw, key))(jax.random.split(KEY, 20_000))[:, 0]
     np.testing.assert_allclose([(np.abs(drawn - v) < 1e-5).mean() for v in values], odds, atol=0.015)
-    np.testing.assert_allclose(limit.shape(jnp.asarray(values)), values, rtol=1e-6)  # a level is shown as it is
+    np.testing.assert_allclose(limit.shape(jnp.asarray(values)), values, rtol=1e-6)  # levels are unchanged
 
 
-def test_draws_pass_gradients_on_to_what_was_inferred():
+def test_samples_are_differentiable_in_the_posterior_parameters():
     for limit in (bottleneck.gaussian(), bottleneck.discrete(4), bottleneck.sparse(), bottleneck.deterministic()):
         raw = 0.1 * jax.random.normal(KEY, (3, limit.params_per_dim))
         slope = jax.grad(lambda raw, limit=limit: limit.draw(raw, KEY).sum())(raw)
@@ -42,7 +42,7 @@ def test_draws_pass_gradients_on_to_what_was_inferred():
         assert limit.kl(raw[None]).shape == (1,)
 
 
-def test_sparse_costs_its_size_and_free_nothing():
+def test_sparse_penalises_the_absolute_value_and_deterministic_nothing():
     raw = jnp.array([[2.0], [-0.5]])
     assert float(bottleneck.sparse(2.0).kl(raw)) == pytest.approx(5.0)
     assert float(bottleneck.deterministic().kl(raw)) == 0.0
@@ -56,6 +56,6 @@ def test_sparse_costs_its_size_and_free_nothing():
         (bottleneck.sparse, {"weight": -1.0}, "positive weight"),
     ],
 )
-def test_what_makes_no_limit_is_refused(make, settings, said):
+def test_invalid_settings_raise(make, settings, said):
     with pytest.raises(ValueError, match=said):
         make(**settings)

@@ -1,4 +1,4 @@
-"""Encoders against explicit convolutions, predictors step by step against all steps at once."""
+"""Tests of networks: encoders compared with explicit convolutions, predictors step by step with parallel steps."""
 
 from functools import partial
 
@@ -39,7 +39,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 
 def convolution(frame: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """A convolution with a stride of its own width, as loops over places and the pixels under them."""
+    """Returns a convolution whose stride is its width, by loops over positions and pixels."""
     side, _, _, out = kernel.shape
     rows, columns = frame.shape[0] // side, frame.shape[1] // side
     result = np.zeros((rows, columns, out))
@@ -56,7 +56,7 @@ def test_a_patch_encoder_is_a_convolution_with_a_stride_of_its_width():
     batch = frames(2, 16, 24, 2)
     x = batch[1] / 255.0
     for (side, width), layer in zip(((4, 3), (2, 6)), encoder.layers, strict=True):
-        layer.biases[0][...] = jnp.arange(width) / 7.0  # zeros would hide a mistake
+        layer.biases[0][...] = jnp.arange(width) / 7.0  # zero biases would hide errors
         kernel = np.asarray(layer.kernels[0][...]).reshape(side, side, -1, width)
         x = silu(convolution(x, kernel, np.asarray(layer.biases[0][...])))
     wanted = jax.jit(encoder.head)(jnp.asarray(x.reshape(-1), jnp.float32))
@@ -64,7 +64,7 @@ def test_a_patch_encoder_is_a_convolution_with_a_stride_of_its_width():
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_bytes_and_numbers_are_seen_alike_with_any_batch_axes(encoder):
+def test_bytes_and_floats_encode_equally_with_any_batch_axes(encoder):
     encode = jax.jit(encoder((16, 16, 2), 6, rngs=nnx.Rngs(0)))
     batch = frames(3, 2, 16, 16, 2)
     latents = encode(jnp.asarray(batch))
@@ -73,14 +73,14 @@ def test_bytes_and_numbers_are_seen_alike_with_any_batch_axes(encoder):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_encoders_tell_places_apart(encoder):
+def test_encoders_distinguish_positions(encoder):
     encode = jax.jit(encoder((16, 16, 1), 6, rngs=nnx.Rngs(0)))
     here, there = (jnp.zeros((16, 16, 1)).at[r : r + 3, c : c + 3].set(1.0) for r, c in ((1, 1), (9, 9)))
     assert jnp.abs(encode(here) - encode(there)).max() > 1e-3
 
 
 @pytest.mark.parametrize("encoder", [PatchEncoder, ViTEncoder])
-def test_frames_that_do_not_fit_are_refused_with_both_sizes(encoder):
+def test_frames_of_a_wrong_size_raise_with_both_alternatives(encoder):
     with pytest.raises(ValueError, match="65x65.*96x96.*64x64" if encoder is PatchEncoder else "65x65.*72x72.*64x64"):
         encoder((65, 65, 2), 8, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"\[64, 64, 1\].*\[32, 64, 1\]"):
@@ -93,11 +93,11 @@ def test_frames_that_do_not_fit_are_refused_with_both_sizes(encoder):
 
 def test_padding_and_cropping_keep_the_middle():
     frame = jnp.arange(1.0, 26.0).reshape(5, 5, 1)
-    padded = patches.resize(frame, *patches.fitted((5, 5, 1), 8, "pad"))
+    padded = patches.resize(frame, *patches.padded_size((5, 5, 1), 8, "pad"))
     assert padded.shape == (8, 8, 1)
     np.testing.assert_array_equal(padded[1:6, 1:6], frame)
     assert padded.sum() == frame.sum()
-    cropped = patches.resize(frame, *patches.fitted((5, 5, 1), 4, "crop"))
+    cropped = patches.resize(frame, *patches.padded_size((5, 5, 1), 4, "crop"))
     np.testing.assert_array_equal(cropped, frame[:4, :4])
     np.testing.assert_array_equal(patches.resize(padded, 5, 5), frame)
 
@@ -118,14 +118,14 @@ def test_joining_undoes_cutting_with_batch_axes():
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop"])
-def test_a_decoder_gives_frames_of_the_size_asked_for(fit):
+def test_a_decoder_returns_frames_of_the_requested_size(fit):
     decode = PatchDecoder((17, 17, 2), 6, levels=((4, 8), (2, 16)), dense=(16,), fit=fit, rngs=nnx.Rngs(0))
     assert decode(jnp.zeros((3, 6))).shape == (3, 17, 17, 2)
 
 
 def test_a_vector_encoder_takes_vectors():
     assert VectorEncoder((4,), 6, hidden=(8,), rngs=nnx.Rngs(0))(jnp.ones((3, 4))).shape == (3, 6)
-    with pytest.raises(ValueError, match="no vectors"):
+    with pytest.raises(ValueError, match="needs vectors"):
         VectorEncoder((4, 4, 1), 6, rngs=nnx.Rngs(0))
 
 
@@ -135,7 +135,7 @@ def trajectories(steps: int = 7) -> tuple[jax.Array, jax.Array]:
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_following_a_trajectory_is_stepping_through_it(predictor):
+def test_follow_equals_repeated_steps(predictor):
     net = predictor(5, 3, rngs=nnx.Rngs(0))
     if isinstance(net, CausalPredictor):
         net.ages[...] = jax.random.normal(jax.random.key(1), net.ages.shape)
@@ -151,7 +151,7 @@ def test_following_a_trajectory_is_stepping_through_it(predictor):
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_the_future_does_not_reach_the_past(predictor):
+def test_predictions_do_not_depend_on_later_steps(predictor):
     net = predictor(5, 3, rngs=nnx.Rngs(0))
     latents, actions = trajectories()
 
@@ -162,11 +162,11 @@ def test_the_future_does_not_reach_the_past(predictor):
     by_latent, by_action = (jnp.abs(x).sum(axis=(1, 3)) for x in slopes)
     assert jnp.triu(by_latent, 1).max() == 0 and jnp.triu(by_action, 1).max() == 0
     assert jnp.diag(by_action).min() > 0
-    if not isinstance(net, MLPPredictor):  # and the past does reach the present
+    if not isinstance(net, MLPPredictor):  # earlier steps affect later predictions
         assert jnp.diag(by_action, -2).min() > 0
 
 
-def test_a_token_sees_as_far_as_its_window_in_every_block():
+def test_a_token_attends_to_its_window_in_every_block():
     net = CausalPredictor(5, 3, window=3, width=16, depth=2, heads=2, rngs=nnx.Rngs(0))
     latents, actions = trajectories()
     slope = jax.jit(jax.jacobian(lambda a: net.follow(latents, a)[1].sum(axis=(0, 2))))(actions)
@@ -175,12 +175,12 @@ def test_a_token_sees_as_far_as_its_window_in_every_block():
 
 
 @pytest.mark.parametrize("wrong", [{"window": 0}, {"width": 15}])
-def test_impossible_sizes_of_a_transformer_are_refused(wrong):
+def test_invalid_transformer_sizes_raise(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CausalPredictor(5, 3, rngs=nnx.Rngs(0), **wrong)
 
 
-def test_a_network_as_a_function_of_its_weights_is_the_network():
+def test_functional_network_equals_the_module():
     def build(rngs: nnx.Rngs) -> MLPPredictor:
         return MLPPredictor(4, 2, hidden=(8,), rngs=rngs)
 

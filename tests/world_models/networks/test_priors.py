@@ -1,4 +1,4 @@
-"""Histograms of what is likely where: held against their own density, counted draws, and a wall that leaves a side out."""
+"""Tests of priors: their density, frequencies of samples, and a context that excludes some codes."""
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,14 @@ CONTEXT = jnp.array([0.3, -1.2])
 
 @pytest.fixture(scope="module")
 def prior():
-    """Of two coordinates, uneven as its weights are large; nothing is trimmed."""
+    """Returns an untrimmed prior of two coordinates with large weights, so that it is not uniform."""
     made = QuantilePrior(2, 2, bins=BINS, trim=0.0, hidden=(16,), head=16, rngs=nnx.Rngs(0))
     for head in made.heads:
         head.kernels[-1][...] = 6.0 * head.kernels[-1][...]
     return made
 
 
-def test_a_density_sums_up_to_one(prior):
+def test_the_density_integrates_to_one(prior):
     middles = EDGE * ((2 * np.arange(BINS) + 1) / BINS - 1)
     codes = np.stack(np.meshgrid(middles, middles, indexing="ij"), axis=-1)
     density = np.exp(prior.log_density(jnp.broadcast_to(CONTEXT, codes.shape), jnp.asarray(codes)))
@@ -30,7 +30,7 @@ def test_a_density_sums_up_to_one(prior):
     assert density.max() > 10 * density.min()
 
 
-def test_codes_come_as_often_as_their_density_says(prior):
+def test_sampled_codes_follow_the_density(prior):
     noise = jax.random.normal(jax.random.key(0), (40_000, 2))
     codes = np.asarray(prior.code(jnp.broadcast_to(CONTEXT, noise.shape), noise))
     counted, edges, _ = np.histogram2d(*codes.T, bins=BINS, range=[[-EDGE, EDGE]] * 2)
@@ -39,22 +39,22 @@ def test_codes_come_as_often_as_their_density_says(prior):
     np.testing.assert_allclose(counted / len(codes), odds, atol=0.01)
 
 
-def test_the_noise_that_stands_for_a_code_gives_it_back(prior):
+def test_noise_inverts_code(prior):
     noise = jnp.clip(jax.random.normal(jax.random.key(1), (100, 2)), -2.5, 2.5)
     context = jax.random.normal(jax.random.key(2), (100, 2))
     np.testing.assert_allclose(prior.noise(context, prior.code(context, noise)), noise, atol=2e-2)
 
 
-def test_codes_at_the_edges_have_the_farthest_noise(prior):
-    """Sums of odds round to a little more than 1 in some contexts: that is still the highest rank, and not no number."""
+def test_codes_at_the_edges_have_the_largest_noise(prior):
+    """Sums of probabilities can round to slightly more than 1; the noise must still be finite."""
     context = jax.random.normal(jax.random.key(6), (2000, 2))
     for side in (-1.0, 1.0):
         noise = prior.noise(context, jnp.full_like(context, side * EDGE))
         np.testing.assert_array_equal(noise, jnp.full_like(noise, side * 3.0))
 
 
-def test_what_is_never_seen_somewhere_cannot_be_drawn_there():
-    """A wall on one side: codes lie around -1 or 1, and only around the one whose sign the context has where it is not 0."""
+def test_codes_without_data_are_never_sampled():
+    """Codes lie around -1 or 1; a non-zero context allows only the code of its sign."""
     key = jax.random.key(3)
     sides = jax.random.randint(key, (2000,), -1, 2)
     either = jnp.sign(jax.random.normal(jax.random.key(4), sides.shape))
@@ -76,6 +76,6 @@ def test_what_is_never_seen_somewhere_cannot_be_drawn_there():
 
     learnt, noise = nnx.merge(graph, learn(weights)), jnp.linspace(-3.0, 3.0, 201)[:, None]
     left, both, right = (learnt.code(jnp.full_like(noise, side), noise)[:, 0] for side in (-1.0, 0.0, 1.0))
-    assert left.max() < -0.4 < 0.4 < right.min()  # whatever noise is chosen
+    assert left.max() < -0.4 < 0.4 < right.min()  # for any noise
     share = float(jax.scipy.stats.norm.cdf(noise[:, 0])[jnp.argmax(both > 0)])
     assert share == pytest.approx(0.5, abs=0.1) and jnp.mean(jnp.abs(both) < 0.4) < 0.01

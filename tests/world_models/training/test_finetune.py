@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from world_models import pixel_jepa
+from world_models import jepa
 from world_models.networks import RecurrentPredictor, VectorEncoder
 from world_models.training.finetune import finetune
 
 
 def test_predictions_get_right_and_the_encoder_stays():
-    model = pixel_jepa((2,), 2, latent=2, encoder=VectorEncoder, inverse_weight=0.0)
+    model = jepa((2,), 2, latent=2, encoder=VectorEncoder, inverse_weight=0.0)
     params = model.init(jax.random.key(0))
     random = np.random.default_rng(0)
     actions = random.uniform(-1, 1, (400, 2)).astype(np.float32)
@@ -28,7 +28,7 @@ def test_predictions_get_right_and_the_encoder_stays():
 
 def test_what_remembers_is_shown_some_of_the_way_first():
     """A place that goes on as it came: one latent does not tell which way, two do."""
-    model = pixel_jepa((1,), 1, latent=1, encoder=VectorEncoder, predictor=RecurrentPredictor, inverse_weight=0.0)
+    model = jepa((1,), 1, latent=1, encoder=VectorEncoder, predictor=RecurrentPredictor, inverse_weight=0.0)
     params = model.init(jax.random.key(0))
     random = np.random.default_rng(0)
     begin, speed = random.uniform(-1, 1, (2, 200, 1))
@@ -42,7 +42,7 @@ def test_what_remembers_is_shown_some_of_the_way_first():
 
 
 def test_without_a_place_to_start_it_refuses():
-    model = pixel_jepa((2,), 2, latent=2, encoder=VectorEncoder, inverse_weight=0.0)
+    model = jepa((2,), 2, latent=2, encoder=VectorEncoder, inverse_weight=0.0)
     params = model.init(jax.random.key(0))
     empty = (np.zeros((5, 2)), np.zeros((5, 2)), np.zeros(0, int))
     with pytest.raises(ValueError, match="no trajectory has 9 steps"):

@@ -1,11 +1,11 @@
-"""The world model: does it learn known dynamics, keep from collapsing, and doubt what it has not seen?"""
+"""An ensemble that learns rewards: it learns known dynamics, does not collapse, and disagrees where it has seen nothing."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from world_models import data, jepa, trainer
+from world_models import data, ensemble_jepa, trainer
 from world_models.training.diagnostics import effective_rank
 from world_models.training.trainer import moments
 
@@ -29,7 +29,7 @@ def experience(key: int = 0) -> tuple[data.TrajectoryBuffer, np.ndarray]:
 @pytest.fixture(scope="module")
 def learnt():
     """A model trained on that, and what it was trained on."""
-    model = jepa(2, 1, hidden=32, members=3)
+    model = ensemble_jepa(2, 1, hidden=32, members=3)
     fit = trainer(model, updates=1500)
     buffer, seen = experience()
     training, metrics = fit.fit(fit.init(jax.random.key(0)), buffer)
@@ -60,7 +60,7 @@ def test_latents_do_not_collapse(learnt):
     assert float(metrics["latent"]) < 0.05
 
 
-def test_doubt_is_larger_where_nothing_was_seen(learnt):
+def test_disagreement_is_larger_where_nothing_was_seen(learnt):
     model, params, seen, _ = learnt
     near = [
         model.predict(params, model.encode(params, jnp.asarray(s, jnp.float32)), jnp.zeros(1)).disagreement
@@ -79,12 +79,12 @@ def test_an_episode_that_goes_on_is_not_thought_to_end(learnt):
 
 def test_no_end_is_imagined_before_one_was_seen():
     """The head that has only ever been told "no" may say anything where nothing was seen; here it says yes."""
-    model, action = jepa(2, 1, hidden=8, members=2), jnp.zeros(1)
+    model, action = ensemble_jepa(2, 1, hidden=8, members=2), jnp.zeros(1)
     buffer, _ = experience()
     for seen in (False, True):
         source = buffer._replace(terminated=buffer.terminated.at[0, 5].set(seen))
         params = model.normalise(model.init(jax.random.key(0)), moments(source))
-        biases = params["network"]["predictor"]["biases"]
+        biases = params["network"]["predictor"]["network"]["biases"]
         biases[max(biases)] = biases[max(biases)].at[..., -1].set(20.0)
         imagined = model.predict(params, model.encode(params, jnp.zeros(2)), action)
         np.testing.assert_allclose(imagined.discount, 0.0 if seen else 0.99, atol=1e-6)
@@ -105,7 +105,7 @@ def test_predictions_are_differentiable_and_agree_with_finite_differences(learnt
 
 
 def test_the_loss_ignores_what_lies_beyond_the_end_of_an_episode():
-    model = jepa(2, 1, hidden=8, members=2)
+    model = ensemble_jepa(2, 1, hidden=8, members=2)
     params = model.init(jax.random.key(0))
     buffer, _ = experience()
     drawn = data.sample(buffer, jax.random.key(1), 16, 4)
@@ -120,4 +120,4 @@ def test_the_loss_ignores_what_lies_beyond_the_end_of_an_episode():
 @pytest.mark.parametrize("wrong", [{"members": 1}, {"latent": 1}, {"discount": 0.0}, {"hidden": 0}])
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        jepa(2, 1, **wrong)
+        ensemble_jepa(2, 1, **wrong)
