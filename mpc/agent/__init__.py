@@ -1,7 +1,8 @@
-"""The composition root: perceive, remember, plan, act, learn."""
+"""The agent: one `Agent` with six modules, its settings, tasks and evaluation."""
 
-from mpc.agent.agent import Agent
-from mpc.agent.config import Settings
+from mpc.agent.agent import Agent, Progress
+from mpc.agent.config import AgentConfig
+from mpc.agent.configurator.task import Task, TaskError
 from mpc.agent.evaluation import evaluate
 
-__all__ = ["Agent", "Settings", "evaluate"]
+__all__ = ["Agent", "AgentConfig", "Progress", "Task", "TaskError", "evaluate"]

@@ -1,16 +1,27 @@
-"""Checkpoints of agents: what they learnt, what they remember, and what an agent must be like to go on from there."""
+"""Checkpoints of agents: what they learnt, what they remember, and how an agent must be made to go on from there."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gymnasium
+import jax
+import numpy as np
 
-from mpc.agent.config import Settings
+from mpc.agent.config import AgentConfig
+from mpc.agent.configurator.task import Task
+from mpc.agent.memory import safeguards
 from mpc.agent.perception import gym_spaces
+from mpc.agent.world_model import readout
 from world_models.io import checkpoint
 
-PARTS = ("training", "practice", "buffer", "key")
+REQUIRED = {"observation_space", "action_space", "config", "state", "environments", "rendered", "arrays", "task"}
+OPTIONAL = ("actor_critic_state", "distance", "macro", "decoder", "goal_actor")
+"""Parts of what was learnt that only some agents have."""
+TASK = ("weights", "limits", "horizon", "risk", "iterations", "starts", "milliseconds")
+"""Parts of a task besides its goal."""
 
 
 def save(agent: Any, path: str | os.PathLike) -> Path:
@@ -20,57 +31,127 @@ def save(agent: Any, path: str | os.PathLike) -> Path:
         agent: An `Agent`.
         path: The folder of checkpoints.
     """
+    learner = agent.learner
     about = {
         "env": agent.env_id,
         "observation_space": gym_spaces.describe(agent.observation_space),
         "action_space": gym_spaces.describe(agent.action_space),
         "environments": agent.buffer.follows.shape[0],
-        "settings": agent.settings.asdict(),
+        "rendered": agent.render is not None,
+        "config": agent.config.as_dict(),
         "state": {
             "timesteps": agent.num_timesteps,
-            "trained": agent.learner.trained,
-            "actor_critic_reset_at": agent.learner.actor_critic_reset_at,
+            "finetuned_timesteps": agent.finetuned_timesteps,
+            "trained": learner.trained,
+            "reset_at": learner.reset_at,
+            "finetuned_at": learner.finetuned_at,
             "seed": agent.seed,
         },
+        "arrays": {
+            "decoder": None if learner.decoder is None else len(learner.decoder["scales"]["y"][0]),
+            "goal_actor": learner.goal_actor is not None,
+            "samples": _described(agent.samples),
+            "goal": _described(agent.task.goal),
+        },
+        "task": {name: _plain(getattr(agent.task, name)) for name in TASK},
     }
-    return checkpoint.save(path, _tree(agent), about, step=agent.num_timesteps)
+    return checkpoint.save(path, _tree(agent), about, step=max(agent.num_timesteps, learner.updates))
 
 
-def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: dict[str, Any], **how: Any) -> Any:
-    """Make the agent that a checkpoint is of.
+def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Return the agent that a checkpoint is of.
 
     Args:
         kind: `Agent`.
         path: The folder of checkpoints, or one of them.
-        env: To learn on in, its id, a vector environment, or None.
+        env: To learn in, its id, a vector environment, or None.
         changes: Of its settings.
-        **how: What else the agent was made with.
+        given: What else the agent was made with.
 
     Raises:
         CheckpointError: If the checkpoint is foreign, damaged, of another format, or of another environment.
     """
     kept = checkpoint.describe(path)["metadata"]
-    if not {"observation_space", "action_space", "settings", "state", "environments"} <= set(kept):
+    if not set(kept) >= REQUIRED:
         raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not of an agent")
-    spaces: dict[str, Any] = {n: gym_spaces.rebuild(kept[n]) for n in ("observation_space", "action_space")}
-    settings = Settings(**(kept["settings"] | changes))
-    vector = None if env is None else gym_spaces.vectorise(env, settings.repeat)
+    spaces: dict[str, Any] = {name: gym_spaces.rebuild(kept[name]) for name in ("observation_space", "action_space")}
+    config = AgentConfig().changed(kept["config"]).changed(changes)
+    vector = None if env is None else gym_spaces.vectorise(env, config.perception.action_repeat)
     if vector is not None:
         _compare(path, kept, spaces, vector)
-    agent = kind(vector, settings=settings, seed=kept["state"]["seed"], **how, **spaces)
-    agent.buffer = agent.room(kept["environments"])
-    tree, _ = checkpoint.load(path, _tree(agent))
-    learner = agent.learner
-    learner.training, learner.practice, agent.buffer, agent.key = (tree[name] for name in PARTS)
+    task, given = given.get("task"), {name: value for name, value in given.items() if name != "task"}
+    agent = kind(vector, config=config, seed=kept["state"]["seed"], **given, **spaces)
+    agent.buffer = agent.empty_buffer(kept["environments"])
+    _expect(agent, kept["arrays"])
+    expected = _tree(agent)
+    if kept["arrays"]["goal"] is not None:
+        expected["goal"] = _blank(kept["arrays"]["goal"])
+    tree, _ = checkpoint.load(path, expected)
+    learner, state = agent.learner, kept["state"]
+    learner.training, agent.buffer, agent.key = tree["training"], tree["buffer"], tree["key"]
+    for name in OPTIONAL:
+        setattr(learner, name, tree.get(name, getattr(learner, name)))
     agent.env_id = agent.env_id or kept["env"]
-    agent.num_timesteps, learner.trained = kept["state"]["timesteps"], kept["state"]["trained"]
-    learner.actor_critic_reset_at = kept["state"]["actor_critic_reset_at"]
+    agent.num_timesteps, agent.finetuned_timesteps = state["timesteps"], state["finetuned_timesteps"]
+    learner.trained, learner.reset_at, learner.finetuned_at = state["trained"], state["reset_at"], state["finetuned_at"]
+    agent.samples = None  # the goal was compared with them when it was set
+    agent.configure(Task(goal=tree.get("goal"), **kept["task"]) if task is None else task)
+    agent.samples = tree.get("samples")
     return agent
 
 
+@contextmanager
+def saving(agent: Any, path: str | os.PathLike | None) -> Iterator[None]:
+    """Save an agent at the end of a block, however that comes about; None saves nothing.
+
+    Raises:
+        OSError: If the checkpoint cannot be written; the agent still holds what it learnt.
+    """
+    try:
+        yield
+    finally:
+        if path is not None:
+            with safeguards.explain_save_error(path):
+                save(agent, path)
+
+
 def _tree(agent: Any) -> dict[str, Any]:
-    values = (agent.learner.training, agent.learner.practice, agent.buffer, agent.key)
-    return dict(zip(PARTS, values, strict=True))
+    learner = agent.learner
+    tree = {"training": learner.training, "buffer": agent.buffer, "key": agent.key}
+    goal = None if agent.task.goal is None else np.asarray(agent.task.goal)
+    parts = {name: getattr(learner, name) for name in OPTIONAL} | {"samples": agent.samples, "goal": goal}
+    return tree | {name: part for name, part in parts.items() if part is not None and not _is_empty(part)}
+
+
+def _is_empty(part: Any) -> bool:
+    return isinstance(part, list | dict) and not part
+
+
+def _expect(agent: Any, arrays: Mapping[str, Any]) -> None:
+    """Give an agent parts of the shapes that a checkpoint holds, to be loaded into."""
+    learner, made = agent.learner, agent.components
+    if arrays["decoder"] is not None:
+        learner.decoder = readout.example(made.latent, arrays["decoder"])
+    if arrays["goal_actor"]:
+        learner.goal_actor = made.goal_actor.init(jax.random.key(0))
+    if arrays["samples"] is not None:
+        agent.samples = _blank(arrays["samples"])
+
+
+def _described(array: Any) -> list[Any] | None:
+    """The shape and the dtype of an array as JSON."""
+    return None if array is None else [list(np.shape(array)), str(np.asarray(array).dtype)]
+
+
+def _blank(described: list[Any]) -> np.ndarray:
+    return np.zeros(described[0], np.dtype(described[1]))
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and NumPy's numbers as JSON holds them."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _compare(path: Any, kept: dict[str, Any], spaces: dict[str, Any], vector: gymnasium.vector.VectorEnv) -> None:
@@ -81,7 +162,7 @@ def _compare(path: Any, kept: dict[str, Any], spaces: dict[str, Any], vector: gy
             raise checkpoint.CheckpointError(
                 f"{path} is of another environment: it was learnt with {name} {spaces[name]}, this one has {got}"
             )
-    if vector.num_envs != kept["environments"]:
+    if kept["environments"] != vector.num_envs:
         raise checkpoint.CheckpointError(
-            f"{path} was learnt in {kept['environments']} environments at once; this vector has {vector.num_envs}"
+            f"{path} was learnt in {kept['environments']} environments at once, and this is {vector.num_envs} of them"
         )

@@ -1,13 +1,16 @@
-"""Score an agent: whole episodes, one per seed, all of them at once; and how long its decisions take."""
+"""Score an agent: returns of whole episodes, goals reached, and how long its decisions take."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from mpc.agent.decisions import PredictState
 from mpc.agent.perception import gym_spaces
-from mpc.agent.perception.history import PredictState
+from mpc.agent.perception.action_repeat import Repeated
 
 
 def evaluate(agent: Any, env: str, seeds: range | list[int], **deciding: Any) -> np.ndarray:
@@ -34,6 +37,50 @@ def evaluate(agent: Any, env: str, seeds: range | list[int], **deciding: Any) ->
     for e in envs:
         e.close()
     return returns
+
+
+def own_goal(env: gymnasium.Env) -> np.ndarray | None:
+    """Return the goal that an environment sets in the episode under way, as agents take it; None where it sets none.
+
+    Args:
+        env: After its reset; tasks of ours have a `goal_observation()`.
+    """
+    ask: Any = getattr(env.unwrapped, "goal_observation", None)
+    try:
+        return None if ask is None else gym_spaces.rows(env.observation_space, ask(), batched=False)[0]
+    except ValueError:  # of a task without goals
+        return None
+
+
+def success(
+    agent: Any, env: str, seeds: range | list[int], *, own_goals: bool, reset: dict[str, Any] | None = None, **deciding: Any
+) -> list[bool]:
+    """Return in which episodes, one per seed, a goal was reached, as the environment tells in the end.
+
+    Args:
+        agent: An `Agent`, whose task has a goal unless `own_goals`.
+        env: Id of a Gymnasium environment, whose `info` has `success`.
+        seeds: `env.reset(seed=s)` for each.
+        own_goals: Whether the goal of each episode is the one that the environment sets in it.
+        reset: Options of its reset.
+        **deciding: For `predict`, such as `mode="react"`.
+    """
+    made, reached = Repeated(gym_spaces.make(env), agent.config.perception.action_repeat), []
+    for seed in seeds:
+        observation, info = made.reset(seed=int(seed), options=reset or None)
+        if own_goals:
+            agent.configure(replace(agent.task, goal=own_goal(made)))
+        state, over = None, False
+        while not over:
+            released = None if state is None else state.released()
+            action, state = agent.predict(observation, state=released, **deciding)
+            observation, _, terminated, truncated, info = made.step(action)
+            over = terminated or truncated
+        if "success" not in info:
+            raise ValueError(f"{env} does not tell in its info whether an episode was a success")
+        reached.append(bool(info["success"]))
+    made.close()
+    return reached
 
 
 def random_returns(env: str, seeds: range | list[int]) -> np.ndarray:

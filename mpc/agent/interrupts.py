@@ -1,4 +1,4 @@
-"""What every learning shares: it ends between two steps when asked to, and shows how far it is."""
+"""Interrupts and progress bars: learning ends between two steps when asked to, and shows how far it is."""
 
 import signal
 import threading

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from functools import cache
 
 import gymnasium
 import jax
@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-import mpc
-from mpc.agent import Agent, Settings, evaluate
-from mpc.agent.cost import reward
+from mpc.agent import Agent, AgentConfig, evaluate
+from mpc.agent.memory.collect import collect
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
+from world_models import WorldModel, analytic
 from world_models.io.checkpoint import CheckpointError
 
 
 @pytest.fixture(scope="module")
 def pendulum() -> Agent:
     """A small agent that has learnt for a moment."""
-    return Agent("Pendulum-v1", settings=SMALL, seed=3).learn(30, progress_bar=False)
+    return Agent("Pendulum-v1", config=SMALL, seed=3).learn(30, progress_bar=False)
 
 
 def test_batches_equal_single_observations(pendulum):
@@ -41,14 +41,15 @@ def test_batches_equal_single_observations(pendulum):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_an_observation_that_is_not_finite_gets_the_last_plans_action(pendulum, bad):
-    good = np.array([1.0, 0.0, 0.5], np.float32)
+def test_the_expected_state_takes_the_place_of_an_observation_that_is_not_finite(pendulum, bad):
+    good, broken = np.array([1.0, 0.0, 0.5], np.float32), np.full(3, bad, np.float32)
     _, state = pendulum.predict(good)
-    expected = np.asarray(state.loop.backup[0, 0])
-    action, state = pendulum.predict(np.full(3, bad, np.float32), state=state)
-    np.testing.assert_array_equal(action, expected)
-    first, _ = pendulum.predict(np.full(3, bad, np.float32))
-    assert np.isfinite(first).all() and (np.abs(first) <= 2).all()
+    expected = pendulum.imagine(state).latent[1]
+    action, state = pendulum.predict(broken, state=state)
+    np.testing.assert_allclose(state.policy.belief.latent[0], expected, atol=1e-5)
+    first, _ = pendulum.predict(broken)
+    for one in (action, first):
+        assert np.isfinite(one).all() and (np.abs(one) <= 2).all()
 
 
 def test_wrong_shapes_are_refused(pendulum):
@@ -95,30 +96,112 @@ def test_checkpoints_of_other_environments_are_refused(pendulum, tmp_path):
 )
 def test_unsupported_spaces_are_named_with_a_way_out(observation, action, named):
     with pytest.raises(ValueError, match=named):
-        Agent(Toy(observation, action), settings=SMALL)
+        Agent(Toy(observation, action), config=SMALL)
 
 
-def test_a_known_cost_replaces_the_learnt_reward():
-    agent = Agent("Pendulum-v1", settings=SMALL, cost=lambda p, s, a, t: 3.0 * (a[0] - 1.0) ** 2)
-    agent = agent.learn(25, progress_bar=False)
-    settings = replace(SMALL, starts=4, disagreement=0.0)
-    planner = reward.planner(agent.model, agent.space, settings, agent.learner.actor_critic, agent.cost)
-    params = agent.params | {"cost": agent.params["cost"] | {"disagreement": np.float32(0.0)}}
-    state = agent.model.encode(params["model"], jax.numpy.zeros(3))
-    plan = mpc.solve(planner, params, state, jax.random.key(0), iterations=300)
-    np.testing.assert_allclose(plan.actions, 1.0, atol=0.05)
+def test_a_known_cost_of_observations_replaces_the_reward():
+    """Of what a learnt model decodes: the action 1.0 is found, whatever the rewards are."""
+    seen: list[tuple[int, ...]] = []
+
+    def cost(params, observation, action, t):
+        seen.append((observation.shape, action.shape))
+        return 3.0 * (action[0] - 1.0) ** 2
+
+    exact = {"actor_critic_updates": 0, "disagreement_weight": 0.0, "exploration_bonus": 0.0, "iterations": 150, "starts": 4}
+    agent = Agent("Pendulum-v1", config=SMALL | exact, cost=cost).learn(25, progress_bar=False)
+    assert set(seen) == {((3,), (1,))}
+    action, state = agent.predict(np.array([1.0, 0.0, 0.5], np.float32))
+    np.testing.assert_allclose(action, 1.0, atol=0.05)
+    np.testing.assert_allclose(state.policy.plan.actions, 1.0, atol=0.05)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"effort": 0.0}, {"repeat": 0}, {"horizon": 0}, {"discount": 1.5}, {"members": 2.5}, {"step_size": 0.0}]
+    ("cost", "reason"),
+    [
+        (lambda params, observation, action, t: observation, r"one number, of shape \[\]; got \(3,\)"),
+        (
+            lambda params, observation, action, t: observation @ action,
+            r"observations of shape \[3\] and actions of shape \[1\]",
+        ),
+    ],
+)
+def test_a_known_cost_that_does_not_fit_is_refused_when_the_agent_is_made(cost, reason):
+    with pytest.raises(ValueError, match=f"(?s)cost.*{reason}"):
+        Agent("Pendulum-v1", config=SMALL, cost=cost)
+
+
+TANK = {
+    "horizon": 2,
+    "starts": 4,
+    "first_starts": 4,
+    "samples": 64,
+    "iterations": 30,
+    "first_iterations": 30,
+    "step_size": 0.1,
+}
+CHAIN = {"stages": ({"name": "cem", "samples": 64}, {"name": "gradient", "step_size": 0.05}), "switch_after": 10}
+
+
+@pytest.mark.parametrize(
+    "planner", ["gradient", "ilqr", "collocation", "cem", "icem", "mppi", "predictive_sampling", "chain"]
+)
+def test_every_planner_finds_the_optimum_of_a_known_model_in_the_units_of_the_environment(planner):
+    """A tank that is filled by 0 to 20 at a time: from a level of 3 to 12, and no further, it takes 9, and then nothing."""
+    config = TANK | {"planner": planner, "planner_options": CHAIN if planner == "chain" else {}}
+    config |= {"actor_critic_updates": 0, "exploration_bonus": 0.0}
+    agent = Agent(
+        None,
+        config=config,
+        model=tank(),
+        observation_space=spaces.Box(0.0, 50.0, (1,)),
+        action_space=spaces.Box(0.0, 20.0, (1,)),
+    )
+    action, state = agent.predict(np.array([3.0], np.float32))
+    np.testing.assert_allclose(action, 9.0, atol=0.75)
+    np.testing.assert_allclose(agent.imagine(state).latent[1:, 0], 12.0, atol=1.5)
+
+
+@cache
+def tank() -> WorldModel:
+    """The level of a tank, and what it costs to be off 12."""
+    return analytic(
+        lambda params, level, poured: level + poured,
+        lambda params, level, poured: -((level[0] + poured[0] - 12.0) ** 2) / 10.0,
+        None,
+        {},
+    )
+
+
+def test_recordings_come_first_and_experience_after():
+    """What was learnt offline decides from the first step on, and both are in the replay buffer."""
+    config = {"noise": 1e-6, "exploration_bonus": 0.0, "disagreement_weight": 0.0, "actor_critic_reset_growth": 100.0}
+    agent, swings = Agent("Pendulum-v1", config=SMALL | config, seed=3), collect("Pendulum-v1", 2, length=20)
+    agent.learn_from(swings, progress_bar=False)
+    assert agent.learner.updates == SMALL["offline_updates"] and int(agent.buffer.filled[0]) == 42
+    np.testing.assert_allclose(agent.buffer.rewards[0, :42], swings.rewards, rtol=1e-6)
+    np.testing.assert_allclose(2.0 * agent.buffer.actions[0, :20, 0], swings.actions[:20, 0], atol=1e-5)  # torques up to 2
+    first, _ = gymnasium.make("Pendulum-v1").reset(seed=3)
+    expected, _ = agent.predict(first)
+    agent.learn(12, progress_bar=False)
+    kept = np.asarray(agent.buffer.observations[0])
+    np.testing.assert_allclose(kept[:42], swings.observations, rtol=1e-6)
+    np.testing.assert_allclose(kept[42], first, rtol=1e-6)
+    np.testing.assert_allclose(2.0 * agent.buffer.actions[0, 42], expected, atol=1e-3)
+    assert not agent.buffer.follows[0, 42]
+    assert agent.learner.updates == SMALL["offline_updates"] + SMALL["updates"]  # one training was due
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"update_ratio": 0.0}, {"action_repeat": 0}, {"horizon": 0}, {"discount": 1.5}, {"members": 2.5}, {"step_size": 0.0}],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Settings(**wrong)
+        AgentConfig.of(wrong)
 
 
 def test_a_callback_ends_learning():
-    agent = Agent("Pendulum-v1", settings=SMALL)
+    agent = Agent("Pendulum-v1", config=SMALL)
     agent.learn(100, progress_bar=False, callback=lambda a, p: p.timesteps < 7)
     assert agent.num_timesteps == 7
 
@@ -126,8 +209,9 @@ def test_a_callback_ends_learning():
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_interrupted_learning_leaves_a_checkpoint_to_go_on_from(tmp_path, how):
     program = (
-        "from tests.agent.test_agent import *\n"
-        f"Agent('Pendulum-v1', settings=SMALL).learn(10**6, progress_bar=False, checkpoint_path=r'{tmp_path}/run',\n"
+        "from mpc.agent import Agent\n"
+        "from tests.agent.toys import SMALL\n"
+        f"Agent('Pendulum-v1', config=SMALL).learn(10**6, progress_bar=False, checkpoint_path=r'{tmp_path}/run',\n"
         "    callback=lambda a, p: print(p.timesteps, flush=True))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -153,7 +237,7 @@ def test_an_interruption_is_not_lost_in_a_finaliser(tmp_path, how, raised):
         if progress.timesteps == 25:
             Fuse()
 
-    agent, before = Agent("Pendulum-v1", settings=SMALL), signal.getsignal(how)
+    agent, before = Agent("Pendulum-v1", config=SMALL), signal.getsignal(how)
     with pytest.raises(raised):
         agent.learn(60, progress_bar=False, callback=burn, checkpoint_path=tmp_path / "run")
     assert agent.num_timesteps == 25 == Agent.load(tmp_path / "run").num_timesteps

@@ -1,27 +1,177 @@
-"""Environments and settings as small as can be."""
+"""Environments, models and agents as small as can be: one agent of every kind, each compiled once per process."""
+
+from functools import cache
+from typing import Any
 
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from gymnasium import spaces
 
-from mpc.agent import Settings
+from mpc.agent import Agent
+from mpc.agent.configurator.task import Task
+from tests.world_models import dots
+from world_models.base import LatentState, WorldModel, initial_state
 
-SMALL = Settings(
-    random_steps=20,
-    updates=5,
-    window=2,
-    first_trainings=1,
-    actor_critic_updates=2,
-    actor_critic_reset_rounds=1,
-    hidden=8,
-    members=2,
-    horizon=5,
-    starts=2,
-    iterations=2,
-    first_starts=2,
-    first_iterations=2,
-    capacity=500,
-)
+SMALL: dict[str, Any] = {
+    "random_steps": 20,
+    "updates": 5,
+    "window": 2,
+    "chained_steps": 2,
+    "first_trainings": 1,
+    "actor_critic_updates": 2,
+    "actor_critic_reset_rounds": 1,
+    "imagination_horizon": 3,
+    "hidden": 8,
+    "members": 2,
+    "horizon": 5,
+    "starts": 2,
+    "iterations": 2,
+    "first_starts": 2,
+    "first_iterations": 2,
+    "capacity": 500,
+    "offline_updates": 4,
+}
+"""For rewards."""
+
+EXACT: dict[str, Any] = {
+    "distance": "latent",
+    "block": 2,
+    "horizon": 8,
+    "starts": 4,
+    "first_starts": 4,
+    "samples": 64,
+    "first_iterations": 30,
+    "iterations": 20,
+    "random_steps": 30,
+    "updates": 1,
+    "first_trainings": 1,
+    "window": 2,
+    "chained_steps": 2,
+    "batch": 8,
+    "offline_updates": 2,
+    "finetune_updates": 2,
+    "finetune_steps": 2,
+    "capacity": 500,
+}
+"""For goals in an exact model."""
+
+TINY: dict[str, Any] = EXACT | {
+    "latent": 8,
+    "window": 3,
+    "updates": 2,
+    "offline_updates": 4,
+    "horizon": 3,
+    "starts": 2,
+    "first_starts": 2,
+    "first_iterations": 2,
+    "iterations": 1,
+    "encoder_options": {"levels": [[4, 8]], "dense": [16]},
+    "predictor_options": {"hidden": [16]},
+}
+"""For goals shown by images, all of it learnt."""
+
+LEVELS: dict[str, Any] = EXACT | {
+    "strides": (3,),
+    "macro_sigma": 0.5,
+    "macro_horizon": 4,
+    "near": 4.0,
+    "candidates": 8,
+    "macro_starts": 2,
+    "macro_first_iterations": 20,
+    "macro_iterations": 10,
+    "macro_updates": 20,
+    "macro_hidden": (32,),
+    "prior_weight": 0.05,
+}
+"""For goals on two levels."""
+
+PLACES = spaces.Box(1.0, 14.0, (2,))
+FRAMES = spaces.Box(0, 255, (dots.SIZE, dots.SIZE, 1), np.uint8)
+MOVES = spaces.Box(-dots.STEP, dots.STEP, (2,))
+START, GOAL = np.array([3.0, 4.0], np.float32), np.array([9.0, 11.0], np.float32)
+
+
+class Dot(gymnasium.Env):
+    """The dot of `tests.world_models.dots`, seen as its place or as a frame."""
+
+    action_space = MOVES
+
+    def __init__(self, image: bool = False, length: int = 12):
+        self.image, self.length, self.observation_space = image, length, FRAMES if image else PLACES
+
+    def look(self) -> np.ndarray:
+        """Return the observation of the present place."""
+        return np.asarray(dots.render(jnp.asarray(self.place))) if self.image else self.place
+
+    def reset(self, *, seed=None, options=None):
+        """Begin anywhere."""
+        super().reset(seed=seed)
+        self.place, self.left = self.np_random.uniform(2, 13, 2).astype(np.float32), self.length
+        return self.look(), {}
+
+    def step(self, action):
+        """Move."""
+        self.place, self.left = moved(self.place, action), self.left - 1
+        return self.look(), 0.0, False, self.left == 0, {}
+
+
+def moved(place: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """Return the dot's place after an action."""
+    return np.clip(place + action, 1.0, 14.0).astype(np.float32)
+
+
+def _nothing(params: Any, windows: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    return jnp.zeros(()), {}
+
+
+@cache
+def exact(block: int = 2, latents: int | None = None) -> WorldModel:
+    """Return the dot's own dynamics, with its place as the latent; with a latent variable, it moves by more or less."""
+
+    def predict(params: Any, state: LatentState, action: jax.Array, latent: jax.Array | None = None) -> LatentState:
+        place, push = state.latent, 1.0 if latent is None else 1.0 + 0.5 * latent[0]
+        for move in action.reshape(block, 2):
+            place = jnp.clip(place + push * dots.STEP * move, 1.0, 14.0)
+        return initial_state(place)
+
+    return WorldModel(
+        init=lambda key: {"network": {}},
+        encode=lambda params, o: initial_state(jnp.asarray(o, jnp.float32)),
+        predict=predict,
+        normalise=lambda params, moments: params,
+        loss=_nothing,
+        optimizer=optax.identity(),
+        members=1,
+        latents=latents,
+        decode=lambda params, state: state.latent,
+    )
+
+
+def exact_agent(
+    env: gymnasium.Env | None = None, goal: Any = GOAL, config: dict[str, Any] | None = None, **given: Any
+) -> Agent:
+    """Return an agent that knows the dot's dynamics and is given a goal."""
+    if env is None:
+        given = {"observation_space": PLACES, "action_space": MOVES} | given
+    return Agent(env, task=Task(goal=goal), config=EXACT | (config or {}), **({"model": exact()} | given))
+
+
+def image_agent(
+    env: gymnasium.Env | None = None, goal: Any = GOAL, config: dict[str, Any] | None = None, **given: Any
+) -> Agent:
+    """Return an agent that learns from frames of the dot and is given a goal frame."""
+    if env is None:
+        given = {"observation_space": FRAMES, "action_space": MOVES} | given
+    given = {"render": dots.render} | given
+    return Agent(env, task=Task(goal=frame(goal)), config=TINY | (config or {}), **given)
+
+
+def frame(place: Any) -> np.ndarray:
+    """Return the frame of a dot at a place."""
+    return np.asarray(dots.render(jnp.asarray(place)))
 
 
 class Toy(gymnasium.Env):

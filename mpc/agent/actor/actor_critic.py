@@ -1,15 +1,16 @@
-"""Mode 1: an actor and a critic learnt in imagination, for the planner to begin from and to see beyond its horizon with.
+"""Mode 1 for rewards: an actor and a critic learnt in imagination.
 
-Both practise on futures that the world model imagines from remembered states, the actor acting in closed loop. For the
-stage cost c and the probability d[k] of being alive k steps on (times the discount so far), along one such future
+The planner begins from the actor's actions and counts the critic's cost to go after its horizon. Both learn on futures that
+the world model imagines from experienced states, the actor acting in closed loop. For the stage cost c and the discounted
+probability d[k] that the episode has not terminated after k steps, along one such future
 
     G[k] = c[k+1] + (d[k+1] / d[k]) ((1 - λ) V(z[k+1]) + λ G[k+1]),        G[K] = V(z[K])
 
 Two critics regress `V(z[k])` onto G[k], and V is the higher of the two; the actor descends the gradient of G[0] through the
 imagined dynamics (λ-returns: Sutton & Barto 2018, ch. 12; learning in imagination: Hafner et al. 2020).
 
-Who acts is chosen: a running average of the actor takes over only where the model imagines it to cost less, over many steps
-and without the critic, than who has been acting.
+The deployed actor is replaced by a running average of the actor only if the model imagines that to cost less, over many
+steps and without the critic.
 """
 
 from collections.abc import Callable
@@ -23,199 +24,256 @@ import optax
 from mpc.agent.actor.distillation import imitation
 from mpc.spaces import Space
 from world_models import data
-from world_models.base import Imagined
+from world_models.base import LatentState
 from world_models.networks import MLP, functional
 
 PyTree = Any
-CRITICS = 2  # the more pessimistic counts: planner and actor seek out what one overrates (Fujimoto et al. 2018)
+Array = jax.Array
+CRITICS = 2  # the higher cost counts: planner and actor seek out what one of them underrates (Fujimoto et al. 2018)
 
 
 class ActorCriticState(NamedTuple):
-    """What the actor and the critic have learnt so far."""
+    """Networks, averages and optimiser of the actor and the critic."""
 
     actor: PyTree
     critic: PyTree
     actor_ema: PyTree
-    """A running average of the actor: from one update to the next policies swing between good and bad."""
+    """Running average of the actor: from one update to the next, policies alternate between good and bad."""
     deployed_actor: PyTree
-    """The better of what acted before and the running average, by what the model imagines of both."""
+    """The better of the actor deployed before and the running average, by what the model imagines of both."""
     target: PyTree
-    """A running average of the critic, which returns are bootstrapped from and plans end in."""
+    """Running average of the critic, which returns are bootstrapped from and plans end in."""
     optimizer: PyTree
-    key: jax.Array
+    key: Array
+
+
+class Imagination(NamedTuple):
+    """The imagined world that actor and critic learn in.
+
+    `dynamics(params, state, action) -> state`, the action as `space.embed` gives it. `step_cost(params, state, action, next
+    state) -> scalar`, discounted. `value_floor(params) -> scalar`, the least cost to go possible. `encode(params,
+    observation) -> state`. `space`: of actions. `latent`: size D of a latent.
+    """
+
+    dynamics: Callable[[PyTree, LatentState, Array], LatentState]
+    step_cost: Callable[[PyTree, LatentState, Array, LatentState], Array]
+    value_floor: Callable[[PyTree], Array]
+    encode: Callable[[PyTree, Array], LatentState]
+    space: Space
+    latent: int
+
+
+class Hyperparameters(NamedTuple):
+    """Hyperparameters of the actor and the critic.
+
+    `hidden`: units of both networks' two hidden layers. `steps`: K, imagined per future. `batch`: futures per gradient step,
+    half of them from shortly before a termination once there has been one. `updates`: gradient steps per `fit`. `trace`: λ
+    of the returns; higher values look further ahead and trust the critic less. `critic_averaging`, `actor_averaging`: share
+    of the running averages kept at each step. `trial`: steps imagined to tell which of two actors is better.
+    `learning_rate`: of Adam.
+    """
+
+    hidden: int = 64
+    steps: int = 15
+    batch: int = 32
+    updates: int = 100
+    trace: float = 0.9
+    critic_averaging: float = 0.98
+    actor_averaging: float = 0.998
+    trial: int = 100
+    learning_rate: float = 1e-3
 
 
 class ActorCritic(NamedTuple):
-    """`init(key) -> ActorCriticState`; `act(actor, latent) -> variables`; `value(params, critic, latent) -> cost to go`,
-    floored by
-    `least`; `fit(practice, params, buffer) -> (practice, metrics)`, a fixed number of gradient steps;
-    `choose(practice, params, buffer) -> practice`, who is to act from now on; and
-    `imitate(practice, latents [N, D], shown [N, A]) -> (practice, metrics)`: the actor regressed onto what others did, as
-    networks see actions, see `reacting.imitation`.
+    """Compiled functions of an actor and a critic.
+
+    `init(key) -> state`; `act(actor, latent) -> variables`; `value(params, critic, latent) -> cost to go`, not below
+    `value_floor`; `fit(state, params, buffer) -> (state, metrics)`, a fixed number of gradient steps; `deploy(state, params,
+    buffer) -> state`, with the better actor deployed; `imitate(state, latents [N, D], actions [N, A]) -> (state, metrics)`,
+    the actor regressed onto actions (`distillation.imitation`).
     """
 
-    init: Callable[[jax.Array], ActorCriticState]
-    act: Callable[[PyTree, jax.Array], jax.Array]
-    value: Callable[[PyTree, PyTree, jax.Array], jax.Array]
-    fit: Callable[..., tuple[ActorCriticState, dict[str, jax.Array]]]
-    choose: Callable[[ActorCriticState, PyTree, data.TrajectoryBuffer], ActorCriticState]
-    imitate: Callable[[ActorCriticState, jax.Array, jax.Array], tuple[ActorCriticState, dict[str, jax.Array]]]
+    init: Callable[[Array], ActorCriticState]
+    act: Callable[[PyTree, Array], Array]
+    value: Callable[[PyTree, PyTree, Array], Array]
+    fit: Callable[..., tuple[ActorCriticState, dict[str, Array]]]
+    deploy: Callable[[ActorCriticState, PyTree, data.TrajectoryBuffer], ActorCriticState]
+    imitate: Callable[[ActorCriticState, Array, Array], tuple[ActorCriticState, dict[str, Array]]]
 
 
-def actor_critic(
-    dynamics: Callable[[PyTree, Imagined, jax.Array], Imagined],
-    step_cost: Callable[[PyTree, Imagined, jax.Array, Imagined], jax.Array],
-    least: Callable[[PyTree], jax.Array],
-    encode: Callable[[PyTree, jax.Array], Imagined],
-    space: Space,
-    latent: int,
-    *,
-    hidden: int = 64,
-    steps: int = 15,
-    batch: int = 32,
-    updates: int = 100,
-    trace: float = 0.9,
-    averaging: float = 0.98,
-    steadiness: float = 0.998,
-    trial: int = 100,
-    learning_rate: float = 1e-3,
-) -> ActorCritic:
-    """Make the practice of an actor and a critic in what a world model imagines.
+class _Learner(NamedTuple):
+    """Everything that the functions below share."""
+
+    world: Imagination
+    how: Hyperparameters
+    new_actor: Callable[[Array], PyTree]
+    new_critic: Callable[[Array], PyTree]
+    actor_of: Callable[[PyTree], Callable[[Array], Array]]
+    critic_of: Callable[[PyTree], Callable[[Array], Array]]
+    optimizer: optax.GradientTransformation
+
+
+def actor_critic(world: Imagination, how: Hyperparameters | None = None) -> ActorCritic:
+    """Make an actor and a critic.
 
     Args:
-        dynamics: `(params, state, action) -> next state`, the action as `space.embed` shows it.
-        step_cost: `(params, state, action, next state) -> scalar`, weighted by the odds of being alive.
-        least: `params -> scalar`: no cost to go is less than that; `-inf` where nothing is known.
-        encode: `(params, observation) -> state`.
-        space: Of actions.
-        latent: Size D of a latent.
-        hidden: Units of both networks' two hidden layers.
-        steps: Imagined ahead per future, K.
-        batch: Futures per gradient step; half of them begin shortly before a termination, once there has been one.
-        updates: Gradient steps per `fit`.
-        trace: λ of the returns; higher values look further along the imagined future and trust the critic less.
-        averaging: Share of the critic's running average kept at each step.
-        steadiness: The same for the actor.
-        trial: Steps imagined ahead to tell which of two actors is better.
-        learning_rate: Of Adam, for both.
+        world: The imagined world that they learn in.
+        how: How they learn.
 
     Example:
-        >>> practice, metrics = minds.fit(minds.init(key), params, buffer)  # doctest: +SKIP
-        >>> variables = minds.act(practice.steady, latent)  # doctest: +SKIP
+        >>> state, metrics = made.fit(made.init(key), params, buffer)  # doctest: +SKIP
+        >>> variables = made.act(state.deployed_actor, latent)  # doctest: +SKIP
     """
-
+    how = Hyperparameters() if how is None else how
+    sizes, size = (world.latent, how.hidden, how.hidden), world.space.size
     # beginning as a constant 0: no preference, and no cost to come
-    new_actor, actor_of = functional(lambda rngs: MLP((latent, hidden, hidden, space.size), last_scale=0.0, rngs=rngs))
-    new_critic, critic_of = functional(
-        lambda rngs: MLP((latent, hidden, hidden, 1), members=CRITICS, last_scale=0.0, rngs=rngs)
+    actor = functional(lambda rngs: MLP((*sizes, size), last_scale=0.0, rngs=rngs))
+    critic = functional(lambda rngs: MLP((*sizes, 1), members=CRITICS, last_scale=0.0, rngs=rngs))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(how.learning_rate))
+    learner = _Learner(world, how, actor[0], critic[0], actor[1], critic[1], optimizer)
+    regress = imitation(lambda weights, latents: learner.actor_of(weights)(latents), world.space)
+
+    def imitate(state: ActorCriticState, latents: Array, actions: Array):
+        key, draw = jax.random.split(state.key)
+        weights, metrics = regress(state.deployed_actor, draw, latents, actions)
+        actor_ema, deployed = jax.tree.map(jnp.copy, (weights, weights))
+        return state._replace(actor=weights, actor_ema=actor_ema, deployed_actor=deployed, key=key), metrics
+
+    return ActorCritic(
+        jax.jit(partial(_init, learner)),
+        partial(_act, learner),
+        partial(_value, learner),
+        jax.jit(partial(_fit, learner), donate_argnums=0),
+        jax.jit(partial(_deploy, learner)),
+        imitate,
     )
 
-    def act(actor: PyTree, latent: jax.Array) -> jax.Array:
-        return space.project(jnp.tanh(actor_of(actor)(latent)))
 
-    def guesses(critic: PyTree, latent: jax.Array) -> jax.Array:
-        rows = jnp.broadcast_to(latent.reshape(-1, latent.shape[-1]), (CRITICS, latent[..., 0].size, latent.shape[-1]))
-        return critic_of(critic)(rows)[..., 0].reshape(CRITICS, *latent.shape[:-1])
+def _init(learner: _Learner, key: Array) -> ActorCriticState:
+    key, for_actor, for_critic = jax.random.split(key, 3)
+    actor, critic = learner.new_actor(for_actor), learner.new_critic(for_critic)
+    actor_ema, deployed, target = jax.tree.map(jnp.copy, (actor, actor, critic))
+    optimizer = learner.optimizer.init(actor), learner.optimizer.init(critic)
+    return ActorCriticState(actor, critic, actor_ema, deployed, target, optimizer, key)
 
-    def value(params: PyTree, critic: PyTree, latent: jax.Array) -> jax.Array:
-        return jnp.maximum(guesses(critic, latent).max(axis=0), least(params))
 
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
+def _act(learner: _Learner, actor: PyTree, latent: Array) -> Array:
+    return learner.world.space.project(jnp.tanh(learner.actor_of(actor)(latent)))
 
-    def init(key: jax.Array) -> ActorCriticState:
-        key, for_actor, for_critic = jax.random.split(key, 3)
-        actor, critic = new_actor(for_actor), new_critic(for_critic)
-        actor_ema, deployed_actor, target = jax.tree.map(jnp.copy, (actor, actor, critic))
-        return ActorCriticState(
-            actor, critic, actor_ema, deployed_actor, target, (optimizer.init(actor), optimizer.init(critic)), key
-        )
 
-    def acted(variables: jax.Array) -> jax.Array:
-        """What would be executed, with the gradient of its relaxation (straight-through: Bengio et al. 2013)."""
-        relaxed = space.relax(variables)
-        return relaxed if space.exact else relaxed + jax.lax.stop_gradient(space.embed(space.decide(variables)) - relaxed)
+def _critics(learner: _Learner, critic: PyTree, latent: Array) -> Array:
+    """Every critic's cost to go, `[CRITICS, ...]`."""
+    rows = jnp.broadcast_to(latent.reshape(-1, latent.shape[-1]), (CRITICS, latent[..., 0].size, latent.shape[-1]))
+    return learner.critic_of(critic)(rows)[..., 0].reshape(CRITICS, *latent.shape[:-1])
 
-    def imagine(actor: PyTree, params: PyTree, start: Imagined, steps: int = steps):
-        def one(state: Imagined) -> tuple[Imagined, jax.Array]:
-            action = acted(act(actor, state.latent))
-            later = dynamics(params, state, action)
-            return later, step_cost(params, state, action, later)
 
-        def advance(state: Imagined, _: None):
-            later, costs = jax.vmap(one)(state)
-            return later, (later, costs)
+def _value(learner: _Learner, params: PyTree, critic: PyTree, latent: Array) -> Array:
+    return jnp.maximum(_critics(learner, critic, latent).max(axis=0), learner.world.value_floor(params))
 
-        return jax.lax.scan(advance, start, None, length=steps)[1]  # [K, B, ...]
 
-    def update(practice: ActorCriticState, params: PyTree, start: Imagined):
-        def actor_loss(actor: PyTree):
-            later, costs = imagine(actor, params, start)
-            discount = jnp.concatenate([start.discount[None], later.discount])
-            each = costs / jnp.maximum(discount[:-1], 1e-6)
-            ratio = later.discount / jnp.maximum(discount[:-1], 1e-6)
-            values = value(params, practice.target, later.latent)
+def _executed(space: Space, variables: Array) -> Array:
+    """Return the action that would be executed, with the gradient of its relaxation (straight-through: Bengio et al.
+    2013)."""
+    relaxed = space.relax(variables)
+    return relaxed if space.exact else relaxed + jax.lax.stop_gradient(space.embed(space.decide(variables)) - relaxed)
 
-            def back(after: jax.Array, step):
-                c, r, v = step
-                total = c + r * ((1 - trace) * v + trace * after)
-                return total, total
 
-            _, returns = jax.lax.scan(back, values[-1], (each, ratio, values), reverse=True)  # [K, B]
-            return returns[0].mean(), (returns, later.latent, discount)
+def _imagine(learner: _Learner, actor: PyTree, params: PyTree, start: LatentState, steps: int) -> tuple[LatentState, Array]:
+    """The states `[K, B, ...]` that the actor leads to, and the costs `[K, B]` of the steps."""
+    world = learner.world
 
-        (loss, (returns, latents, discount)), slopes = jax.value_and_grad(actor_loss, has_aux=True)(practice.actor)
-        inputs = jnp.concatenate([start.latent[None], latents[:-1]])
-        weight = jax.lax.stop_gradient(discount[:-1])
+    def one(state: LatentState) -> tuple[LatentState, Array]:
+        action = _executed(world.space, _act(learner, actor, state.latent))
+        later = world.dynamics(params, state, action)
+        return later, world.step_cost(params, state, action, later)
 
-        def critic_loss(critic: PyTree):
-            return (weight * jnp.square(guesses(critic, inputs) - returns)).sum() / weight.sum()
+    def advance(state: LatentState, _: None):
+        later, costs = jax.vmap(one)(state)
+        return later, (later, costs)
 
-        miss, critic_slopes = jax.value_and_grad(critic_loss)(practice.critic)
-        moves, state_a = optimizer.update(slopes, practice.optimizer[0], practice.actor)
-        actor = optax.apply_updates(practice.actor, moves)
-        moves, state_c = optimizer.update(critic_slopes, practice.optimizer[1], practice.critic)
-        critic = optax.apply_updates(practice.critic, moves)
-        target = optax.incremental_update(critic, practice.target, 1 - averaging)
-        actor_ema = optax.incremental_update(actor, practice.actor_ema, 1 - steadiness)
-        moments = (state_a, state_c)
-        metrics = {"actor": loss, "critic": miss}
-        return practice._replace(actor=actor, critic=critic, actor_ema=actor_ema, target=target, optimizer=moments), metrics
+    return jax.lax.scan(advance, start, None, length=steps)[1]
 
-    def drawn(buffer: data.TrajectoryBuffer, params: PyTree, key: jax.Array) -> Imagined:
-        usual, near_termination = jax.random.split(key)
-        seen = data.sample(buffer, usual, batch - batch // 2, 1).observations[:, 0]
-        # falling is rare, and only from just before a fall can it be learnt how not to
-        seen = jnp.concatenate([seen, data.before_terminations(buffer, near_termination, batch // 2, 2 * steps)])
-        return jax.vmap(lambda o: encode(params, o))(seen)
 
-    @jax.jit
-    def choose(practice: ActorCriticState, params: PyTree, buffer: data.TrajectoryBuffer) -> ActorCriticState:
-        key, draw = jax.random.split(practice.key)
-        start = drawn(buffer, params, draw)
-        both = jax.tree.map(lambda *x: jnp.stack(x), practice.deployed_actor, practice.actor_ema)
+def lambda_returns(costs: Array, ratios: Array, values: Array, trace: float) -> Array:
+    """Return `G[k] = c[k] + r[k] ((1 - λ) v[k] + λ G[k+1])`, `[K, ...]`, with `G[K] = v[K-1]`.
 
-        def total(actor: PyTree) -> jax.Array:
-            return imagine(actor, params, start, trial)[1].sum(axis=0).mean()  # without a critic, who may have just begun
+    Args:
+        costs: `[K, ...]` of the steps.
+        ratios: `[K, ...]` discounts of the steps.
+        values: `[K, ...]` costs to go after each step.
+        trace: λ.
+    """
 
-        best = jnp.nanargmin(jax.vmap(total)(both))
-        return practice._replace(deployed_actor=jax.tree.map(lambda x: x[best], both), key=key)
+    def back(after: Array, step: tuple[Array, Array, Array]):
+        cost, ratio, value = step
+        total = cost + ratio * ((1 - trace) * value + trace * after)
+        return total, total
 
-    @partial(jax.jit, donate_argnums=0)
-    def fit(practice: ActorCriticState, params: PyTree, buffer: data.TrajectoryBuffer):
-        key, draw = jax.random.split(practice.key)
+    return jax.lax.scan(back, values[-1], (costs, ratios, values), reverse=True)[1]
 
-        def one(practice: ActorCriticState, key: jax.Array):
-            return update(practice, params, drawn(buffer, params, key))
 
-        practice, metrics = jax.lax.scan(one, practice, jax.random.split(draw, updates))
-        return practice._replace(key=key), jax.tree.map(lambda m: m[-updates // 4 :].mean(), metrics)
+def _actor_loss(learner: _Learner, actor: PyTree, state: ActorCriticState, params: PyTree, start: LatentState):
+    later, costs = _imagine(learner, actor, params, start, learner.how.steps)
+    discount = jnp.concatenate([start.discount[None], later.discount])
+    before = jnp.maximum(discount[:-1], 1e-6)
+    values = _value(learner, params, state.target, later.latent)
+    returns = lambda_returns(costs / before, later.discount / before, values, learner.how.trace)
+    return returns[0].mean(), (returns, later.latent, discount)
 
-    regress = imitation(lambda actor, latents: actor_of(actor)(latents), space)
 
-    def imitate(practice: ActorCriticState, latents: jax.Array, shown: jax.Array):
-        key, draw = jax.random.split(practice.key)
-        actor, metrics = regress(practice.deployed_actor, draw, latents, shown)
-        actor_ema, deployed_actor = jax.tree.map(jnp.copy, (actor, actor))
-        return practice._replace(actor=actor, actor_ema=actor_ema, deployed_actor=deployed_actor, key=key), metrics
+def _update(learner: _Learner, state: ActorCriticState, params: PyTree, start: LatentState):
+    """One gradient step of the actor and of the critic."""
+    how, optimizer = learner.how, learner.optimizer
+    gradient = jax.value_and_grad(partial(_actor_loss, learner), has_aux=True)
+    (loss, (returns, latents, discount)), actor_slopes = gradient(state.actor, state, params, start)
+    inputs = jnp.concatenate([start.latent[None], latents[:-1]])
+    weight = jax.lax.stop_gradient(discount[:-1])
 
-    return ActorCritic(jax.jit(init), act, value, fit, choose, imitate)
+    def critic_loss(critic: PyTree) -> Array:
+        return (weight * jnp.square(_critics(learner, critic, inputs) - returns)).sum() / weight.sum()
+
+    error, critic_slopes = jax.value_and_grad(critic_loss)(state.critic)
+    moves, actor_moments = optimizer.update(actor_slopes, state.optimizer[0], state.actor)
+    actor = optax.apply_updates(state.actor, moves)
+    moves, critic_moments = optimizer.update(critic_slopes, state.optimizer[1], state.critic)
+    critic = optax.apply_updates(state.critic, moves)
+    later = state._replace(
+        actor=actor,
+        critic=critic,
+        actor_ema=optax.incremental_update(actor, state.actor_ema, 1 - how.actor_averaging),
+        target=optax.incremental_update(critic, state.target, 1 - how.critic_averaging),
+        optimizer=(actor_moments, critic_moments),
+    )
+    return later, {"actor": loss, "critic": error}
+
+
+def _starts(learner: _Learner, buffer: data.TrajectoryBuffer, params: PyTree, key: Array) -> LatentState:
+    """States to imagine from: half of them uniform, half from shortly before terminations, which are rare."""
+    uniform, near_termination = jax.random.split(key)
+    batch, steps = learner.how.batch, learner.how.steps
+    observations = data.sample(buffer, uniform, batch - batch // 2, 1).observations[:, 0]
+    last = data.before_terminations(buffer, near_termination, batch // 2, 2 * steps)
+    return jax.vmap(lambda o: learner.world.encode(params, o))(jnp.concatenate([observations, last]))
+
+
+def _deploy(learner: _Learner, state: ActorCriticState, params: PyTree, buffer: data.TrajectoryBuffer) -> ActorCriticState:
+    key, draw = jax.random.split(state.key)
+    start = _starts(learner, buffer, params, draw)
+    both = jax.tree.map(lambda *x: jnp.stack(x), state.deployed_actor, state.actor_ema)
+
+    def total(actor: PyTree) -> Array:
+        return _imagine(learner, actor, params, start, learner.how.trial)[1].sum(axis=0).mean()
+
+    best = jnp.nanargmin(jax.vmap(total)(both))
+    return state._replace(deployed_actor=jax.tree.map(lambda x: x[best], both), key=key)
+
+
+def _fit(learner: _Learner, state: ActorCriticState, params: PyTree, buffer: data.TrajectoryBuffer):
+    updates = learner.how.updates
+    key, draw = jax.random.split(state.key)
+
+    def one(state: ActorCriticState, key: Array):
+        return _update(learner, state, params, _starts(learner, buffer, params, key))
+
+    state, metrics = jax.lax.scan(one, state, jax.random.split(draw, updates))
+    return state._replace(key=key), jax.tree.map(lambda m: m[-updates // 4 :].mean(), metrics)

@@ -38,7 +38,7 @@ ANYWHERE = 0.1  # share of the drawing that does not look at costs
 
 
 def react(problem: Problem, act: Act, params: PyTree, state: PyTree, steps: int | None = None) -> jax.Array:
-    """What an actor would do, in closed loop in imagination: planner variables `[steps, V]`.
+    """Roll an actor out in closed loop in imagination, and return its planner variables `[steps, V]`.
 
     Args:
         problem: The planner's.
@@ -58,7 +58,7 @@ def react(problem: Problem, act: Act, params: PyTree, state: PyTree, steps: int 
 
 
 def imitation(raw: Callable[[PyTree, jax.Array], jax.Array], space: Space) -> Callable[..., tuple[PyTree, dict[str, Any]]]:
-    """What regresses an actor onto what others did.
+    """Return a function that regresses an actor onto recorded or planned actions.
 
     Continuous actions are compared before they are squashed, in mean squares of their artanh: where an actor is sure,
     squashed actions have no slope left. Choices are compared relaxed.
@@ -90,7 +90,7 @@ def imitation(raw: Callable[[PyTree, jax.Array], jax.Array], space: Space) -> Ca
 
 
 class ActorAdapter(NamedTuple):
-    """How what an actor sees, one vector `[D]`, is a planner's problem.
+    """Adapts an actor's input, one vector `[D]`, to a planner's problem.
 
     `begin(params, seen) -> (params, state)` to plan with and from; `see(params, state) -> seen`; `act(params, seen) ->
     planner variables [V]`.
@@ -107,8 +107,8 @@ class ActorAdapter(NamedTuple):
 
 
 class ExpertBatch(NamedTuple):
-    """What was seen `[N, D]`, what plans do there `[N, A]`, as networks see actions; and `gain`, what these plans cost less
-    than the actor's own futures, the mean."""
+    """Inputs `[N, D]` with the plans' actions there `[N, A]`, as networks see them; and `gain`, by how much these plans cost
+    less than the actor's own futures, on average."""
 
     seen: jax.Array
     shown: jax.Array
@@ -116,7 +116,7 @@ class ExpertBatch(NamedTuple):
 
 
 def expert(planner: Planner, actor_adapter: ActorAdapter, *, iterations: int) -> Callable[..., ExpertBatch]:
-    """What plans where an actor goes.
+    """Return a function that plans where an actor goes.
 
     Of each plan the first half counts: its end was made for the sake of nothing that comes after.
 
@@ -157,7 +157,7 @@ def expert(planner: Planner, actor_adapter: ActorAdapter, *, iterations: int) ->
 
 
 def futures(problem: Problem, actor_adapter: ActorAdapter) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """What imagines where an actor goes, and what that costs.
+    """Return a function that imagines an actor's futures, with their costs.
 
     Args:
         problem: A planner's.

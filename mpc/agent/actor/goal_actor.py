@@ -27,7 +27,7 @@ import numpy as np
 from flax import nnx
 
 from mpc.agent.actor.distillation import ACTION_CLIP, imitation
-from mpc.agent.memory.trajectory_latents import Sequences, told
+from mpc.agent.memory.trajectory_latents import Sequences, with_actions
 from mpc.spaces import Box
 from world_models.networks import MLP, functional
 
@@ -105,7 +105,7 @@ def hindsight(
         ValueError: If no actions are told.
     """
     random, latents = np.random.default_rng(seed), np.asarray(seen.latents)
-    starts = told(seen.starts(1), taken, 1)
+    starts = with_actions(seen.starts(1), taken, 1)
     if not len(starts):
         raise ValueError("there is nothing to distil: these recordings tell no actions")
     last = np.repeat(seen.first + seen.lengths, seen.lengths + 1)  # row that a row's sequence ends with

@@ -1,7 +1,7 @@
-"""Which of two modes acts: Mode 2 plans, Mode 1 reacts; a budget of time decides between them.
+"""Time budget: Mode 2 plans while its recent decisions fit the budget, else Mode 1 reacts.
 
-Planning is chosen as long as the median of how long recent decisions by planning took is within the budget. Where it is not,
-it is tried again after a while: a machine that was busy may not be any more.
+Planning is chosen while the median duration of recent plans is within the budget. Afterwards it is tried again now and then:
+a machine that was busy may not be any more.
 
 Source: LeCun (2022), A Path Towards Autonomous Machine Intelligence, section 3.1.
 """
@@ -16,8 +16,8 @@ REMEMBERED, PATIENCE = 9, 100
 """Plans whose durations count, and decisions without one after which planning is tried again."""
 
 
-class Budget:
-    """How long planning has been taking, by kind of decision: how many at once, or an episode's first."""
+class TimeBudget:
+    """Chooses between planning and reacting by how long recent plans took, by kind of decision."""
 
     def __init__(self) -> None:
         self._taken: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
@@ -25,11 +25,11 @@ class Budget:
         self._refused = 0
 
     def plans(self, mode: Mode, kind: int) -> bool:
-        """Whether to plan.
+        """Return whether to plan.
 
         Args:
-            mode: As it was asked for.
-            kind: Of decision: plans of one kind take as long as each other.
+            mode: As `predict` was given it.
+            kind: Kind of decision; plans of one kind take about as long as each other.
 
         Raises:
             ValueError: If there is no such mode.
@@ -47,11 +47,11 @@ class Budget:
         return False
 
     def spent(self, kind: int, milliseconds: float) -> None:
-        """Remember how long a decision by planning took; the first of each kind, which compiles, does not count.
+        """Record how long a plan took; the first of each kind, which compiles, does not count.
 
         Args:
-            kind: Of decision.
-            milliseconds: It took.
+            kind: Kind of decision.
+            milliseconds: Its duration.
         """
         if kind in self._compiled:
             self._taken[kind].append(milliseconds)

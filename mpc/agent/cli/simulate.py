@@ -1,4 +1,4 @@
-"""`craik robot`: an artefact drives a simulated robot by the wall clock, as it would drive a real one."""
+"""`craik robot`: an artefact drives a simulated robot in real time, as it would drive a real one."""
 
 import time
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class Robot(Common):
 
 
 class Simulation(Protocol):
-    """What a control loop sees of a robot: the newest observation and when it was made, and where actions go."""
+    """A robot as a control loop sees it: the newest observation with its time, and a place for actions."""
 
     def newest(self) -> tuple[np.ndarray, float]: ...
     def send(self, action: np.ndarray) -> None: ...
@@ -91,8 +91,10 @@ class Stepped(AbstractContextManager["Stepped"]):
         self._env.close()
 
     def newest(self) -> tuple[np.ndarray, float]:
-        """What the last step led to, seen now."""
-        return gym_spaces.rows(self._env.observation_space, self._raw, batched=False)[0], time.monotonic()
+        """Return what the last step led to, seen now, as exported policies take it."""
+        space = self._env.observation_space
+        seen = gym_spaces.rows(space, self._raw, batched=False)[0]
+        return seen / np.float32(255.0) if gym_spaces.is_image(space) else seen, time.monotonic()
 
     def send(self, action: np.ndarray) -> None:
         """Step, and begin anew where an episode is over."""
@@ -132,7 +134,8 @@ def robot(options: Robot) -> dict[str, Any]:
 
 
 def _simulated(options: Robot, artefact: runtime.Artefact, name: str) -> tuple[Callable[[], Any], float]:
-    """What begins the simulation, and the seconds of a step, once it is known to be of the robot that the artefact is of."""
+    """Return the function that begins the simulation, and the seconds of a step, after checking that robot and artefact
+    match."""
     ids, repeat = ours("envs").ROBOT_IDS, artefact.manifest["about"].get("repeat", 1)
     if name in ids:
         from envs.robots.plant import Plant  # ours, as was just seen
@@ -147,7 +150,7 @@ def _simulated(options: Robot, artefact: runtime.Artefact, name: str) -> tuple[C
     period = options.period or artefact.period or repeat * getattr(env.unwrapped, "dt", 0.0)
     if not period:
         raise ValueError(f"neither the artefact nor {name} says how long a step is: give --period SECONDS")
-    _same_robot(options.artefact, artefact, name, gym_spaces.observation_size(env.observation_space))
+    _same_robot(options.artefact, artefact, name, int(np.prod(gym_spaces.observation_shape(env.observation_space))))
     return partial(Stepped, env, options.seed), period
 
 

@@ -1,14 +1,14 @@
-"""Tasks as text: what a configurator is to bring about, read from TOML, and everything that is wrong with it at once.
+"""Tasks: what an agent is to do, made in code or read from TOML, with every problem reported at once.
 
 goal = [1.0, 0.0, nan]     # an observation, nan where it may be anything; or "goal.png", "goal.npy" beside the file
 horizon = 20               # steps of the model that are imagined ahead
-risk = 0.25                # what counts is the mean of the worst quarter of futures; 1: of all, 0: the worst alone
+risk = 0.25                # minimise the mean cost of the worst quarter of futures; 1: of all, 0: the worst alone
 
 [weights]                  # of the cost's terms, by name
 goal = 1.0
 effort = 0.01
 
-[limits]                   # of what must not be exceeded, by name
+[limits]                   # upper bounds, by name
 speed = 0.5
 
 [budget]
@@ -32,7 +32,7 @@ Place = tuple[str, ...]
 
 
 class TaskError(ValueError):
-    """A task description that cannot be followed; `problems` has every reason, one a line of the message."""
+    """A task that cannot be followed; `problems` has every reason, one a line of the message."""
 
     def __init__(self, source: str, problems: list[str]):
         super().__init__(f"{source} cannot be followed:\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -40,10 +40,10 @@ class TaskError(ValueError):
 
 
 class TaskSchema(NamedTuple):
-    """What tasks may speak of.
+    """Names that tasks may use.
 
-    `terms`: default weight of every cost term. `limits`: names. `shape`: of a goal. `goals`: terms that need one.
-    `uncertain`: whether there are several futures, and so a risk to choose.
+    `terms`: default weight of every cost term. `limits`: names. `shape`: of a goal. `goals`: terms that need a goal.
+    `uncertain`: whether the model has a latent variable, and so a risk to choose.
     """
 
     terms: Mapping[str, float]
@@ -55,36 +55,41 @@ class TaskSchema(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is to be brought about, and how carefully; `Configurator.read` makes one of a file."""
+    """A task: a goal to reach, or, without one, reward to collect; with weights, limits and compute. None stands for the
+    agent's own setting.
+
+    Example:
+        >>> agent.configure(Task(goal=image, limits={"x": 0.8}, risk=0.25))  # doctest: +SKIP
+    """
 
     goal: np.ndarray | None = None
-    """An observation; NaN where it may be anything."""
+    """An observation to reach; NaN where it may be anything."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Of cost terms; the configurator's own where none is given."""
+    """Weights of cost terms, see `mpc.agent.cost.terms`."""
     limits: Mapping[str, float] = field(default_factory=dict)
-    """Of what must not be exceeded."""
-    horizon: int = 20
+    """Upper bounds of the agent's named limits."""
+    horizon: int | None = None
     """Steps of the model that are imagined ahead."""
-    risk: float = 1.0
-    """Share of the worst futures whose mean counts."""
-    iterations: int = 20
-    """Of the planner per decision, at most."""
-    starts: int = 8
+    risk: float | None = None
+    """Share of the worst futures whose mean cost is minimised."""
+    iterations: int | None = None
+    """Iterations of the planner per decision."""
+    starts: int | None = None
     """Plans that are improved side by side."""
     milliseconds: float | None = None
-    """That a decision may take; None for as many as the iterations take."""
+    """Time that a decision may take."""
 
 
 _TABLES: dict[str, tuple[str, ...]] = {"budget": ("iterations", "starts", "milliseconds")}
 _NAMES = ("goal", "horizon", "risk", "weights", "limits", "budget")
 
 
-def read(path: str | Path, vocabulary: TaskSchema) -> Task:
+def read(path: str | Path, schema: TaskSchema) -> Task:
     """Read a task from a TOML file.
 
     Args:
         path: Of the file.
-        vocabulary: What it may speak of.
+        schema: What it may speak of.
 
     Raises:
         TaskError: With every problem and its line.
@@ -102,7 +107,7 @@ def read(path: str | Path, vocabulary: TaskSchema) -> Task:
         line = next((places[place[:n]] for n in range(len(place), 0, -1) if place[:n] in places), None)
         return what if line is None else f"line {line}: {what}"
 
-    task, problems = understood(given, vocabulary, path.parent)
+    task, problems = parse(given, schema, path.parent)
     if problems:
         problems.sort(key=lambda problem: places.get(problem[0], places.get(problem[0][:1], 0)))
         raise TaskError(str(path), [said(*problem) for problem in problems])
@@ -124,87 +129,126 @@ def lines(text: str) -> dict[Place, int]:
     return found
 
 
-def understood(
-    given: Mapping[str, Any], vocabulary: TaskSchema, folder: Path = Path()
-) -> tuple[Task, list[tuple[Place, str]]]:
+def parse(given: Mapping[str, Any], schema: TaskSchema, folder: Path = Path()) -> tuple[Task, list[tuple[Place, str]]]:
     """A task of what was given, and what is wrong with it, by place; where something is wrong the task holds the default.
 
     Args:
         given: As a TOML file holds it.
-        vocabulary: What it may speak of.
+        schema: What it may speak of.
         folder: That paths of goals are relative to.
     """
-    problems: list[tuple[Place, str]] = []
+    check = _Check(given)
+    for name in given:
+        if name not in _NAMES:
+            check.complain((name,), f"is unknown; a task may have {', '.join(_NAMES)}")
+    kept: dict[str, Any] = {}
+    if "horizon" in given:
+        kept["horizon"] = check.number(("horizon",), given["horizon"], 1, whole=True)
+    if "risk" in given:
+        kept["risk"] = check.number(("risk",), given["risk"], 0.0, 1.0)
+        if kept["risk"] is not None and kept["risk"] < 1.0 and not schema.uncertain:
+            check.complain(("risk",), "is less than 1, and this model knows one future only")
+    for name, value in check.table("budget", _TABLES["budget"]).items():
+        least = 0.001 if name == "milliseconds" else 1
+        kept[name] = check.number(("budget", name), value, least, whole=name != "milliseconds")
+    weights = check.table("weights", tuple(schema.terms))
+    kept["weights"] = {name: check.number(("weights", name), value, 0.0) for name, value in weights.items()}
+    limits = check.table("limits", schema.limits)
+    kept["limits"] = {name: check.number(("limits", name), value, -math.inf) for name, value in limits.items()}
+    if "goal" in given:
+        goal = given["goal"]
+        try:
+            kept["goal"] = read_goal(folder / goal if isinstance(goal, str) else goal, schema.shape)
+        except ValueError as error:
+            check.complain(("goal",), str(error))
+    _check_purpose(check, schema, kept["weights"])
+    return Task(**{name: value for name, value in kept.items() if value is not None}), check.problems
 
-    def complain(place: Place, what: str) -> None:
-        problems.append((place, f"{'.'.join(place)} {what}"))
 
-    def table(name: str, known: tuple[str, ...]) -> dict[str, Any]:
-        inside = given.get(name, {})
+@dataclass
+class _Check:
+    """Reads tables and numbers of what was given, and keeps a list of what is wrong, by place."""
+
+    given: Mapping[str, Any]
+    problems: list[tuple[Place, str]] = field(default_factory=list)
+
+    def complain(self, place: Place, what: str) -> None:
+        self.problems.append((place, f"{'.'.join(place)} {what}"))
+
+    def table(self, name: str, known: tuple[str, ...]) -> dict[str, Any]:
+        """Return the known entries of a table."""
+        inside = self.given.get(name, {})
         if not isinstance(inside, Mapping):
-            complain((name,), f"must be a table, [{name}]; got {inside!r}")
+            self.complain((name,), f"must be a table, [{name}]; got {inside!r}")
             return {}
         for key in inside:
             if key not in known:
-                complain((name, key), f"is unknown; {name} may have {', '.join(known) or 'none'}")
+                self.complain((name, key), f"is unknown; {name} may have {', '.join(known) or 'none'}")
         return {key: value for key, value in inside.items() if key in known}
 
-    def number(place: Place, value: Any, low: float, high: float = math.inf, *, whole: bool = False) -> Any:
+    def number(self, place: Place, value: Any, low: float, high: float = math.inf, *, whole: bool = False) -> Any:
+        """Return a number within bounds, or None and a complaint."""
         fine = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if fine and low <= value <= high and math.isfinite(value):
             return value
         kind, top = "a whole number" if whole else "a number", "" if math.isinf(high) else f" and at most {high:g}"
         least = "finite" if math.isinf(low) else f"at least {low:g}"
-        complain(place, f"must be {kind}, {least}{top}; got {value!r}")
+        self.complain(place, f"must be {kind}, {least}{top}; got {value!r}")
         return None
 
-    for name in given:
-        if name not in _NAMES:
-            complain((name,), f"is unknown; a task may have {', '.join(_NAMES)}")
-    kept: dict[str, Any] = {}
-    if "horizon" in given:
-        kept["horizon"] = number(("horizon",), given["horizon"], 1, whole=True)
-    if "risk" in given:
-        kept["risk"] = number(("risk",), given["risk"], 0.0, 1.0)
-        if kept["risk"] is not None and kept["risk"] < 1.0 and not vocabulary.uncertain:
-            complain(("risk",), "is less than 1, and this model knows one future only")
-    for name, value in table("budget", _TABLES["budget"]).items():
-        least = 0.001 if name == "milliseconds" else 1
-        kept[name] = number(("budget", name), value, least, whole=name != "milliseconds")
-    weights = table("weights", tuple(vocabulary.terms))
-    kept["weights"] = {name: number(("weights", name), value, 0.0) for name, value in weights.items()}
-    limits = table("limits", vocabulary.limits)
-    kept["limits"] = {name: number(("limits", name), value, -math.inf) for name, value in limits.items()}
-    if "goal" in given:
-        kept["goal"] = _goal(given["goal"], vocabulary.shape, folder, lambda what: complain(("goal",), what))
-    whole = {name: weight for name, weight in (dict(vocabulary.terms) | kept["weights"]).items() if weight is not None}
-    if not any(whole.values()) and len(whole) == len(vocabulary.terms):
-        complain(("weights",), "are all 0: there is nothing to minimise")
-    wanting = [name for name in vocabulary.goals if kept["weights"].get(name)]
-    if wanting and "goal" not in given:
-        complain(("weights", wanting[0]), "asks for a goal, and the task has none")
-    aimless = all(whole.get(name, 1.0) == 0.0 for name in vocabulary.goals)  # one that makes no sense is told of already
-    if "goal" in given and vocabulary.goals and aimless:
-        complain(("goal",), f"is given, and the weights of {', '.join(vocabulary.goals)} are 0: nothing would go there")
-    return Task(**{name: value for name, value in kept.items() if value is not None}), problems
+
+def _check_purpose(check: _Check, schema: TaskSchema, weights: Mapping[str, float | None]) -> None:
+    """Complain where nothing is minimised, or a goal and the weights of its terms contradict each other."""
+    whole = {name: weight for name, weight in (dict(schema.terms) | dict(weights)).items() if weight is not None}
+    if not any(whole.values()) and len(whole) == len(schema.terms):
+        check.complain(("weights",), "are all 0: there is nothing to minimise")
+    wanting = [name for name in schema.goals if weights.get(name)]
+    if wanting and "goal" not in check.given:
+        check.complain(("weights", wanting[0]), "asks for a goal, and the task has none")
+    aimless = all(whole.get(name, 1.0) == 0.0 for name in schema.goals)  # one that makes no sense is told of already
+    if "goal" in check.given and schema.goals and aimless:
+        check.complain(("goal",), f"is given, and the weights of {', '.join(schema.goals)} are 0: nothing would go there")
 
 
-def _goal(given: Any, shape: tuple[int, ...], folder: Path, complain: Any) -> np.ndarray | None:
-    """The goal as an array, or None and a complaint."""
+def validate(task: Task, schema: TaskSchema) -> list[str]:
+    """Return everything that is wrong with a task.
+
+    Args:
+        task: Made in code or read from a file.
+        schema: What it may name.
+    """
+    given: dict[str, Any] = {"weights": dict(task.weights), "limits": dict(task.limits)}
+    budget = {"iterations": task.iterations, "starts": task.starts, "milliseconds": task.milliseconds}
+    given["budget"] = {name: value for name, value in budget.items() if value is not None}
+    named = {"horizon": task.horizon, "risk": task.risk, "goal": task.goal}
+    given |= {name: value for name, value in named.items() if value is not None}
+    return [problem for _, problem in parse(given, schema)[1]]
+
+
+def read_goal(given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a goal, an observation to reach, from an array or a file.
+
+    Args:
+        given: An array, or the path of a `.npy` file or an image. A number of a vector is NaN where it may be anything.
+        shape: Of an observation, `[O]` or `[H, W, C]`.
+
+    Raises:
+        ValueError: If it cannot be read, or is no such observation, with what arrived and what was wanted.
+    """
     try:
-        if isinstance(given, str):
-            file = folder / given
-            goal = np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.asarray(imageio.imread(file))
-            goal = goal[..., None] if goal.ndim == len(shape) - 1 else goal
-        else:
-            goal = np.asarray(given, np.float32)
+        goal = _from_file(Path(given)) if isinstance(given, str | Path) else np.asarray(given, np.float32)
     except (OSError, ValueError, TypeError) as error:
-        complain(f"cannot be read: {error}")
-        return None
+        raise ValueError(f"cannot be read: {error}") from error
+    goal = goal[..., None] if goal.ndim == len(shape) - 1 else goal
     if goal.shape != shape:
-        complain(f"has shape {goal.shape}, and observations have {shape}")
-        return None
+        raise ValueError(f"has shape {goal.shape}, and observations have {shape}")
     if np.isinf(goal).any() or (len(shape) != 1 and np.isnan(goal).any()) or np.isnan(goal).all():
-        complain("must be finite, but for numbers of a vector that may be anything, nan, which cannot be all of them")
-        return None
+        raise ValueError(
+            "must be finite, but for numbers of a vector that may be anything, nan, which cannot be all of them"
+        )
     return goal
+
+
+def _from_file(path: Path) -> np.ndarray:
+    array = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.asarray(imageio.imread(path))
+    return 255 * array.astype(np.uint8) if array.dtype == np.bool_ else array

@@ -1,58 +1,54 @@
-"""Exploration by planned disagreement: while learning, plans like what they otherwise avoid, that the model is unsure.
+"""Exploration by planned disagreement: while learning, plans seek the model's disagreement, which they otherwise avoid.
 
-    cost = -reward - optimism · doubt        instead of        -reward + weight · doubt
+    cost = -reward - bonus · disagreement        instead of        -reward + weight · disagreement
 
-Who avoids it in learning, too, never hears that a better way is not as bad as it is feared to be. Optimism ends with the
-first episode that terminates: where one can fall, most of what is tried ends what could be learnt from. While rewards tell
-nothing about places, plans go by doubt alone, without the critic (Pathak et al. 2019; planned for: Sekar et al. 2020). They
-tell nothing as long as no episode has terminated and what was paid depends on the action alone, as where effort costs
-something and only a goal never reached pays.
+An agent that avoids disagreement while learning never finds out that a better way is not as bad as predicted. The bonus ends
+with the first episode that terminates: where one can fall, most of what is tried ends the experience. While rewards do not
+depend on the state, plans follow disagreement alone, without the critic (Pathak et al. 2019; planned for: Sekar et al.
+2020). They do not as long as no episode has terminated and rewards depend on actions alone, as where effort costs something
+and only a goal that was never reached pays.
 """
-
-from typing import Any
 
 import numpy as np
 
 from world_models import data
 
 UNEXPLAINED = 0.1
-"""Share of the variance of rewards that actions have to leave unexplained."""
+"""Share of the variance of rewards that actions must leave unexplained."""
 
 
-def exploring(
-    buffer: data.TrajectoryBuffer, exploration_bonus: float, intrinsic_only_until_informative: bool
-) -> dict[str, Any]:
-    """Parameters of the cost to learn with.
+def weights(buffer: data.TrajectoryBuffer, bonus: float, only_until_informative: bool) -> dict[str, float]:
+    """Return the weights of the cost terms to learn with.
 
     Args:
-        buffer: What was experienced.
-        optimism: Reward of the ensemble's disagreement, until an episode has terminated.
-        curious: Whether to go by disagreement alone while rewards tell nothing about places.
+        buffer: Experience.
+        bonus: Reward for disagreement, until an episode terminates.
+        only_until_informative: Whether disagreement alone is sought while rewards do not depend on the state.
     """
     reward = 1.0
-    if ended(buffer):
-        exploration_bonus = 0.0
-    elif intrinsic_only_until_informative and not informative(buffer):
-        exploration_bonus, reward = 1.0, 0.0
-    return {"disagreement": np.float32(-exploration_bonus), "reward": np.float32(reward)}
+    if has_terminated(buffer):
+        bonus = 0.0
+    elif only_until_informative and not informative(buffer):
+        bonus, reward = 1.0, 0.0
+    return {"disagreement": -bonus, "reward": reward, "critic": reward, "cost": reward}
 
 
-def ended(buffer: data.TrajectoryBuffer) -> bool:
-    """Whether an episode has terminated.
+def has_terminated(buffer: data.TrajectoryBuffer) -> bool:
+    """Return whether an episode has terminated.
 
     Args:
-        buffer: What was experienced.
+        buffer: Experience.
     """
     return bool(np.asarray(buffer.terminated).any())
 
 
 def informative(buffer: data.TrajectoryBuffer) -> bool:
-    """Whether rewards tell good places from bad ones, by least squares of r on (1, a, a²), or an episode has terminated.
+    """Return whether rewards depend on the state, by least squares of r on (1, a, a²), or an episode has terminated.
 
     Args:
-        buffer: What was experienced.
+        buffer: Experience.
     """
-    if ended(buffer):
+    if has_terminated(buffer):
         return True
     paid = np.roll(np.asarray(buffer.follows), -1, axis=1)  # a reward belongs to a row that the next one follows
     rewards = np.asarray(buffer.rewards)[paid].astype(np.float64)

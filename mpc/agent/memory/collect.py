@@ -39,7 +39,7 @@ class Vectors(NamedTuple):
 
 @cache
 def vectors(task: Any) -> Vectors:
-    """How a task's states are stored; the same functions for the same task, so that nothing compiles twice.
+    """Return how a task's states are stored; the same functions for the same task, so that nothing compiles twice.
 
     Args:
         task: An `envs.task.Task`.
@@ -165,7 +165,7 @@ def collect(environment: str, episodes: int, *, length: int | None = None, seed:
 
 
 def rendering(dataset: Dataset, env: gymnasium.Env) -> Callable[[jax.Array], jax.Array] | None:
-    """What turns rows of a dataset into observations; None where they are observations already.
+    """Return the function that renders a dataset's rows as observations; None where they are observations already.
 
     Args:
         dataset: Of states or of observations.

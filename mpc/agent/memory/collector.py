@@ -1,4 +1,4 @@
-"""What happens to an agent: the steps of its environments, turned into rows to remember and observations to decide from."""
+"""Experience: the steps of environments, turned into rows for the replay buffer and observations to decide from."""
 
 from typing import Any, NamedTuple
 
@@ -8,29 +8,27 @@ import numpy as np
 from mpc.agent.memory import safeguards
 from mpc.agent.perception import gym_spaces
 from mpc.agent.perception.action_repeat import taken
-from mpc.agent.perception.history import Memory
+from mpc.agent.perception.history import History
 from world_models import data
 
 Writes = list[tuple[data.Rows, np.ndarray]]
 
 
 class Happened(NamedTuple):
-    """What a step of the environments brought."""
+    """The outcome of one step of the environments."""
 
     writes: Writes
-    """Rows to append to what is remembered."""
-    steps: int
-    """Of the environments, all together; one that only began another episode took none."""
+    """Rows to append to the replay buffer."""
     returns: list[float]
-    """Of the episodes that ended."""
+    """Returns of the episodes that ended."""
 
 
 class Experience:
-    """A vector environment being acted in, whichever way it restarts episodes.
+    """Acts in a vector environment, whichever way it restarts episodes.
 
     Args:
-        env: Acted in.
-        memory: What is shown of what happened before.
+        env: The environments.
+        history: Shape of the history that the model sees.
         seed: Of the reset and of random actions.
         timesteps: Taken before.
 
@@ -38,14 +36,16 @@ class Experience:
         EnvironmentFailure: If the environment raises.
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv, memory: Memory, *, seed: int, timesteps: int):
-        self.env, self.memory, self.timesteps = env, memory, timesteps
+    def __init__(self, env: gymnasium.vector.VectorEnv, history: History, *, seed: int, timesteps: int):
+        self.env, self.history, self.timesteps = env, history, timesteps
         self._recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
-        self._watch = safeguards.NonFiniteMonitor(env.num_envs)
+        self._monitor = safeguards.NonFiniteMonitor(env.num_envs)
         with safeguards.as_environment_failure("reset", timesteps):
             raw, _ = env.reset(seed=seed)
         env.action_space.seed(seed)
-        self._seen = memory.begun(self._rows(raw))
+        self.observations = self._rows(raw)
+        """`[E, *observation]`, the newest, to decide from."""
+        self._histories = history.begin(self.observations, np)
         self.begun: Writes = self._recorder.reset(self.rows)
         self.started = np.ones(env.num_envs, bool)
         """`[E]`, where an episode begins with the newest observation."""
@@ -53,15 +53,15 @@ class Experience:
 
     @property
     def rows(self) -> np.ndarray:
-        """`[E, *memory.shape]`, what to decide from."""
-        return self.memory.shown(self._seen)
+        """`[E, *history.shape]`, what the model sees and the replay buffer stores."""
+        return self.history.model_input(self._histories, np)
 
-    def step(self, actions: np.ndarray, shown: np.ndarray) -> Happened:
+    def step(self, actions: np.ndarray, recorded: np.ndarray) -> Happened:
         """Take a step in every environment.
 
         Args:
             actions: `[E, ...]`, as the environments take them.
-            shown: `[E, size]`, the same as networks see them.
+            recorded: `[E, size]`, the same as the replay buffer stores them.
 
         Raises:
             EnvironmentFailure: If the environment raises, or has returned nothing finite for many steps.
@@ -71,41 +71,47 @@ class Experience:
             raw, rewards, terminated, truncated, infos = self.env.step(actions)
         real, done = ~over, (terminated | truncated) & ~over
         self.started = done if mode != "NextStep" else over
-        before, fresh = self._seen, self.started if mode != "Disabled" else None
-        self._seen = self.memory.recall(before, self._rows(raw), shown, fresh)
-        reached = self.rows
+        before = self._histories
+        self.observations = self._rows(raw)
+        after = self.history.append(before, self.observations, recorded, np)
+        reached = self.history.model_input(after, np)
+        fresh = self.started if mode != "Disabled" else np.zeros_like(done)
+        self._histories = np.where(_along(fresh, after), self.history.begin(self.observations, np), after)
+        if mode != "Disabled":
+            reached = self.rows
         if "final_obs" in infos:
-            final = self.memory.shown(self.memory.recall(before, self._final(infos), shown))
+            final = self.history.model_input(self.history.append(before, self._final(infos), recorded, np), np)
             reached, infos = np.where(_along(infos["_final_obs"], final), final, reached), infos | {"final_obs": final}
-        self._watch.look(reached, np.asarray(rewards), real, self.timesteps)
-        writes = self._recorder.step(shown, self.rows, rewards, terminated, truncated, infos)
+        self._monitor.look(reached, np.asarray(rewards), real, self.timesteps)
+        writes = self._recorder.step(recorded, self.rows, rewards, terminated, truncated, infos)
         self._returns += np.where(over, 0.0, rewards)
-        steps = int(taken(infos, len(real))[real].sum())
-        self.timesteps += steps
+        taken_steps = int(taken(infos, len(real))[real].sum())
+        self.timesteps += taken_steps
         finished = self._returns[done].tolist()
         self._returns[done] = 0.0
         self._over = done if mode == "NextStep" else np.zeros_like(done)
         if mode == "Disabled" and done.any():
             writes += self._reset(done)
-        return Happened(writes, steps, finished)
+        return Happened(writes, finished)
 
     def _reset(self, done: np.ndarray) -> Writes:
         with safeguards.as_environment_failure("reset", self.timesteps):
             raw, _ = self.env.reset(options={"reset_mask": done})
-        self._seen = np.where(_along(done, self._seen), self.memory.begun(self._rows(raw)), self._seen)
+        self.observations = self._rows(raw)
+        self._histories = np.where(_along(done, self._histories), self.history.begin(self.observations, np), self._histories)
         return self._recorder.reset(self.rows, done)
 
     def _rows(self, raw: Any) -> np.ndarray:
-        return gym_spaces.rows(self.env.single_observation_space, raw, batched=True)
+        return np.array(gym_spaces.rows(self.env.single_observation_space, raw, batched=True))
 
     def _final(self, infos: dict[str, Any]) -> np.ndarray:
         space, there = self.env.single_observation_space, infos["_final_obs"]
-        rows = np.zeros((len(there), *self.memory.observation), self._seen.dtype)
+        rows = np.zeros((len(there), *self.history.observation), self.observations.dtype)
         for index in np.flatnonzero(there):
             rows[index] = gym_spaces.rows(space, infos["final_obs"][index], batched=False)
         return rows
 
 
 def _along(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A mask `[E]` that selects whole rows of `[E, ...]`."""
+    """Give a mask `[E]` the dimensions of `[E, ...]`, so that it selects whole rows."""
     return mask.reshape(-1, *(1,) * (values.ndim - 1))

@@ -1,4 +1,4 @@
-"""What may go wrong while learning: weights that diverge step back, environments that break end it with a reason."""
+"""Safeguards of learning: diverging weights are reverted, and broken environments end learning with a reason."""
 
 import math
 import os
@@ -29,7 +29,7 @@ def _finite(tree: PyTree) -> jax.Array:
 
 
 def error_of(metrics: Mapping[str, float]) -> float:
-    """How wrong predictions are, by the metrics of a world model's training; 0 for models that don't say."""
+    """Return the prediction error among the metrics of a world model's training; 0 where there is none."""
     return sum(metrics.get(name, 0.0) for name in ("latent", "reward"))
 
 

@@ -1,4 +1,4 @@
-"""Recorded rows that are kept, or embedded all at once, whatever they store."""
+"""Latents of whole recorded trajectories."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,9 +7,6 @@ import jax
 import numpy as np
 
 from world_models.data import Dataset, DatasetError, encoded
-
-PICTURES, BYTES = 512, 2**24
-"""What an album holds at most."""
 
 
 class Sequences(NamedTuple):
@@ -35,7 +32,7 @@ class Sequences(NamedTuple):
         return Sequences(self.latents[order], self.row[order], ends - rows[chosen], rows[chosen] - 1, chosen)
 
 
-def told(starts: np.ndarray, taken: np.ndarray, steps: int) -> np.ndarray:
+def with_actions(starts: np.ndarray, taken: np.ndarray, steps: int) -> np.ndarray:
     """Those of the rows to start at from which every block of the next steps was told.
 
     Args:
@@ -45,18 +42,6 @@ def told(starts: np.ndarray, taken: np.ndarray, steps: int) -> np.ndarray:
     """
     silent = np.append(0, np.cumsum(~np.isfinite(taken).all(axis=1)))
     return starts[silent[starts + steps] == silent[starts]]
-
-
-def choose(dataset: Dataset) -> np.ndarray:
-    """Rows spread evenly over a dataset, as it stores them."""
-    rows = dataset.observations
-    count = max(min(PICTURES, len(rows), BYTES // max(rows[0].nbytes, 1)), 1)
-    return np.asarray(rows[np.linspace(0, len(rows) - 1, count).astype(int)])
-
-
-def nearest(known: np.ndarray, latents: np.ndarray) -> np.ndarray:
-    """Indices `[N]` of the known latents `[K, D]` that latents `[N, D]` are nearest to."""
-    return ((latents[:, None] - known[None]) ** 2).sum(axis=-1).argmin(axis=1)
 
 
 def embed(

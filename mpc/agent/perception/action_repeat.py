@@ -57,7 +57,7 @@ def taken(infos: Mapping[str, Any], environments: int) -> np.ndarray:
 
 
 def repeats(env: gymnasium.vector.VectorEnv) -> int:
-    """How often a vector's environments repeat actions: 1 unless all are `Repeated` alike."""
+    """Return how often a vector's environments repeat actions: 1 unless all are `Repeated` alike."""
     try:
         times = set(env.get_attr("times"))  # type: ignore[attr-defined]
     except (AttributeError, NotImplementedError):

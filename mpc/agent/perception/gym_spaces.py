@@ -50,12 +50,12 @@ def planner_space(space: gym.Space) -> mpc.Box | mpc.MultiDiscrete:
 
 
 def is_image(space: gym.Space) -> bool:
-    """Whether observations are images."""
+    """Return whether observations are images."""
     return isinstance(space, gym.Box) and space.dtype in (np.uint8, np.bool_) and 2 <= len(space.shape) <= 4
 
 
 def is_stack(space: gym.Space) -> bool:
-    """Whether an image is a stack of frames, from the oldest to the newest."""
+    """Return whether an image is a stack of frames, from the oldest to the newest."""
     shape = space.shape or ()
     return is_image(space) and (len(shape) == 4 or (len(shape) == 3 and shape[0] < shape[2]))
 
@@ -72,7 +72,7 @@ def observation_shape(space: gym.Space) -> tuple[int, ...]:
 
 
 def observation_size(space: gym.Space) -> int:
-    """How many numbers an observation flattens to.
+    """Return how many numbers an observation flattens to.
 
     Raises:
         ValueError: If it has no fixed number of them, or too many for what is no image.
@@ -114,7 +114,13 @@ def rows(space: gym.Space, observations: Any, batched: bool) -> np.ndarray:
 
 
 def _images(space: gym.Space, observations: np.ndarray) -> np.ndarray:
-    """`[B, ...]` to bytes `[B, H, W, C]`; see the module's table."""
+    """`[B, ...]` to bytes `[B, H, W, C]`; see the module's table.
+
+    Raises:
+        ValueError: If they hold other numbers than whole ones.
+    """
+    if observations.dtype.kind not in "uib":
+        raise ValueError(f"an observation that is an image holds whole numbers, {space.dtype}; got {observations.dtype}")
     images = 255 * observations.astype(np.uint8) if space.dtype == np.bool_ else observations.astype(np.uint8)
     if is_stack(space):
         images = np.moveaxis(images, 1, -2 if images.ndim == 5 else -1)
@@ -122,7 +128,7 @@ def _images(space: gym.Space, observations: np.ndarray) -> np.ndarray:
 
 
 def is_batched(space: gym.Space, observations: Any) -> bool:
-    """Whether observations carry a leading batch axis.
+    """Return whether observations carry a leading batch axis.
 
     Raises:
         ValueError: If their shape is neither that of the space nor that with one more axis.
@@ -259,6 +265,18 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         return gymnasium.vector.SyncVectorEnv([lambda: one], autoreset_mode=mode)
     raise ValueError(f"env must be a Gymnasium environment, its id, or a vector environment; got {type(env).__name__}")
+
+
+def observation_dtype(space: gym.Space) -> Any:
+    """Return the dtype of observations as the agent takes them: bytes of images, else float32."""
+    return np.uint8 if is_image(space) else np.float32
+
+
+def bounds(space: gym.Space) -> dict[str, Any]:
+    """Return `low` and `high` of an observation as exported policies take it, images in [0, 1]; {} where unknown."""
+    if is_image(space):
+        return {"low": 0.0, "high": 1.0}
+    return {"low": space.low.ravel(), "high": space.high.ravel()} if isinstance(space, gym.Box) else {}
 
 
 def identify(env: gymnasium.vector.VectorEnv) -> str | None:

@@ -1,97 +1,97 @@
-"""Short-term memory: what was observed and done in the last K steps, for what a single observation does not tell.
+"""Observation history: what was observed and done in the last K steps, for what a single observation does not tell.
 
     x[k] = (o[t-k], o[t-k] - o[t-k-1], a[t-k-1]),  k = 0 … K-1        before an episode's first step as if nothing had moved
                                                                        and nothing been done: o[-k] = o[0], a[-k] = 0
 
-These K tokens, the newest first, are what a world model sees instead of an observation, reads out by attention
-(`world_models.networks.HistoryAttention`) and carries along in what it imagines: so plans are made, and the critic learns,
-from what is remembered. Every coordinate is scaled by itself: as changes, small motions are seen as well as large places.
-Images are shown one by one, K = 1: what has to be seen of their past is stacked into them as channels.
+A world model sees these K tokens, the newest first, instead of an observation, and reads them by attention
+(`world_models.networks.HistoryAttention`). Every coordinate is scaled by itself, so that small motions are seen as well as
+large places. Images are seen one by one, K = 1: frames that tell of the past are stacked as channels.
+
+The functions work on one history or, with leading axes, on many; on NumPy arrays (`xp=numpy`) as inside `jit`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from mpc.controller import ControllerState
+from world_models.data import Dataset
+
+Array = Any
 
 
-class PredictState(NamedTuple):
-    """What an agent hands from one decision to the next."""
-
-    loop: ControllerState | None
-    """The plan under way; None where nothing has been planned."""
-    seen: np.ndarray
-    """`[B, K, O (+ A)]`, `[B, 1, H, W, C]` of images: what is remembered, as it was at the last decision; see `Memory`."""
-    held: np.ndarray
-    """`[B, ...]`, the actions decided on."""
-    left: np.ndarray
-    """`[B]`, how many steps more they are held for."""
-    behind: np.ndarray
-    """`[B]`, how many decisions were made without the plan since it was made."""
-
-    def released(self) -> "PredictState":
-        """With nothing held any longer: the next call decides."""
-        return self._replace(left=np.zeros_like(self.left))
-
-
-class Memory(NamedTuple):
-    """What is remembered, and how a world model is shown it.
-
-    With K = 1 that is the newest observation, and nothing else; it may then be an image `[H, W, C]`, too.
-    """
+class History(NamedTuple):
+    """The shape of a history; an entry is an observation, followed by the action before it where K > 1."""
 
     steps: int
     """K, the newest observation included."""
     observation: tuple[int, ...]
     """Shape of an observation."""
     action: int
-    """Size A of an action, as networks see it."""
+    """Size A of an action as the replay buffer stores it."""
 
     @property
     def token(self) -> tuple[int, ...]:
-        """Shape of what a step is shown as."""
+        """Shape of what the model sees of one step."""
         return self.observation if self.steps == 1 else (2 * self.observation[0] + self.action,)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of everything that is shown."""
+        """Shape of the model's input."""
         return self.observation if self.steps == 1 else (self.steps * self.token[0],)
 
-    def begun(self, observations: np.ndarray) -> np.ndarray:
-        """What is remembered after the first observations `[B, O]` of episodes, `[B, K, O]`; `[B, K, O + A]` for K > 1."""
-        return np.repeat(self._entries(observations, None)[:, None], self.steps, axis=1)
+    def begin(self, observation: Array, xp: Any = jnp) -> Array:
+        """Return the history `[..., K, O + A]` after an episode's first observation `[..., O]`; `[..., 1, *O]` for K = 1."""
+        entry = self._entry(observation, None, xp)
+        return xp.repeat(xp.expand_dims(entry, self._axis), self.steps, axis=self._axis)
 
-    def recall(
-        self, seen: np.ndarray, observations: np.ndarray, actions: np.ndarray | None, fresh: np.ndarray | None = None
-    ) -> np.ndarray:
-        """What is remembered after another observation.
-
-        A remembered observation that is not finite is taken to have been the newest one: a glitch is over when it is over.
+    def append(self, history: Array, observation: Array, action: Array | None, xp: Any = jnp) -> Array:
+        """Return the history after another observation; where one is not finite, it counts as the newest one.
 
         Args:
-            seen: What was remembered before.
-            observations: `[B, O]`, the newest.
-            actions: `[B, A]`, what was done in between; None where K = 1 and it is not remembered.
-            fresh: `[B]`, where an episode begins with the observation; None for nowhere.
+            history: `[..., K, O + A]`.
+            observation: `[..., O]`.
+            action: `[..., A]`, the action that led there, as the replay buffer stores it; None for K = 1.
+            xp: `numpy` or `jax.numpy`.
         """
-        newest = self._entries(observations, actions)[:, None]
+        newest = xp.expand_dims(self._entry(observation, action, xp), self._axis)
         if self.steps == 1:
             return newest
-        shifted = np.concatenate([newest, seen[:, : self.steps - 1]], axis=1)
-        shifted = np.where(np.isfinite(shifted).all(axis=2, keepdims=True), shifted, newest)
-        return shifted if fresh is None else np.where(fresh[:, None, None], self.begun(observations), shifted)
+        shifted = xp.concatenate([newest, history[..., : self.steps - 1, :]], axis=-2)
+        return xp.where(xp.isfinite(shifted).all(axis=-1, keepdims=True), shifted, newest)
 
-    def shown(self, seen: np.ndarray) -> np.ndarray:
-        """As a world model sees what is remembered, `[B, K * token]`, the newest step first."""
+    def model_input(self, history: Array, xp: Any = jnp) -> Array:
+        """Return what the model sees: `[..., K * token]`, the newest step first, or the observation for K = 1."""
         if self.steps == 1:
-            return seen[:, 0]
-        observations, actions = np.split(seen, self.observation, axis=-1)
-        before = np.concatenate([observations[:, 1:], observations[:, -1:]], axis=1)
-        return np.concatenate([observations, observations - before, actions], axis=2).reshape(len(seen), -1)
+            return xp.squeeze(history, axis=self._axis)
+        size = self.observation[0]
+        observations, actions = history[..., :size], history[..., size:]
+        before = xp.concatenate([observations[..., 1:, :], observations[..., -1:, :]], axis=-2)
+        tokens = xp.concatenate([observations, observations - before, actions], axis=-1)
+        return tokens.reshape(*tokens.shape[:-2], -1)
 
-    def _entries(self, observations: np.ndarray, actions: np.ndarray | None) -> np.ndarray:
+    def dataset(self, dataset: Dataset, actions: np.ndarray) -> np.ndarray:
+        """Return the model's inputs `[rows, K * token]` for every row of a dataset of vectors.
+
+        Args:
+            dataset: Whose rows of one episode follow each other.
+            actions: `[rows, A]`, its actions as the replay buffer stores them.
+        """
         if self.steps == 1:
-            return observations
-        done = np.zeros((len(observations), self.action), np.float32) if actions is None else actions
-        return np.concatenate([observations, done], axis=1)
+            return dataset.observations
+        episode = np.repeat(np.arange(len(dataset.lengths)), dataset.lengths + 1)
+        first = dataset.first[episode]
+        rows = np.maximum(np.arange(len(episode))[:, None] - np.arange(self.steps), first[:, None])
+        before = np.where((rows > first[:, None])[..., None], actions[np.maximum(rows - 1, 0)], 0.0)
+        entries = np.concatenate([dataset.observations[rows], before], axis=-1).astype(np.float32)
+        return self.model_input(entries, np)
+
+    @property
+    def _axis(self) -> int:
+        return -1 - len(self.observation)
+
+    def _entry(self, observation: Array, action: Array | None, xp: Any) -> Array:
+        if self.steps == 1:
+            return observation
+        done = xp.zeros((*observation.shape[:-1], self.action), xp.float32) if action is None else action
+        return xp.concatenate([observation, done], axis=-1)

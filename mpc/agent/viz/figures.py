@@ -1,70 +1,82 @@
-"""What a person looks at after a run: imagined futures beside real ones, as a picture and as a film."""
+"""Figures and films of an episode: what really happened beside what was imagined, with or without a goal."""
 
+import csv
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import gymnasium
 import imageio.v2 as imageio
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mpc.agent.perception import gym_spaces
-from mpc.agent.perception.action_repeat import Repeated
 from mpc.agent.viz import images
-from mpc.agent.viz.probe import Probe
+from mpc.agent.viz.decoding import Reader, observed, reader
+from mpc.agent.viz.episode import Episode, imagine, model_inputs, record
 from mpc.deploy.telemetry import SOURCES
 
 REAL, IMAGINED, BASELINE = "#1b1b1b", "#d1495b", "#8d99ae"
-SHOWN = 4  # observation coordinates that a picture has room for
-SIDE = 480  # of a film's two halves, in pixels
+SHOWN = 4
+"""Observation coordinates, or imagined images, that a picture has room for."""
+SIDE = 480
+"""Of a film's two halves, in pixels."""
+BEGINNINGS = 25
+"""States of an episode from which futures are imagined to be compared with what happened."""
 
 
-class Episode(NamedTuple):
-    """One episode with all that was seen and imagined; T steps, S starts, horizon H.
-
-    `observations` `[T+1, O]`, or images `[T+1, H, W, C]`; `actions` `[T, ...]`, `rewards` `[T]`; `frames`: T images or none;
-    `futures`: T arrays `[S, H+1, D]` of latents, what the plans of each step were expected to lead to.
-    """
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    frames: list[np.ndarray]
-    futures: list[np.ndarray]
-
-
-def record(agent: Any, env: gymnasium.Env, seed: int) -> Episode:
-    """Act for one episode and keep everything, a step being as long as the agent holds its actions.
+def show(agent: Any, env: str, folder: Path, seed: int, **given: Any) -> dict[str, Any]:
+    """Act for one episode, and write what happened into a folder: `video.mp4`, `futures.png`, `episode.csv`, and, for a task
+    with a goal, `path.png`.
 
     Args:
-        agent: Plans.
-        env: One environment; drawn if it was made with `render_mode="rgb_array"`.
-        seed: Of its reset.
+        agent: Acts.
+        env: Id of its environment.
+        folder: Exists.
+        seed: Of the episode.
+        **given: Of `mpc.agent.viz.episode.record`.
+
+    Returns:
+        `return`, `steps`, `success`, `prediction_error` (as `futures_picture` returns it), and, where there is a distance to
+        a goal, the `first` and the `last` `distance`.
     """
-    env = Repeated(env, agent.settings.repeat)
-    raw, _ = env.reset(seed=seed)
-    draw = env.render_mode == "rgb_array"
-    observations, actions, rewards, frames, futures = [raw], [], [], [], []
-    state, over = None, False
-    while not over:
-        if draw:
-            frames.append(_bytes(np.asarray(env.render())))
-        action, state = agent.predict(raw, state=None if state is None else state.released())
-        raw, reward, terminated, truncated, _ = env.step(action)
-        futures.append(np.asarray(agent.futures(raw, state).latent))
-        observations.append(raw)
-        actions.append(action)
-        rewards.append(float(reward))
-        over = terminated or truncated
-    rows = np.concatenate([gym_spaces.rows(agent.observation_space, o, batched=False) for o in observations])
-    return Episode(rows, np.stack(actions), np.array(rewards), frames, futures)
+    read, made = reader(agent), gym_spaces.make(env, render_mode="rgb_array")
+    episode = record(agent, made, seed, **given)
+    made.close()
+    found: dict[str, Any] = {"return": float(episode.rewards.sum()), "steps": len(episode.actions)}
+    found["success"] = episode.succeeded
+    found["prediction_error"] = futures_picture(agent, episode, read, folder / "futures.png")
+    table(episode, folder / "episode.csv")
+    if episode.goal is not None:
+        path_picture(agent, episode, read, folder / "path.png", env)
+    if episode.distances is not None:
+        found["distance"] = {"first": float(episode.distances[0]), "last": float(episode.distances[-1])}
+    if episode.frames:
+        fps = max((made.metadata.get("render_fps") or 20) // agent.config.perception.action_repeat, 1)
+        film(agent, episode, read, folder / "video.mp4", fps=fps)
+    return found
 
 
-def futures_picture(agent: Any, episode: Episode, probe: Probe, path: Path) -> dict[str, list[float]]:
+def table(episode: Episode, path: Path) -> None:
+    """Write an episode's numbers, step by step, as CSV: `step`, `reward`, `distance`, `success`.
+
+    Args:
+        episode: What happened.
+        path: Of the file.
+    """
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("step", "reward", "distance", "success"))
+        for t in range(len(episode.actions) + 1):
+            reward = episode.rewards[t - 1] if t else ""
+            distance = "" if episode.distances is None else round(float(episode.distances[t]), 6)
+            success = episode.success[t - 1] if t and np.isfinite(episode.success[t - 1]) else ""
+            rows.writerow((t, reward, distance, success))
+
+
+def futures_picture(agent: Any, episode: Episode, read: Reader, path: Path) -> dict[str, list[float]]:
     """Draw imagined against real futures, and how the error grows with every step imagined ahead.
 
     From states along the episode the model imagines what the actions that were really taken lead to; nothing real is seen
@@ -73,37 +85,33 @@ def futures_picture(agent: Any, episode: Episode, probe: Probe, path: Path) -> d
     Args:
         agent: Whose model imagines.
         episode: What really happened.
-        probe: Reads latents as observations.
+        read: Reads latents as observations.
         path: Of the PNG file.
 
     Returns:
-        Root mean square errors per step ahead, in standard deviations of the episode: `{"imagined": …, "unchanged": …}`,
-        the second those of expecting everything to stay as it is.
+        Root mean square errors per model step ahead, in standard deviations of the episode: `{"imagined": …, "unchanged":
+        …}`, the second those of expecting everything to stay as it is.
     """
-    steps, horizon = len(episode.actions), min(agent.policy.planner.problem.horizon, len(episode.actions))
-    begins = np.unique(np.linspace(0, steps - horizon, 25).astype(int))
+    block = agent.program.spaces.count
+    steps = len(episode.actions)
+    ahead = min(agent.policy.horizon, steps) // block
+    begins = np.unique(np.linspace(0, steps - ahead * block, BEGINNINGS).astype(int))
+    inputs = model_inputs(agent, episode)
     imagined = np.stack(
-        [probe(agent.imagine(episode.observations[b], episode.actions[b : b + horizon]).latent) for b in begins]
+        [read(imagine(agent, inputs[b], episode.actions[b : b + ahead * block])).mean(axis=0) for b in begins]
     )
-    looked = [episode.observations[b : b + horizon + 1] for b in begins]
-    real = np.stack([_looked(agent, rows).reshape(len(rows), -1) for rows in looked])
-    every = _looked(agent, episode.observations[np.unique(np.linspace(0, steps, 500).astype(int))])
-    scale = np.maximum(every.reshape(len(every), -1).std(axis=0), 1e-6)
-    if agent.image:  # one for all pixels: most never change
-        scale = np.sqrt(np.square(scale).mean())
-    errors = {
-        "imagined": np.sqrt(np.square((imagined - real) / scale).mean(axis=(0, 2))),
-        "unchanged": np.sqrt(np.square((real[:, :1] - real) / scale).mean(axis=(0, 2))),
-    }
+    moments = block * np.arange(ahead + 1)
+    real = np.stack([observed(agent, episode.observations[b + moments]) for b in begins])
+    every = observed(agent, episode.observations[np.unique(np.linspace(0, steps, 500).astype(int))])
+    errors = _errors(real, imagined, every, agent.image)
     if agent.image:
         figure, some = Figure(figsize=(9, 11), layout="constrained"), np.linspace(0, len(begins) - 1, 3).astype(int)
-        shape = (len(some), horizon + 1, *episode.observations.shape[1:3], 3)
-        axes = images.compare(figure, real[some].reshape(shape), imagined[some].reshape(shape))
+        axes = images.compare(figure, real[some], imagined[some])
     else:
-        figure, axes = _lines(episode, begins, imagined)
+        figure, axes = _lines(episode, begins, imagined, block)
     axes[-1].plot(errors["imagined"], color=IMAGINED, label="imagined")
     axes[-1].plot(errors["unchanged"], color=BASELINE, label="expecting no change")
-    axes[-1].set(xlabel="steps imagined ahead", ylabel="RMS error / std")
+    axes[-1].set(xlabel="model steps imagined ahead", ylabel="RMS error / std")
     axes[-1].set_ylim(0, None)
     axes[-1].legend(loc="upper left")
     figure.suptitle(f"Imagined and real futures; return {episode.rewards.sum():.1f}")
@@ -111,13 +119,20 @@ def futures_picture(agent: Any, episode: Episode, probe: Probe, path: Path) -> d
     return {name: [round(float(e), 5) for e in values] for name, values in errors.items()}
 
 
-def _looked(agent: Any, observations: np.ndarray) -> np.ndarray:
-    """Observations as a probe reads them off latents."""
-    return images.drawn(observations, agent.observation_space) if agent.image else observations
+def _errors(real: np.ndarray, imagined: np.ndarray, every: np.ndarray, image: bool) -> dict[str, np.ndarray]:
+    """RMS errors per step of futures `[N, n+1, ...]`, in standard deviations of all observations `[T, ...]`."""
+    real, imagined = (x.reshape(*x.shape[:2], -1) for x in (real, imagined))
+    scale = np.maximum(every.reshape(len(every), -1).std(axis=0), 1e-6)
+    if image:  # one for all pixels: most never change
+        scale = np.maximum(np.sqrt(np.square(scale).mean()), 1e-6)
+    return {
+        "imagined": np.sqrt(np.square((imagined - real) / scale).mean(axis=(0, 2))),
+        "unchanged": np.sqrt(np.square((real[:, :1] - real) / scale).mean(axis=(0, 2))),
+    }
 
 
-def _lines(episode: Episode, begins: np.ndarray, imagined: np.ndarray) -> tuple[Figure, list[Any]]:
-    """A figure with the first coordinates of observations over time, and futures `[N, H+1, O]` that were imagined."""
+def _lines(episode: Episode, begins: np.ndarray, imagined: np.ndarray, block: int) -> tuple[Figure, list[Any]]:
+    """A figure with the first coordinates of observations over time, and futures `[N, n+1, O]` that were imagined."""
     shown = min(episode.observations.shape[1], SHOWN)
     figure = Figure(figsize=(9, 1.9 * shown + 2.6), layout="constrained")
     axes = [figure.add_subplot(shown + 1, 1, i + 1) for i in range(shown + 1)]
@@ -125,12 +140,61 @@ def _lines(episode: Episode, begins: np.ndarray, imagined: np.ndarray) -> tuple[
         axes[i].plot(episode.observations[:, i], color=REAL, label="real")
         for k in range(0, len(begins), max(len(begins) // 6, 1)):
             path = imagined[k, :, i]
-            axes[i].plot(begins[k] + np.arange(len(path)), path, color=IMAGINED, label="imagined" if k == 0 else None)
+            times = begins[k] + block * np.arange(len(path))
+            axes[i].plot(times, path, color=IMAGINED, label="imagined" if k == 0 else None)
             axes[i].plot(begins[k], path[0], "o", color=IMAGINED, markersize=4)
         axes[i].set_ylabel(f"observation {i}")
     axes[0].legend(loc="upper right")
-    axes[shown - 1].set_xlabel("environment step")
+    axes[shown - 1].set_xlabel("agent step")
     return figure, axes
+
+
+def path_picture(agent: Any, episode: Episode, read: Reader, path: Path, title: str) -> None:
+    """Draw the path to a goal, the distance over time, and, of images, start, first imagined future, end and goal.
+
+    Args:
+        agent: Acted.
+        episode: With a goal.
+        read: Reads latents as observations.
+        path: Of the PNG file.
+        title: Above everything.
+    """
+    figure = Figure(figsize=(11, 6.6 if agent.image else 4.6), layout="constrained")
+    upper, lower = (figure, None)
+    if agent.image:
+        upper, lower = figure.subfigures(2, 1, height_ratios=(5, 2), squeeze=False).ravel()
+    left, right = upper.subplots(1, 2)
+    if episode.frames:
+        left.imshow(strobe(episode.frames))
+        left.set_title("path")
+    left.axis("off")
+    if episode.distances is not None:
+        right.plot(episode.distances, color=IMAGINED)
+        right.set(xlabel="agent step", ylabel="distance to the goal", ylim=(0, None))
+    if lower is not None:
+        first = episode.futures[0][0]
+        imagined = read(first[np.linspace(1, len(first) - 1, SHOWN).astype(int)])
+        ends = observed(agent, np.stack([episode.observations[0], episode.observations[-1], np.asarray(episode.goal)]))
+        names = ["start", *(f"imagined, {i + 1} of {SHOWN}" for i in range(SHOWN)), "end", "goal"]
+        for axis, image, name in zip(lower.subplots(1, len(names)), [ends[0], *imagined, *ends[1:]], names, strict=True):
+            axis.imshow(np.clip(image, 0.0, 1.0))
+            axis.set_title(name, fontsize=9)
+            axis.axis("off")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=100)
+
+
+def strobe(frames: list[np.ndarray], count: int = 12) -> np.ndarray:
+    """Return several moments in one image: each pixel from the moment at which it differs most from the median.
+
+    Args:
+        frames: Images `[h, w, 3]` of bytes.
+        count: Moments.
+    """
+    picked = np.stack([frames[i] for i in np.linspace(0, len(frames) - 1, count).astype(int)]).astype(np.float32)
+    usual = np.median(picked, axis=0)
+    farthest = np.abs(picked - usual).sum(axis=-1).argmax(axis=0)
+    return np.take_along_axis(picked, farthest[None, ..., None], axis=0)[0].astype(np.uint8)
 
 
 @contextmanager
@@ -171,12 +235,13 @@ def timing(rows: np.ndarray, period: float, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def film(episode: Episode, probe: Probe, path: Path, fps: int = 20) -> None:
-    """Write a film: the environment, and beside it what the plans expect; of images, what the leading one does.
+def film(agent: Any, episode: Episode, read: Reader, path: Path, fps: int = 20) -> None:
+    """Write a film: the environment, and beside it the goal, where there is one, and the future that is imagined.
 
     Args:
+        agent: Acted.
         episode: With frames.
-        probe: Reads latents as observations, or as drawings of images.
+        read: Reads latents as observations.
         path: Of the MP4 file.
         fps: Frames per second.
 
@@ -185,56 +250,67 @@ def film(episode: Episode, probe: Probe, path: Path, fps: int = 20) -> None:
     """
     if not episode.frames:
         raise ValueError("a film needs frames: make the environment with render_mode='rgb_array'")
-    panel = (_moving_lines if episode.observations.ndim == 2 else _imagined_frames)(episode, probe)
+    panel = (_image_panel if agent.image else _line_panel)(agent, episode, read)
     with movie(path, fps) as append:
         for t, frame in enumerate(episode.frames):
             append(np.concatenate([_fit(frame, SIDE), panel(t)], axis=1))
 
 
-def _imagined_frames(episode: Episode, probe: Probe) -> Callable[[int], np.ndarray]:
-    """What draws, for step t, the images that the leading plan expects, `[SIDE, SIDE, 3]`."""
-    size = episode.observations.shape[1:3]
-    return lambda t: images.futures_panel(episode.futures[max(t - 1, 0)][0], probe, size, SIDE)
+def _image_panel(agent: Any, episode: Episode, read: Reader) -> Callable[[int], np.ndarray]:
+    """Return a function that draws nine images for step t, row by row: the goal, where there is one, now, and moments of the
+    future."""
+    goal = [] if episode.goal is None else [observed(agent, episode.goal)]
+
+    def panel(t: int) -> np.ndarray:
+        future = episode.futures[min(t, len(episode.futures) - 1)][0]
+        now = observed(agent, episode.observations[t])
+        moments = np.linspace(min(1, len(future) - 1), len(future) - 1, 8 - len(goal)).round().astype(int)
+        nine = [*goal, now, *read(future[moments])]
+        return images.tiled([nine[3 * row : 3 * row + 3] for row in range(3)], SIDE)
+
+    return panel
 
 
-def _moving_lines(episode: Episode, probe: Probe) -> Callable[[int], np.ndarray]:
-    """What draws, for step t, the recent past and the future that every start of the planner expects, `[SIDE, SIDE, 3]`."""
-    shown = min(episode.observations.shape[1], SHOWN)
+def _line_panel(agent: Any, episode: Episode, read: Reader) -> Callable[[int], np.ndarray]:
+    """Return a function that draws, for step t, the recent past, the futures that the plan expects, and the goal, where
+    there is one."""
+    shown, block = min(episode.observations.shape[1], SHOWN), agent.program.spaces.count
     figure = Figure(figsize=(SIDE / 80, SIDE / 80), dpi=80, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = [figure.add_subplot(shown, 1, i + 1) for i in range(shown)]
-    horizon, window = episode.futures[0].shape[1], 40
+    horizon, window = block * (episode.futures[0].shape[1] - 1), 40
     low, high = episode.observations.min(axis=0), episode.observations.max(axis=0)
+    if episode.goal is not None:
+        low, high = np.fmin(low, episode.goal), np.fmax(high, episode.goal)
     real, fans = [], []
     for i, axis in enumerate(axes):
         margin = 0.3 * (high[i] - low[i]) + 1e-3
-        axis.set(xlim=(-window, horizon), ylim=(low[i] - margin, high[i] + margin), ylabel=f"observation {i}")
+        axis.set(xlim=(-window, horizon + 1), ylim=(low[i] - margin, high[i] + margin), ylabel=f"observation {i}")
         axis.axvline(0, color=BASELINE, linewidth=1)
+        if episode.goal is not None and np.isfinite(episode.goal[i]):
+            axis.axhline(episode.goal[i], color=BASELINE, linestyle=":")
         every = range(len(episode.futures[0]))
         fans.append([axis.plot([], [], color=IMAGINED, alpha=0.7, animated=True)[0] for _ in every])
         real.append(axis.plot([], [], color=REAL, animated=True)[0])
-    axes[0].set_title("what was (black), what is imagined (red)", fontsize=10)
+    axes[0].set_title("past (black), imagined future (red)" + ("" if episode.goal is None else ", goal (dots)"), fontsize=10)
     axes[-1].set_xlabel("steps from now")
     canvas.draw()  # once: what moves is drawn over it
     still = canvas.copy_from_bbox(figure.bbox)
 
     def panel(t: int) -> np.ndarray:
-        past, futures = episode.observations[max(t - window, 0) : t + 1], probe(episode.futures[max(t - 1, 0)])
+        last = min(t, len(episode.futures) - 1)
+        past, imagined = episode.observations[max(t - window, 0) : t + 1], read(episode.futures[last])
+        times = block * np.arange(imagined.shape[1]) - episode.ages[last] - (t - last)
         canvas.restore_region(still)
         for i, axis in enumerate(axes):
             real[i].set_data(np.arange(1 - len(past), 1), past[:, i])
-            for line, future in zip(fans[i], futures, strict=True):
-                line.set_data(np.arange(len(future)), future[:, i])
+            for line, future in zip(fans[i], imagined, strict=True):
+                line.set_data(times, future[:, i])
             for line in (*fans[i], real[i]):
                 axis.draw_artist(line)
         return np.asarray(canvas.buffer_rgba())[..., :3]
 
     return panel
-
-
-def _bytes(frame: np.ndarray) -> np.ndarray:
-    """A frame as bytes, where it was drawn in numbers from 0 to 1."""
-    return frame if frame.dtype == np.uint8 else (255 * np.clip(frame, 0.0, 1.0)).astype(np.uint8)
 
 
 def _fit(frame: np.ndarray, height: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Images as people look at them, and what an agent imagines of them.
+"""Images of an agent, observed or imagined, drawn for people.
 
-What an agent sees may have any number of channels; what is drawn has three. Each channel has a colour, so that a drawing is
-a product with a matrix `[C, 3]`, and a linear probe can read it off latents.
+An observation may have any number of channels, and a drawing has three. Each channel has a colour, so that a drawing is a
+product with a matrix `[C, 3]`, which a linear probe can read off latents.
 """
 
 import colorsys
@@ -12,7 +12,6 @@ from gymnasium import spaces
 from matplotlib.figure import Figure
 
 from mpc.agent.perception import gym_spaces
-from mpc.agent.viz.probe import Probe
 
 COLUMNS = 6  # moments that a picture has room for
 
@@ -35,13 +34,14 @@ def colours(space: spaces.Space) -> np.ndarray:
 
 
 def drawn(images: np.ndarray, space: spaces.Space) -> np.ndarray:
-    """Bytes `[..., H, W, C]` as colours `[..., H, W, 3]` from 0 to 1, brighter where channels overlap.
+    """Draw images `[..., H, W, C]` in colours `[..., H, W, 3]` from 0 to 1, brighter where channels overlap.
 
     Args:
-        images: As the agent sees them.
+        images: Bytes, as the agent sees them, or numbers from 0 to 1, as a decoder gives them.
         space: Of observations.
     """
-    return np.minimum(images.astype(np.float32) / 255.0 @ colours(space).astype(np.float32), 1.0)
+    numbers = images.astype(np.float32) / (255.0 if images.dtype == np.uint8 else 1.0)
+    return np.clip(numbers @ colours(space).astype(np.float32), 0.0, 1.0)
 
 
 def tiled(rows: list[list[np.ndarray]], side: int) -> np.ndarray:
@@ -60,20 +60,6 @@ def tiled(rows: list[list[np.ndarray]], side: int) -> np.ndarray:
             scaled = (255 * np.clip(image, 0.0, 1.0)).astype(np.uint8)[lines][:, columns]
             canvas[i * height : (i + 1) * height - 2, j * width : (j + 1) * width - 2] = scaled
     return canvas
-
-
-def futures_panel(latents: np.ndarray, probe: Probe, size: tuple[int, int], side: int) -> np.ndarray:
-    """What a plan expects, `[side, side, 3]`: nine moments from now to its end, row by row.
-
-    Args:
-        latents: `[H+1, D]`, imagined.
-        probe: Reads latents as drawings.
-        size: Height and width of an image.
-        side: In pixels.
-    """
-    moments = np.linspace(0, len(latents) - 1, 9).round().astype(int)
-    nine = probe(latents[moments]).reshape(3, 3, *size, 3)
-    return tiled([list(row) for row in nine], side)
 
 
 def compare(figure: Figure, real: np.ndarray, imagined: np.ndarray) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What an agent imagines, made visible: latents read back as observations."""
+"""A linear probe: reads observations off latents, for figures."""
 
 from typing import Any, NamedTuple
 

@@ -1,107 +1,206 @@
-"""Settings made into the functions they name: a world model, and a distance in its latent space."""
+"""Settings made into the functions they name: the world model, a distance in its latent space, slower levels."""
 
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from mpc.agent.goal_config import GoalSettings
-from world_models import pixel_jepa, reconstruction
-from world_models.base import WorldModel
+from mpc.agent.config import AgentConfig
+from world_models import WorldModel, ensemble_jepa, jepa, reconstruction
 from world_models.distances.shortest_path import shortest_path_distance
 from world_models.distances.temporal import Distance, latent_distance, temporal_distance
 from world_models.losses import anticollapse
+from world_models.macro import macro_model
 from world_models.networks import (
     CausalPredictor,
     MLPPredictor,
     PatchDecoder,
     PatchEncoder,
     RecurrentPredictor,
+    VectorDecoder,
     VectorEncoder,
     ViTEncoder,
 )
-from world_models.networks.encoders import LEVELS
+from world_models.networks.encoders import LEVELS, ResidualEncoder
 
-ENCODERS = {"patch": PatchEncoder, "vit": ViTEncoder, "vector": VectorEncoder}
+ENCODERS = {"patch": PatchEncoder, "vit": ViTEncoder, "vector": VectorEncoder, "residual": ResidualEncoder}
 PREDICTORS = {"mlp": MLPPredictor, "recurrent": RecurrentPredictor, "causal": CausalPredictor}
-OBJECTIVES = ("vicreg", "barlow_twins", "sigreg", "infonce", "byol", "reconstruction")
+OBJECTIVES = ("vicreg", "barlow_twins", "sigreg", "infonce", "byol", "reconstruction", "variance_covariance")
 DECORRELATED = ("vicreg", "sigreg")
 """Objectives that ask for decorrelation, and are known to have collapsed where few directions are left."""
 
 
-def distance(settings: GoalSettings) -> Distance:
-    """The distance that settings name.
-
-    Raises:
-        ValueError: If it is not there, or its settings are unknown to it.
-    """
-    if settings.distance == "latent":
-        return latent_distance()
-    try:
-        learnt = partial(shortest_path_distance, block=settings.block) if settings.distance == "ways" else temporal_distance
-        given = {"updates": settings.finetune_updates} | _plain(settings.distance_settings)
-        return learnt(latent=settings.latent, **given)
-    except TypeError as error:  # of a keyword that it does not have, or that another setting gives
-        raise ValueError(f"distance_settings don't fit: {error}") from error
-
-
-def world_model(settings: GoalSettings, shape: tuple[int, ...], action: int) -> WorldModel:
-    """The world model that settings describe.
+def world_model(config: AgentConfig, shape: tuple[int, ...], action: int, history: int) -> WorldModel:
+    """Return the world model that settings describe.
 
     Args:
-        settings: Sizes, networks, objective.
-        shape: Of an observation.
-        action: Size of one action of the environment.
+        config: Sizes, networks, objective.
+        shape: Of what the model sees of one step.
+        action: Size of one action, as the replay buffer stores it.
+        history: Steps that the model sees at once.
 
     Raises:
-        ValueError: If a name is none of the choices, a network takes no such setting, or observations don't fit.
+        ValueError: If a name is none of the choices, a network takes no such option, or observations don't fit.
     """
-    kind = settings.encoder if settings.encoder != "auto" else "vector" if len(shape) == 1 else "patch"
-    given = _plain(settings.encoder_settings)
-    if kind == "patch" and "fit" not in given and len(shape) == 3:
-        # nothing is cropped unless asked for
-        given["fit"] = "pad" if any(side % _whole(given) for side in shape[:2]) else None
-    common: dict[str, Any] = {
-        "block": settings.block,
-        "latent": settings.latent,
-        "encoder": partial(_named("encoder", kind, ENCODERS), **given),
-        "predictor": partial(_named("predictor", settings.predictor, PREDICTORS), **_plain(settings.predictor_settings)),
-        "steps": settings.steps,
-        "prediction_weight": settings.prediction_weight,
-        "inverse_weight": settings.inverse_weight,
-        "learning_rate": settings.learning_rate,
-    }
-    if settings.objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {settings.objective!r}")
+    model = config.world_model
+    if model.objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {model.objective!r}")
     try:
-        if settings.objective == "reconstruction":
-            decoder = partial(PatchDecoder, **given)
-            return reconstruction(shape, action, decoder=decoder, **common, **_plain(settings.objective_settings))
-        objective = partial(getattr(anticollapse, settings.objective), **_plain(settings.objective_settings))
-        return pixel_jepa(
-            shape,
-            action,
-            objective=objective,
-            targets=settings.targets,
-            straightness_weight=settings.straightness_weight,
-            **common,
-        )
+        if model.predictor == "ensemble":
+            return _ensemble(config, shape, action, history)
+        return _single(config, shape, action, history)
     except TypeError as error:  # of a keyword that a network does not have
         raise ValueError(f"the settings don't fit: {error}") from error
 
 
-def _named(what: str, name: str, choices: dict[str, Any]) -> Any:
-    if name not in choices:
-        raise ValueError(f"{what} must be one of {', '.join(choices)}; got {name!r}")
-    return choices[name]
+def _ensemble(config: AgentConfig, shape: tuple[int, ...], action: int, history: int) -> WorldModel:
+    model = config.world_model
+    given: dict[str, Any] = {"latent": model.latent, "history": history, "hidden": model.hidden, "members": model.members}
+    given |= {"block": model.block, "discount": model.discount, "learning_rate": model.learning_rate}
+    given |= {"reward": model.reward_heads, "decoder": _decoder(config, shape), "targets": model.targets}
+    if model.inverse_weight:
+        given["inverse_weight"] = model.inverse_weight
+    if model.encoder not in ("auto", "residual"):
+        given["encoder"] = _encoder(config, shape)
+    if model.objective != "variance_covariance":
+        given["objective"] = _objective(config)
+    return ensemble_jepa(shape if len(shape) == 3 else shape[0], action, **given)
 
 
-def _whole(given: dict[str, Any]) -> int:
-    """Side of the largest patch of patches, in pixels."""
-    return math.prod(side for side, _ in given.get("levels", LEVELS))
+def _single(config: AgentConfig, shape: tuple[int, ...], action: int, history: int) -> WorldModel:
+    model = config.world_model
+    common: dict[str, Any] = {
+        "block": model.block,
+        "latent": 64 if model.latent is None else model.latent,
+        "encoder": _encoder(config, shape),
+        "predictor": partial(PREDICTORS[model.predictor], **_plain(model.predictor_options)),
+        "steps": model.chained_steps,
+        "prediction_weight": model.prediction_weight,
+        "inverse_weight": model.inverse_weight,
+        "learning_rate": model.learning_rate,
+    }
+    if model.objective == "reconstruction":
+        decoder = partial(PatchDecoder, **_patches(config, shape))
+        return reconstruction(shape, action, decoder=decoder, **common, **_plain(model.objective_options))
+    return jepa(
+        shape,
+        action,
+        history=history,
+        objective=_objective(config),
+        targets=model.targets,
+        straightness_weight=model.straightness_weight,
+        reward=model.reward_heads,
+        discount=model.discount,
+        decoder=_decoder(config, shape),
+        **common,
+    )
 
 
-def _plain(settings: Any) -> Any:
-    """Settings with tuples where JSON made lists of them."""
-    if isinstance(settings, list | tuple):
-        return tuple(_plain(part) for part in settings)
-    return {name: _plain(part) for name, part in settings.items()} if hasattr(settings, "items") else settings
+def watching_model(config: AgentConfig, shape: tuple[int, ...], actions: int) -> WorldModel:
+    """Return a twin of the world model that infers what was done, for recordings that tell no actions.
+
+    Args:
+        config: Of the agent.
+        shape: Of what the model sees of one step.
+        actions: Size of an inferred action: a small one, or it would carry the whole next observation.
+
+    Raises:
+        ValueError: If the world model is an ensemble with an encoder of its own kind.
+    """
+    model = config.world_model
+    if model.predictor == "ensemble":
+        raise ValueError(
+            "recordings without actions are learnt from by one predictor, not an ensemble: set predictor to "
+            f"{', '.join(PREDICTORS)}"
+        )
+    twin = config.changed({"inverse_weight": 0.0, "reward_heads": False, "decoder": False, "objective_options": {}})
+    return jepa(
+        shape,
+        actions,
+        block=model.block,
+        latent=64 if model.latent is None else model.latent,
+        encoder=_encoder(twin, shape),
+        predictor=partial(PREDICTORS[model.predictor], **_plain(model.predictor_options)),
+        steps=model.chained_steps,
+        objective=_objective(config),
+        targets=model.targets,
+        inferred=True,
+        inverse_weight=0.0,
+        learning_rate=model.learning_rate,
+    )
+
+
+def distance(config: AgentConfig, latent: int) -> Distance | None:
+    """Return the distance that settings name, or None.
+
+    Args:
+        config: Of the agent.
+        latent: Size of a latent.
+
+    Raises:
+        ValueError: If it takes no such option.
+    """
+    name, learning = config.cost.distance, config.learning
+    if name in ("none", "latent"):
+        return latent_distance() if name == "latent" else None
+    learnt: Callable[..., Distance] = temporal_distance
+    if name == "shortest_path":
+        learnt = partial(shortest_path_distance, block=config.world_model.block)
+    given = {"updates": max(learning.finetune_updates, 1)} | dict(_plain(config.cost.distance_options))
+    try:
+        return learnt(latent=latent, **given)
+    except TypeError as error:  # of a keyword that it does not have, or that another setting gives
+        raise ValueError(f"distance_options don't fit: {error}") from error
+
+
+def macro_models(config: AgentConfig, latent: int) -> tuple[WorldModel, ...]:
+    """Return the models of slower levels, the lowest first.
+
+    Args:
+        config: Of the agent.
+        latent: Size of a latent.
+    """
+    macro = config.macro_levels
+    given: dict[str, Any] = {"macro": macro.macro, "hidden": macro.macro_hidden, "sigma": macro.macro_sigma}
+    return tuple(macro_model(latent, stride=stride, **given) for stride in macro.strides)
+
+
+def _encoder(config: AgentConfig, shape: tuple[int, ...]) -> Any:
+    model, history = config.world_model, config.perception.history
+    vector = "residual" if history > 1 else "vector"
+    kind = model.encoder if model.encoder != "auto" else vector if len(shape) == 1 else "patch"
+    options = _patches(config, shape) if kind == "patch" else dict(_plain(model.encoder_options))
+    if kind == "residual":
+        options = {"hidden": model.hidden, **options}
+    return partial(ENCODERS[kind], **options)
+
+
+def _patches(config: AgentConfig, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Options of a patch encoder or decoder; nothing of an image is cropped unless asked for."""
+    given = dict(_plain(config.world_model.encoder_options))
+    whole = math.prod(side for side, _ in given.get("levels", LEVELS))
+    if "fit" not in given and len(shape) == 3:
+        given["fit"] = "pad" if any(side % whole for side in shape[:2]) else None
+    return given
+
+
+def _objective(config: AgentConfig) -> Any:
+    options = dict(_plain(config.world_model.objective_options))
+    name = config.world_model.objective
+    return partial(getattr(anticollapse, "decorrelation" if name == "variance_covariance" else name), **options)
+
+
+def _decoder(config: AgentConfig, shape: tuple[int, ...]) -> Any:
+    """A decoder head for vectors; images are decoded by their nearest neighbours instead, see `agent.viz`."""
+    if not config.world_model.decoder:
+        return None
+    if len(shape) == 3:
+        raise ValueError("images are not decoded by a head; learn from recordings of states, which a readout decodes")
+    return partial(VectorDecoder, hidden=(config.world_model.hidden,))
+
+
+def _plain(options: Any) -> Any:
+    """Options with tuples where JSON made lists of them."""
+    if isinstance(options, list | tuple):
+        return tuple(_plain(part) for part in options)
+    return {name: _plain(part) for name, part in options.items()} if isinstance(options, Mapping) else options

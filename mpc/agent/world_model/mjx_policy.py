@@ -1,7 +1,6 @@
 """Planning through MuJoCo's own equations: a robot's task as a policy that can be exported, with nothing learnt."""
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,43 +11,66 @@ from world_models.mjx import mjx_dynamics
 
 
 class Recipe(NamedTuple):
-    """A planner, the share of a robot's horizon it looks ahead, and the seconds for which the state there counts.
+    """A planner's configuration, the share of a robot's horizon it looks ahead, and the seconds for which the state there
+    counts.
 
     What is unstable amplifies noise along the horizon, so that samples tell less the longer it is.
     """
 
-    planner: Callable[[mpc.Problem], mpc.Planner]
+    config: mpc.PlannerConfig
     share: float
     end: float
 
 
-PLANNERS = {
-    # second derivatives of MJX are too dear
-    "gradient": Recipe(lambda problem: mpc.ilqr(problem, second_order=0.0), 1.0, 0.4),
-    "sampling": Recipe(lambda problem: mpc.mppi(problem, samples=160, spread=0.3), 0.72, 0.6),
+SHARE, END = 1.0, 0.4
+"""Of planners that follow gradients; the robot benchmarks use it with iterative LQR."""
+SAMPLING_SHARE, SAMPLING_END = 0.72, 0.6
+"""Of planners that sample; the robot benchmarks use it with MPPI."""
+SAMPLING = ("cem", "icem", "mppi", "predictive_sampling")
+ILQR = mpc.PlannerConfig("ilqr", options={"second_order": 0.0})  # second derivatives of MJX are too dear
+MPPI = mpc.PlannerConfig("mppi", samples=160, spread=0.3)
+DEFAULTS: dict[str, mpc.PlannerConfig] = {
+    "ilqr": ILQR,
+    "mppi": MPPI,
+    "cem": mpc.PlannerConfig("cem", samples=160, elites=16),
+    "icem": mpc.PlannerConfig("icem", samples=160, elites=16),
+    "chain": mpc.PlannerConfig("chain", options={"stages": (MPPI, ILQR), "switch_after": 1}),
 }
+"""Settings that differ from a planner's own defaults, by its name."""
 
 
-def mjx_policy(env: str, planner: Literal["gradient", "sampling"]) -> tuple[mpc.Policy, Any]:
+def recipe(planner: str | mpc.PlannerConfig) -> Recipe:
+    """Return how to plan for a robot with a planner.
+
+    Args:
+        planner: Its name, as `mpc.make_planner` takes it, or its whole configuration.
+    """
+    config = planner if isinstance(planner, mpc.PlannerConfig) else DEFAULTS.get(planner, mpc.PlannerConfig(planner))
+    if config.name in SAMPLING:
+        return Recipe(config, SAMPLING_SHARE, SAMPLING_END)
+    return Recipe(config, SHARE, END)
+
+
+def mjx_policy(env: str, planner: str | mpc.PlannerConfig = "ilqr") -> tuple[mpc.Policy, Any]:
     """Plan for a robot through MJX.
 
         minimise over u   Σ_t period · cost(s[t], u[t]) + T · end(s[H]),     s[t+1] = MJX(s[t], u[t])
 
-    with H and T of the planner's `Recipe`.
+    with H and T of the planner's `recipe`.
 
     The states planned from are observations, cosines and sines of angles: an angle jumps at a half turn, and iterative LQR,
     whose feedback keeps to the states of the last plan, would jump along.
 
     Args:
         env: Gymnasium id of the robot, of `envs.ROBOT_IDS`.
-        planner: `"gradient"`: iterative LQR, through MJX's derivatives; `"sampling"`: MPPI, which needs none.
+        planner: Name or configuration: `"ilqr"` goes through MJX's derivatives, `"mppi"` needs none.
 
     Returns:
         The policy, whose parameters are None, and the robot.
 
     Raises:
         ImportError: If MuJoCo or MJX is missing.
-        ValueError: If there is no such robot.
+        ValueError: If there is no such robot or planner.
     """
     ids = ours("envs").ROBOT_IDS
     if env not in ids:
@@ -56,7 +78,7 @@ def mjx_policy(env: str, planner: Literal["gradient", "sampling"]) -> tuple[mpc.
     robots = ours("envs").robots
     robot = robots.named(ids[env])
     model = robots.built(robot)
-    physics, recipe = mjx_dynamics(model, robot.period), PLANNERS[planner]
+    physics, chosen = mjx_dynamics(model, robot.period), recipe(planner)
 
     def dynamics(params: Any, seen: jax.Array, action: jax.Array) -> jax.Array:
         q, speed = jnp.split(physics(params, robot.state_of(seen), action), [model.nq])
@@ -66,8 +88,8 @@ def mjx_policy(env: str, planner: Literal["gradient", "sampling"]) -> tuple[mpc.
         return robot.period * robot.cost(robot.state_of(seen), action)
 
     def end(params: Any, seen: jax.Array) -> jax.Array:
-        return recipe.end * robot.end(robot.state_of(seen))
+        return chosen.end * robot.end(robot.state_of(seen))
 
     space = mpc.Box(*(jnp.asarray(model.actuator_ctrlrange[:, side], jnp.float32) for side in (0, 1)))
-    problem = mpc.Problem(dynamics, cost, end, horizon=round(recipe.share * robot.horizon), action_space=space)
-    return mpc.policy(recipe.planner(problem), iterations=1), robot
+    problem = mpc.Problem(dynamics, cost, end, horizon=round(chosen.share * robot.horizon), action_space=space)
+    return mpc.policy(mpc.make_planner(problem, chosen.config), iterations=1), robot

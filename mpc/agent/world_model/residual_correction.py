@@ -65,7 +65,7 @@ def remember(
 def correct(
     corrections: Corrections, latent: Float[Array, " D"], action: Float[Array, " block"], predicted: Float[Array, " D"]
 ) -> Float[Array, " D"]:
-    """What the model predicts, and what memory knows better.
+    """Return the model's prediction, corrected by recent prediction errors nearby.
 
     Args:
         recent: What happened.

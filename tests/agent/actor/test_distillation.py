@@ -1,4 +1,4 @@
-"""Lessons from planning, on a problem whose best decisions and costs to go are known in closed form."""
+"""What an actor is taught by planning, on a problem whose best decisions and costs to go are known in closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,10 @@ PROBLEM = mpc.Problem(
     horizon=8,
     action_space=mpc.Box([-2.0], [2.0]),
 )
-SEEN = jnp.linspace(-0.5, 0.5, 21)[:, None]
-VISITED = np.asarray(SEEN) * DECAY ** np.arange(0, 8, 2)  # by an actor that does nothing
-IDLE = sum(DECAY ** (2 * t) for t in range(8)) + P * DECAY**16  # times x²: what it pays on its way x, 0.9 x, …
+REMEMBERED = jnp.linspace(-0.5, 0.5, 21)[:, None]
+VISITED = np.asarray(REMEMBERED) * DECAY ** np.arange(0, 8, 2)  # by an actor that does nothing
+IDLE_COST = sum(DECAY ** (2 * t) for t in range(8)) + P * DECAY**16  # times x²: of its future x, 0.9 x, …
+IDLE = jnp.asarray(0.0)
 
 
 def act(params: jax.Array, x: jax.Array) -> jax.Array:
@@ -38,7 +39,7 @@ def act(params: jax.Array, x: jax.Array) -> jax.Array:
     return -0.5 * params * x
 
 
-EYES = ActorAdapter(lambda params, x: (params, x), lambda params, x: x, act)
+ADAPTER = ActorAdapter(lambda params, x: (params, x), lambda params, x: x, act)
 
 
 def test_reacting_is_the_closed_loop():
@@ -50,33 +51,32 @@ def test_reacting_is_the_closed_loop():
 
 @pytest.fixture(scope="module")
 def ask():
-    """By a planner that is exact here."""
-    return expert(mpc.ilqr(PROBLEM), EYES, iterations=3)
+    """An expert whose plans are exact here."""
+    return expert(mpc.ilqr(PROBLEM), ADAPTER, iterations=3)
 
 
-def test_lessons_are_what_is_best_where_the_actor_goes(ask):
-    idle = jnp.asarray(0.0)
-    expert_batch = ask(idle, SEEN, jax.random.key(0), 12)
-    assert expert_batch.seen.shape == expert_batch.shown.shape == (12 * 4, 1)  # of every plan the first half
-    np.testing.assert_allclose(expert_batch.shown, -0.5 * K * expert_batch.seen, atol=1e-4)
-    began = np.asarray(expert_batch.seen).reshape(12, 4)[:, 0]
-    assert float(expert_batch.gain) == pytest.approx(np.mean((IDLE - P) * began**2), rel=1e-3)
+def test_the_expert_shows_the_best_actions_where_the_actor_goes(ask):
+    batch = ask(IDLE, REMEMBERED, jax.random.key(0), 12)
+    assert batch.seen.shape == batch.shown.shape == (12 * 4, 1)  # the first half of every plan
+    np.testing.assert_allclose(batch.shown, -0.5 * K * batch.seen, atol=1e-4)
+    began = np.asarray(batch.seen).reshape(12, 4)[:, 0]
+    assert float(batch.gain) == pytest.approx(np.mean((IDLE_COST - P) * began**2), rel=1e-3)
     assert np.abs(began[:, None] - VISITED.ravel()).min(axis=1).max() < 1e-5
 
 
-def test_futures_are_the_actors_and_cost_what_it_does():
-    seen, costs = futures(PROBLEM, EYES)(jnp.asarray(0.0), SEEN, jax.random.key(0))
+def test_futures_and_their_costs_are_those_of_the_actor():
+    seen, costs = futures(PROBLEM, ADAPTER)(IDLE, REMEMBERED, jax.random.key(0))
     np.testing.assert_allclose(np.sort(seen[:, 0]), np.sort(VISITED.ravel()), atol=1e-6)
-    np.testing.assert_allclose(costs, IDLE * seen[:, 0] ** 2, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(costs, IDLE_COST * seen[:, 0] ** 2, rtol=1e-4, atol=1e-6)
 
 
-def test_the_dearer_the_actors_future_the_more_likely_it_is_asked_there(ask):
-    began = np.asarray(ask(jnp.asarray(0.0), SEEN, jax.random.key(1), 12).seen).reshape(12, 4)[:, 0]
+def test_the_expert_is_asked_more_often_where_the_actor_costs_more(ask):
+    began = np.asarray(ask(IDLE, REMEMBERED, jax.random.key(1), 12).seen).reshape(12, 4)[:, 0]
     assert np.mean(began**2) > 1.5 * np.mean(VISITED**2)
 
 
-def test_the_best_actor_has_nothing_to_gain(ask):
-    assert abs(float(ask(jnp.asarray(K), SEEN, jax.random.key(0), 12).gain)) < 1e-5
+def test_nothing_is_gained_on_the_best_actor(ask):
+    assert abs(float(ask(jnp.asarray(K), REMEMBERED, jax.random.key(0), 12).gain)) < 1e-5
 
 
 def test_points_are_spread_as_far_as_they_go():

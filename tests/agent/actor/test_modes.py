@@ -1,37 +1,59 @@
-"""Two modes of acting: which one acts, what reacting is, how planning goes on after it, and what actors are taught."""
+"""Two modes of deciding: which one decides, what reacting is, how planning goes on after it, and what actors are taught.
 
-from dataclasses import replace
-from functools import partial
+The model is known, x' = x + u with the reward -(x + u)², so that the best action is -x.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 
+import mpc
 from mpc.agent import Agent
-from mpc.agent.actor.actor_critic import actor_critic
-from mpc.agent.actor.time_budget import PATIENCE, Budget
-from mpc.policy import skip
-from mpc.spaces import Discrete
+from mpc.agent.actor.policy import Parts, proposal
+from mpc.agent.actor.time_budget import PATIENCE, TimeBudget
+from mpc.agent.viz import episode
 from tests.agent.toys import SMALL
-from world_models.base import initial_state
+from world_models import analytic
 
-SEEN = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, -2.0]], np.float32)
+SEEN = np.array([[0.4], [-0.7]], np.float32)
+RANDOM = 15  # steps of random actions, which nothing is taught from
+MODEL = analytic(lambda _, x, u: x + u, lambda _, x, u: -((x + u)[0] ** 2), None, {})
+LINE = spaces.Box(-1.0, 1.0, (1,))
+
+
+def new_agent() -> Agent:
+    """Return an agent that knows its world, and whose actor does nothing."""
+    config = SMALL | {"random_steps": RANDOM, "iterations": 4, "starts": 4}
+    return Agent(None, config=config, model=MODEL, observation_space=LINE, action_space=LINE, seed=3)
+
+
+def remember(agent: Agent, places: np.ndarray, actions: np.ndarray) -> None:
+    """Fill an agent's replay buffer with one episode `[N]`, in which nothing need follow from anything."""
+    rows, follows = np.arange(len(places)), np.arange(len(places)) > 0
+    agent.buffer = agent.buffer._replace(
+        observations=agent.buffer.observations.at[0, rows, 0].set(places),
+        actions=agent.buffer.actions.at[0, rows, 0].set(actions),
+        follows=agent.buffer.follows.at[0, rows].set(follows),
+        filled=jnp.array([len(places)]),
+    )
 
 
 @pytest.fixture(scope="module")
 def agent() -> Agent:
-    """A small one that remembers 30 steps and has learnt nothing; its actor's weights are drawn."""
-    made = Agent("Pendulum-v1", settings=replace(SMALL, random_steps=1000), seed=3).learn(30, progress_bar=False)
+    """One whose actor's weights are drawn."""
+    made = new_agent()
     keys = iter(jax.random.split(jax.random.key(0), 100))
-    practice = made.learner.practice
-    drawn = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), practice.deployed_actor)
-    made.learner.practice = practice._replace(actor=drawn, actor_ema=drawn, deployed_actor=drawn)
+    state = made.learner.actor_critic_state
+    assert state is not None
+    drawn = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(next(keys), x.shape), state.deployed_actor)
+    made.learner.actor_critic_state = state._replace(actor=drawn, actor_ema=drawn, deployed_actor=drawn)
     return made
 
 
 def test_a_budget_plans_while_there_is_time_and_tries_again_later():
-    budget = Budget()
+    budget = TimeBudget()
     assert budget.plans("plan", 1) and not budget.plans("react", 1)
     assert budget.plans(5.0, 1)  # nothing is known yet
     budget.spent(1, 900.0)  # compiled
@@ -44,22 +66,34 @@ def test_a_budget_plans_while_there_is_time_and_tries_again_later():
 
 
 @pytest.mark.parametrize("mode", ["think", 0.0, -1.0, float("nan"), True])
-def test_modes_that_are_none_are_refused(agent, mode):
+def test_other_modes_are_refused(agent, mode):
     with pytest.raises(ValueError, match="mode must be 'plan', 'react', or a positive number of milliseconds"):
         agent.predict(SEEN, mode=mode)
 
 
-def test_reacting_is_what_the_actor_does_at_what_is_encoded(agent):
+def reaction(agent: Agent, row: np.ndarray) -> np.ndarray:
+    """Return what the actor does at one observation."""
+    variables = agent.components.actor_critic.act(agent.params["actor"], agent.encode(row))
+    return np.asarray(agent.policy.action_space.decide(variables))
+
+
+def test_reacting_is_what_the_actor_does_at_the_latent(agent):
     found, state = agent.predict(SEEN, mode="react")
-    weights = agent.learner.learnt
+    assert np.abs(found).min() > 0.05
     for row, action in zip(SEEN, found, strict=True):
-        latent = agent.model.encode(weights["model"], jnp.asarray(row)).latent
-        expected = agent.space.decide(agent.learner.agent_ac.act(weights["actor"], latent))
-        np.testing.assert_allclose(action, expected, atol=1e-6)
-    with pytest.raises(ValueError, match="only reacted"):
-        agent.futures(SEEN[:1], state)
-    broken, _ = agent.predict(np.full(3, np.nan, np.float32), mode="react")
-    np.testing.assert_array_equal(broken, agent.space.decide(jnp.zeros(1)))
+        np.testing.assert_allclose(action, reaction(agent, row), atol=1e-6)
+    imagined = [SEEN[0], SEEN[0] + found[0]]  # what its actions lead to, where there is no plan
+    np.testing.assert_allclose(episode.futures(agent, state)[0, :2], imagined, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_reaction_to_what_is_not_finite_is_to_what_was_expected(agent, bad):
+    broken = np.full(2, bad, np.float32)[:, None]
+    assert (np.abs(agent.predict(broken, mode="react")[0]) <= 1).all()  # finite, too, where an episode begins
+    action, state = agent.predict(SEEN, mode="react")
+    found, _ = agent.predict(broken, state=state, mode="react")
+    for row, second in zip(SEEN + action, found, strict=True):
+        np.testing.assert_allclose(second, reaction(agent, row), atol=1e-6)
 
 
 def test_planning_goes_on_where_the_plan_would_be_after_reactions(agent):
@@ -67,20 +101,26 @@ def test_planning_goes_on_where_the_plan_would_be_after_reactions(agent):
     state = planned
     for _ in range(2):
         _, state = agent.predict(SEEN, state=state, mode="react")
-    np.testing.assert_array_equal(state.behind, 2)
-    later = jax.vmap(lambda loop: skip(agent.policy.planner, loop, jnp.asarray(2)))(planned.loop)
-    expected = agent._decider.decide(agent.params, SEEN, later, None, agent.seed)[0]
+    np.testing.assert_array_equal(state.policy.unplanned, 2)
+    shift = agent.program.made.planning.shift
+    twice = jax.jit(jax.vmap(lambda planning: shift(shift(planning))))
+    later = planned.policy._replace(planning=twice(planned.policy.planning))
+    expected = agent.program.decide(agent.params, SEEN, later)
     found, state = agent.predict(SEEN, state=state)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_array_equal(state.behind, 0)
+    np.testing.assert_allclose(found, agent.program.actions(expected), atol=1e-6)
+    np.testing.assert_array_equal(state.policy.unplanned, 0)
 
 
-def test_planning_begins_anew_where_nothing_is_left_of_the_plan(agent):
+def test_an_episode_that_began_with_a_reaction_is_planned_from_the_actors_proposal(agent):
     _, state = agent.predict(SEEN)
     _, state = agent.predict(SEEN, state=state, episode_start=np.array([True, False]), mode="react")
-    found, _ = agent.predict(SEEN, state=state)
-    fresh, _ = agent.predict(SEEN)
-    np.testing.assert_allclose(found[0], fresh[0], atol=1e-5)
+    _, state = agent.predict(SEEN, state=state)
+    made, problem = agent.components, agent.program.problem
+    parts = Parts(made.model, made.spaces, made.history, made.act(False), 0, 1)
+    belief = made.model.encode(agent.params["model"], jnp.asarray(SEEN[0]))
+    actions = proposal(parts, agent.program.made.planning, agent.params, belief)
+    own = mpc.rollout(problem, agent.params, belief, problem.action_space.embed(actions)).energy
+    assert float(state.policy.plan.cost[0]) < float(own)
 
 
 def test_within_a_budget_it_plans_or_reacts(agent):
@@ -88,62 +128,37 @@ def test_within_a_budget_it_plans_or_reacts(agent):
     state = None
     for _ in range(4):  # the first compiles
         _, state = agent.predict(SEEN, state=state, mode=1e6)
-        assert (state.behind == 0).all() and state.loop is not None
+        assert (state.policy.unplanned == 0).all()
     found, state = agent.predict(SEEN, state=state, mode=1e-6)
     np.testing.assert_array_equal(found, reacted)
-    assert (state.behind == 1).all()
+    assert (state.policy.unplanned == 1).all()
 
 
 def test_settings_that_shape_nothing_learnt_can_be_changed(agent, tmp_path):
     agent.save(tmp_path)
-    loaded = Agent.load(tmp_path, settings={"horizon": 3})
-    assert loaded.policy.planner.problem.horizon == 3 and loaded.settings == replace(agent.settings, horizon=3)
+    loaded = Agent.load(tmp_path, config={"horizon": 3}, model=MODEL)
+    assert loaded.policy.horizon == 3 and loaded.config == agent.config.changed({"horizon": 3})
 
 
-def test_an_actor_imitates_choices():
-    """A known policy: the first choice where z < 0, else the second."""
-    space = Discrete(2)
-    agent_ac = actor_critic(
-        lambda _, state, action: state,
-        lambda *_: jnp.zeros(()),
-        lambda _: jnp.zeros(()),
-        lambda _, seen: initial_state(seen),
-        space,
-        1,
-        hidden=16,
-    )
-    latents = jnp.linspace(-1.0, 1.0, 200)[:, None]
-    shown = jnp.concatenate([latents < 0.0, latents >= 0.0], axis=1).astype(jnp.float32)
-    practice, _ = agent_ac.imitate(agent_ac.init(jax.random.key(0)), latents, shown)
-    variables = jax.vmap(partial(agent_ac.act, practice.deployed_actor))(latents)
-    apart = np.abs(latents[:, 0]) > 0.1
-    np.testing.assert_array_equal(jax.vmap(space.decide)(variables)[apart], (latents[:, 0] >= 0.0)[apart])
-
-
-def test_an_actor_is_taught_what_was_planned(agent, tmp_path):
-    """Half of what is remembered counts as planned, by a known policy."""
-    agent.save(tmp_path)
-    pupil = Agent.load(tmp_path, settings={"random_steps": 15})
+def test_an_actor_is_taught_what_was_planned():
+    """All but the random steps count as planned, by a policy that takes half of what it sees."""
+    pupil, places = new_agent(), np.linspace(-0.9, 0.9, 40, dtype=np.float32)
+    remember(pupil, places[:RANDOM], places[:RANDOM])
     with pytest.raises(ValueError, match="nothing to distil"):
-        agent.distil()
-    seen = np.asarray(pupil.buffer.observations[0, :30])
-    own = pupil.predict(seen, mode="react")[0]
-    pupil.buffer = pupil.buffer._replace(actions=0.5 * pupil.buffer.observations[..., 1:2])
-    assert np.abs(own[15:] - seen[15:, 1:2]).mean() > 0.3
+        pupil.distil()
+    remember(pupil, places, np.where(np.arange(40) < RANDOM, 1.0, 0.5 * places))
+    assert not pupil.predict(SEEN, mode="react")[0].any()
     pupil.distil(rounds=0)
-    taught = pupil.predict(seen, mode="react")[0]
-    assert np.abs(taught[15:] - seen[15:, 1:2]).mean() < 0.1  # half of the bounds, which are 2 Nm
+    planned = places[RANDOM + 2 :][:2, None]
+    np.testing.assert_allclose(pupil.predict(planned, mode="react")[0], 0.5 * planned, atol=0.05)
 
 
-def test_an_actor_is_taught_what_planning_does_where_it_would_go(agent, tmp_path):
-    """The more plans an actor has learnt from, the less others gain on it."""
-    agent.save(tmp_path)
-    settings = {
-        "random_steps": 15,
-        "iterations": 4,
-        "starts": 4,
-        "disagreement": 0.3,
-    }  # nothing learnt: doubt is all it plans for
-    pupil = Agent.load(tmp_path, settings=settings)
-    gains = [pupil.distil(1, 40)["gain"] for _ in range(3)]
-    assert 0 <= gains[2] < 0.5 * gains[0]
+def test_an_actor_is_taught_what_planning_does_where_it_would_go():
+    """The more often an actor was taught, the less plans gain on it; it begins with what was planned: nothing."""
+    gains, places = [], np.random.default_rng(0).permutation(np.linspace(-0.9, 0.9, 40, dtype=np.float32))
+    for rounds in (1, 2):
+        pupil = new_agent()
+        remember(pupil, places, np.zeros(40))
+        gains.append(pupil.distil(rounds=rounds, plans=80)["gain"])
+    assert 0 <= gains[1] < 0.2 * gains[0]
+    np.testing.assert_allclose(pupil.predict(SEEN, mode="react")[0], -SEEN, atol=0.2)

@@ -7,12 +7,13 @@ import sys
 
 import imageio.v3 as imageio
 import imageio_ffmpeg
+import numpy as np
 import pytest
 
 from mpc.agent.cli.main import main
 
-BRIEF = {"random_steps": 20, "updates": 10, "first_trainings": 1, "practice": 5, "actor_critic_reset_rounds": 1}
-BRIEF |= {"hidden": 16, "members": 2, "starts": 2, "iterations": 2, "first_starts": 4, "first_iterations": 5}
+TINY = {"random_steps": 20, "updates": 10, "first_trainings": 1, "actor_critic_updates": 5, "actor_critic_reset_rounds": 1}
+TINY |= {"hidden": 16, "members": 2, "starts": 2, "iterations": 2, "first_starts": 4, "first_iterations": 5}
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,14 @@ def run(tmp_path_factory):
     """A run of 30 steps, too few to learn much from, and its report as printed."""
     folder = tmp_path_factory.mktemp("runs") / "short"
     command = [sys.executable, "-m", "mpc", "learn", "Pendulum-v1", "--steps", "30", "--episodes", "1", "--json"]
-    command += ["--settings", json.dumps(BRIEF)]
+    command += ["--settings", json.dumps(TINY)]
     done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr
+
+
+def rows(folder) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning")
@@ -31,13 +36,13 @@ def test_a_run_leaves_numbers_pictures_and_a_checkpoint(run):
     folder, report, errors = run
     assert errors == ""
     assert report == json.loads((folder / "report.json").read_text())
-    assert report["steps"] == 30 and len(report["scores"]["returns"]) == 1
+    assert report["timesteps"] == 30 and len(report["scores"]["returns"]) == 1
     imagined, unchanged = (report["prediction_error"][name] for name in ("imagined", "unchanged"))
     assert len(imagined) == len(unchanged) == 41 and imagined[0] < 0.05 and unchanged[0] == 0.0
     assert imageio.imread(folder / "futures.png").shape[2] in (3, 4)
     frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(folder / "video.mp4"))
-    assert frames == 200 and seconds == pytest.approx(200 / 30, abs=0.1)
-    assert json.loads((folder / "config.json").read_text())["settings"]["horizon"] == 40
+    assert frames == 201 and seconds == pytest.approx(201 / 30, abs=0.1)  # of 200 steps, and where they end
+    assert json.loads((folder / "config.json").read_text())["config"]["actor"]["horizon"] == 40
     assert list(folder.glob("tensorboard/*"))
 
 
@@ -45,25 +50,43 @@ def test_a_run_is_resumed_and_planned_with(run, capsys):
     folder, *_ = run
     assert main(["learn", "Pendulum-v1", "--steps", "10", "--episodes", "0", "--out", str(folder), "--quiet"]) == 2
     assert "--resume" in capsys.readouterr().err
-    assert main(["learn", "Pendulum-v1", "--resume", "--effort", "2", "--out", str(folder)]) == 2
+    assert main(["learn", "Pendulum-v1", "--resume", "--update-ratio", "2", "--out", str(folder)]) == 2
     assert "settings it began with" in capsys.readouterr().err
     arguments = ["--steps", "10", "--episodes", "0", "--resume", "--out", str(folder), "--quiet"]
     assert main(["learn", "Pendulum-v1", *arguments]) == 0
-    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-    assert [int(r["timesteps"]) for r in rows] == sorted(int(r["timesteps"]) for r in rows)
-    assert {int(r["timesteps"]) for r in rows if r["latent"]} == {20, 30, 40}
+    steps = [int(row["timesteps"]) for row in rows(folder)]
+    assert steps == sorted(steps)
+    assert {int(row["timesteps"]) for row in rows(folder) if row["latent"]} == {20, 30, 40}
     capsys.readouterr()
     assert main(["plan", str(folder), "--episodes", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["steps"] == 40
+    assert json.loads(capsys.readouterr().out)["timesteps"] == 40
+
+
+def test_a_run_learnt_for_rewards_is_distilled_and_reacts(run, capsys, monkeypatch):
+    folder, *_ = run
+    monkeypatch.setattr("mpc.agent.actor.distillation.IMITATIONS", 20)
+    assert main(["distil", str(folder), "--rounds", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["distilled"]["imitation"] > 0
+    assert main(["plan", str(folder), "--episodes", "1", "--mode", "react", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["scores"]["returns"]) == 1
+
+
+def test_an_agent_without_a_distance_takes_no_goal(run, tmp_path, capsys):
+    np.save(tmp_path / "up.npy", np.array([1.0, 0.0, 0.0], np.float32))
+    assert main(["plan", str(run[0]), "--goal", str(tmp_path / "up.npy")]) == 2
+    assert "needs a distance" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["plan", "nowhere-at-all"], "nowhere-at-all"),
+        (["distil", "nowhere-at-all"], "nowhere-at-all"),
+        (["export", "nowhere-at-all"], "nowhere-at-all"),
         (["learn", "NoSuchEnvironment-v0", "--steps", "10"], "NoSuchEnvironment"),
-        (["learn", "Pendulum-v1", "--settings", '{"zeal": 2}'], "there is no zeal; there are effort, repeat"),
-        (["learn", "Pendulum-v1", "--effort", "0"], "effort must be a positive number; got 0.0"),
+        (["learn", "Pendulum-v1", "--settings", '{"zeal": 2}'], "there is no setting 'zeal'; there are action_limit, "),
+        (["learn", "Pendulum-v1", "--settings", '{"actor": {"latent": 2}}'], "there is no setting 'latent' in actor"),
+        (["learn", "Pendulum-v1", "--update-ratio", "0"], "update_ratio must be positive; got 0.0"),
     ],
 )
 def test_bad_input_gets_a_reason_and_exit_code_2(arguments, reason, capsys, tmp_path, monkeypatch):

@@ -1,30 +1,29 @@
-"""Going where the model is unsure, holding actions, and trading compute for steps, in worlds whose answers are known."""
+"""Exploration, action repeat, and gradient steps per environment step, in worlds whose answers are known."""
 
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
-from mpc.agent import Agent, Settings
+from mpc.agent import Agent, AgentConfig
 from mpc.agent.cost import exploration
 from mpc.agent.perception.action_repeat import Repeated
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
 from world_models import analytic, data
 
-SETTINGS = replace(SMALL, practice=0, noise=0.0, iterations=10, first_iterations=20)
+CONFIG = SMALL | {"actor_critic_updates": 0, "noise": 0.0, "iterations": 10, "first_iterations": 20}
 
 
 class Rail(gymnasium.Env):
-    """A cart that moves as it is pushed; effort costs, and perhaps it is best to be at the left end."""
+    """A cart that moves as it is pushed; effort costs, and with `leftwards` above 0 it is best to be at the left end."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
     action_space = gymnasium.spaces.Box(-1, 1, (1,))
     leftwards, steps, falls = 0.0, 0, False
 
     def reset(self, *, seed=None, options=None):
-        """In the middle."""
+        """Begin in the middle."""
         super().reset(seed=seed)
         self.place, self.left = np.zeros(1, np.float32), 7
         return self.place, {}
@@ -38,11 +37,11 @@ class Rail(gymnasium.Env):
 
 
 def rail(env: Rail):
-    """The truth, but for a doubt that grows to the right."""
+    """Return the true model, with a disagreement that grows to the right."""
     known = analytic(
         lambda params, state, action: state + action,
         lambda params, state, action: -0.1 * action[0] ** 2 - params["leftwards"] * state[0],
-        lambda observation: observation,
+        None,
         {"leftwards": 1.0},
     )
 
@@ -55,20 +54,20 @@ def rail(env: Rail):
 
 @pytest.fixture(scope="module")
 def cart() -> tuple[Agent, Rail]:
-    """An agent that knows everything, and is unsure to the right."""
+    """An agent that knows everything, and disagrees with itself to the right."""
     env = Rail()
-    settings = replace(SETTINGS, random_steps=15, train_every=5, effort=2.0, disagreement=0.0)
-    return Agent(env, settings=settings, model=rail(env)), env
+    config = CONFIG | {"random_steps": 15, "train_every": 5, "update_ratio": 2.0, "disagreement_weight": 0.0}
+    return Agent(env, config=config, model=rail(env)), env
 
 
 def taken(agent: Agent, newest: int) -> np.ndarray:
-    """The last actions."""
+    """Return the last actions."""
     rows = int(agent.buffer.head[0]) - newest + np.arange(newest)
     real = np.asarray(agent.buffer.follows)[0, rows + 1]  # an episode's last observation has none
     return np.asarray(agent.buffer.actions)[0, rows, 0][real]
 
 
-def test_it_goes_where_it_is_unsure_until_rewards_tell_places_apart_and_never_when_it_acts_for_good(cart):
+def test_disagreement_is_sought_until_rewards_are_informative_and_never_when_not_learning(cart):
     agent, env = cart
     agent.learn(36, progress_bar=False)
     assert (taken(agent, 18) > 0.8).all()  # nothing but effort costs: look to the right
@@ -78,12 +77,12 @@ def test_it_goes_where_it_is_unsure_until_rewards_tell_places_apart_and_never_wh
     assert (taken(agent, 18) < -0.8).all()
 
 
-def test_optimism_is_weighed_against_rewards_while_learning_alone_until_an_episode_terminates(cart):
+def test_the_exploration_bonus_is_weighed_against_rewards_until_an_episode_terminates(cart):
     agent, env = cart
     env.leftwards = 1.0
     agent.learn(21, progress_bar=False)
-    assert agent.settings.exploration_bonus < 1.0 and (taken(agent, 6) < -0.8).all()
-    agent.settings = replace(agent.settings, exploration_bonus=2.0)  # a place to the right costs 1 and is worth 2
+    assert agent.config.cost.exploration_bonus < 1.0 and (taken(agent, 6) < -0.8).all()
+    agent.config = agent.config.changed({"exploration_bonus": 2.0})  # a place to the right costs 1 and is worth 2
     agent.learn(21, progress_bar=False)
     assert (taken(agent, 6) > 0.8).all()
     np.testing.assert_array_less(agent.predict(np.zeros(1, np.float32))[0], -0.8)
@@ -92,26 +91,26 @@ def test_optimism_is_weighed_against_rewards_while_learning_alone_until_an_episo
     assert (taken(agent, 6) < -0.8).all()
 
 
-def test_effort_is_a_factor_on_gradient_steps(cart):
+def test_the_update_ratio_is_a_factor_on_gradient_steps(cart):
     agent, _ = cart
-    trainings = agent.settings.trainings(agent.num_timesteps) - agent.settings.trainings(15) + SMALL.first_trainings
-    assert int(agent.learner.training.updates) == trainings * 2 * SMALL.updates
-    spent = [replace(Settings(), effort=e).spent(400) for e in (0.001, 0.25, 1.0, 1.5)]
-    assert spent == [1, 100, 400, 600] and replace(Settings(), effort=0.001).spent(0) == 0
+    trainings = agent.config.trainings(agent.num_timesteps) - agent.config.trainings(15) + SMALL["first_trainings"]
+    assert int(agent.learner.training.updates) == trainings * 2 * SMALL["updates"]
+    scaled = [AgentConfig().changed({"update_ratio": ratio}).scaled(400) for ratio in (0.001, 0.25, 1.0, 1.5)]
+    assert scaled == [1, 100, 400, 600] and AgentConfig().changed({"update_ratio": 0.001}).scaled(0) == 0
 
 
 def test_trainings_are_due_every_few_steps_and_then_as_experience_grows():
-    settings = Settings(train_every=10, train_growth=0.025)
-    due = [t for t in range(1, 5001) if settings.trainings(t) > settings.trainings(t - 1)]
+    config = AgentConfig().changed({"train_every": 10, "train_growth": 0.025})
+    due = [t for t in range(1, 5001) if config.trainings(t) > config.trainings(t - 1)]
     assert [t for t in due if t <= 400] == list(range(10, 401, 10))
     later = np.array([t for t in due if t > 400])
     growth = later[1:] / later[:-1] - 1  # between whole steps
     assert (np.abs(growth - np.expm1(0.025)) < 1 / later[:-1]).all()
-    assert replace(settings, train_growth=0.0).trainings(4999) == 499
+    assert config.changed({"train_growth": 0.0}).trainings(4999) == 499
 
 
 def rewarded(rewards, terminated=False) -> data.TrajectoryBuffer:
-    """What is remembered of one episode of random actions with `rewards(place, action)`."""
+    """Return a buffer with one episode of random actions and the rewards `rewards(place, action, t)`."""
     buffer, drawn = data.create(64, 1, (1,), (1,)), np.random.default_rng(0)
     for t in range(50):
         place, action = drawn.normal(size=(1, 1)), drawn.uniform(-1, 1, (1, 1))
@@ -123,7 +122,7 @@ def rewarded(rewards, terminated=False) -> data.TrajectoryBuffer:
 
 
 @pytest.mark.parametrize(
-    ("rewards", "terminated", "tells"),
+    ("rewards", "terminated", "expected"),
     [
         (lambda place, action, t: -1.0, False, False),
         (lambda place, action, t: 0.0, False, False),
@@ -134,16 +133,23 @@ def rewarded(rewards, terminated=False) -> data.TrajectoryBuffer:
     ],
     ids=["constant", "zero", "effort", "goal", "place", "end"],
 )
-def test_rewards_tell_places_apart_if_actions_do_not_explain_them(rewards, terminated, tells):
-    assert exploration.informative(rewarded(rewards, terminated)) is tells
+def test_rewards_are_informative_if_actions_do_not_explain_them(rewards, terminated, expected):
+    buffer = rewarded(rewards, terminated)
+    assert exploration.informative(buffer) is expected
+    bonus, reward = (0.0, 1.0) if terminated else (0.3, 1.0) if expected else (1.0, 0.0)
+    only = {"disagreement": -bonus, "reward": reward, "critic": reward, "cost": reward}
+    assert exploration.weights(buffer, 0.3, True) == pytest.approx(only)
+    both = {"disagreement": -0.3 * (not terminated), "reward": 1.0, "critic": 1.0, "cost": 1.0}
+    assert exploration.weights(buffer, 0.3, False) == pytest.approx(both)
 
 
 @pytest.fixture(scope="module")
 def holding() -> tuple[Agent, Toy]:
     """An agent that holds actions for three steps."""
     env = Toy(OBSERVATIONS[0], ACTIONS[0], length=7)
-    quick = replace(SETTINGS, iterations=1, first_iterations=1, noise=0.1)  # noise tells one decision from another
-    return Agent(env, settings=replace(quick, repeat=3, random_steps=1000)), env  # nothing is learnt
+    quick = {"iterations": 1, "first_iterations": 1, "noise": 0.1}  # noise tells one decision from another
+    still = analytic(lambda params, state, action: state, lambda params, state, action: action @ action, None, {})
+    return Agent(env, config=CONFIG | quick | {"action_repeat": 3, "random_steps": 1000}, model=still), env
 
 
 def test_repeated_steps_are_counted_as_the_environment_does_and_episodes_end_where_they_end(holding):
@@ -167,12 +173,13 @@ def test_a_held_action_is_decided_on_once(holding):
         states.append(state)
     for t in (1, 2):  # held for three
         np.testing.assert_array_equal(made[t][0], made[0][0])
-    np.testing.assert_array_equal(states[3].seen[0], states[1].seen[0])
-    np.testing.assert_array_equal(states[3].loop.backup[0], states[1].loop.backup[0])
+    before, after = states[1].policy, states[3].policy  # the first episode's plan rests meanwhile
+    np.testing.assert_array_equal(after.history[0], before.history[0])
+    np.testing.assert_array_equal(after.planning.fallback[0], before.planning.fallback[0])
     np.testing.assert_array_equal(made[1][1], made[0][1])
     for t in (3, 4):  # another episode began at 2, and with it another action
         np.testing.assert_array_equal(made[t][1], made[2][1])
-    np.testing.assert_array_equal(states[3].seen[1, 0], seen[2, 1])
+    np.testing.assert_array_equal(after.history[1, 0], seen[2, 1])
     assert (made[3][0] != made[2][0]).any() and (made[2][1] != made[1][1]).any()
     np.testing.assert_array_equal(states[-1].left, [1, 0])
     assert (agent.predict(seen[4], states[-1].released(), deterministic=False)[0] != made[4]).any(axis=1).all()
@@ -183,8 +190,8 @@ def test_vector_environments_have_to_repeat_by_themselves(holding):
         return gymnasium.vector.SyncVectorEnv([lambda: Repeated(Toy(OBSERVATIONS[0], ACTIONS[0]), times)])
 
     with pytest.raises(ValueError, match=r"Repeated\(env, 3\)"):
-        Agent(vector(2), settings=replace(SETTINGS, repeat=3))
+        Agent(vector(2), config=CONFIG | {"action_repeat": 3})
     with pytest.raises(ValueError, match="times=0"):
         Repeated(Toy(OBSERVATIONS[0], ACTIONS[0]), 0)
-    agent = Agent(vector(3), settings=replace(SETTINGS, repeat=3)).learn(10, progress_bar=False)
+    agent = Agent(vector(3), config=CONFIG | {"action_repeat": 3}).learn(10, progress_bar=False)
     assert agent.num_timesteps == 10  # 3 + 3 + 1 + 3

@@ -1,14 +1,13 @@
-"""Learning that goes wrong: weights that diverge, environments that break, disks that are full; and what is remembered."""
+"""What goes wrong while learning: weights that diverge, environments that break, disks that are full."""
 
 import errno
-from dataclasses import replace
 
 import gymnasium
 import jax
 import numpy as np
 import pytest
 
-from mpc.agent import Agent
+from mpc.agent import Agent, online
 from mpc.agent.memory import safeguards
 from tests.agent.toys import SMALL
 from world_models.io import atomic
@@ -26,7 +25,7 @@ class Fragile(gymnasium.Env):
         self.steps, self.bad = 0, lambda step: None
 
     def reset(self, *, seed=None, options=None):
-        """In the middle."""
+        """Begin in the middle."""
         super().reset(seed=seed)
         self.place, self.left = np.zeros(2, np.float32), LENGTH
         return self.place, {}
@@ -43,7 +42,7 @@ class Fragile(gymnasium.Env):
 def trained() -> tuple[Agent, Fragile]:
     """An agent that has learnt for a moment, compiled once for all tests, and its environment."""
     env = Fragile()
-    return Agent(env, settings=replace(SMALL, memory=2)).learn(25, progress_bar=False), env
+    return Agent(env, config=SMALL | {"history": 2, "actor_critic_updates": 0}).learn(25, progress_bar=False), env
 
 
 @pytest.fixture
@@ -62,25 +61,26 @@ def weights(agent: Agent) -> list[np.ndarray]:
 @pytest.mark.parametrize("how", ["not finite", "explodes", "late"])
 def test_a_diverging_model_steps_back_to_the_last_good_weights_and_says_so(agent, monkeypatch, how):
     agent, _ = agent
-    real, before = agent.learner.trainer.fit, weights(agent)
+    made, before = agent.components.trainer, weights(agent)
+    real = made(agent.config.scaled(agent.config.learning.updates), None)
 
     def diverging(training, buffer):
-        after, metrics = real(training, buffer)
+        after, metrics = real.fit(training, buffer)
         if how == "explodes":
             return after, metrics | {"latent": metrics["latent"] + 1e6}
         broken = after._replace(params=jax.tree.map(lambda x: x * np.nan, after.params))
         return broken, metrics if how == "late" else metrics | {"latent": np.float32(np.nan)}
 
-    monkeypatch.setattr(agent.learner, "trainer", agent.learner.trainer._replace(fit=diverging))
+    monkeypatch.setattr(agent.components, "trainer", lambda *_: real._replace(fit=diverging))
     reason = {"not finite": "latent nan", "explodes": r"predictions of 1e\+06", "late": "weights that are not finite"}[how]
     key = np.asarray(jax.random.key_data(agent.learner.training.key))
     with pytest.warns(RuntimeWarning, match=rf"the world model diverged.*{reason}.*last good weights"):
-        agent._train()
+        online.train(agent)
     for old, new in zip(before, weights(agent), strict=True):
         np.testing.assert_array_equal(old, new)
     assert (np.asarray(jax.random.key_data(agent.learner.training.key)) != key).any()  # else it would draw the same again
     monkeypatch.undo()
-    assert agent._train()["latent"] < 100
+    assert online.train(agent)["latent"] < 100
     assert any((old != new).any() for old, new in zip(before, weights(agent), strict=True))
 
 
@@ -134,14 +134,12 @@ def test_a_full_disk_loses_neither_the_agent_nor_the_checkpoint_before(agent, tm
     assert Agent.load(tmp_path / "elsewhere").num_timesteps == kept + 4
 
 
-def test_deciding_remembers_what_was_seen_before(agent):
+def test_decisions_depend_on_what_was_observed_before(agent):
     agent, _ = agent  # nothing is wrong with it; but it is compiled already
     first, second = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
     _, state = agent.predict(first)
     together, after = agent.predict(second, state=state)
-    done = agent._decider.shown(state.held)[0]
-    np.testing.assert_array_equal(after.seen[0], [[*second, *done], [*first, 0.0]])
-    forgetful = state._replace(seen=np.array([[[*second, 0.0]] * 2], np.float32))
-    assert (together != agent.predict(second, state=forgetful)[0]).any()
-    assert agent.imagine(first, np.zeros((3, 1), np.float32)).latent.shape[0] == 4
-    assert agent.probe().matrix.shape[1] == 2 and agent.futures(second, state).reward.shape[0] == SMALL.starts
+    done = np.asarray(agent.program.recorded(state.held))[0]
+    np.testing.assert_array_equal(after.policy.history[0], [[*second, *done], [*first, 0.0]])
+    alone = state._replace(policy=state.policy._replace(history=np.array([[[*second, 0.0]] * 2], np.float32)))
+    assert (together != agent.predict(second, state=alone)[0]).any()

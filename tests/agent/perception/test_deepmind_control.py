@@ -1,7 +1,6 @@
 """Tasks of DeepMind Control, by the ids that shimmy registers; without the extra, an error that names it."""
 
 import importlib.util
-from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -42,9 +41,8 @@ def test_the_task_is_deepminds_own():
 @needed
 @pytest.mark.filterwarnings("ignore")
 def test_an_agent_learns_in_it_and_its_episodes_are_cut_off_not_ended():
-    settings = replace(SMALL, random_steps=990, repeat=2)
     returns: list[float] = []
-    agent = Agent(NAME, settings=settings)
+    agent = Agent(NAME, config=SMALL | {"random_steps": 990, "action_repeat": 2})
     agent.learn(1010, progress_bar=False, callback=lambda _, p: returns.extend(p.episode_returns))
     assert agent.num_timesteps == 1010 and agent.learner.trained and len(returns) == 1
     assert not np.asarray(agent.buffer.terminated).any()

@@ -1,4 +1,4 @@
-"""Agents that see images: what they take for one, what they keep of it, and that they learn from it."""
+"""Agents that see images: which spaces are images, what the replay buffer stores, and that agents learn from them."""
 
 import importlib.util
 import json
@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-import mpc
-from mpc.agent import Agent, Settings
-from mpc.agent.cli.main import main, show
+from mpc.agent import Agent, AgentConfig
+from mpc.agent.cli.main import main
 from mpc.agent.config import FOR_IMAGES
 from mpc.agent.evaluation import evaluate, random_returns
 from mpc.agent.perception import gym_spaces
-from mpc.agent.viz import images
+from mpc.agent.viz import episode, figures, images
+from mpc.deploy import runtime
 from tests.agent.toys import SMALL, Catch
-from world_models import data, jepa
+from world_models import data, ensemble_jepa
 
 ATARI = importlib.util.find_spec("ale_py") is not None and importlib.util.find_spec("cv2") is not None
 MINATAR = importlib.util.find_spec("minatar") is not None and importlib.util.find_spec("seaborn") is not None
@@ -78,29 +78,29 @@ def test_tiles_lie_row_by_row():
     assert not canvas[18:20].any() and not canvas[:, 38:].any()  # between them it is dark
 
 
-def test_images_are_kept_as_bytes_and_no_more_of_them_than_there_is_room_for():
+def test_images_are_stored_as_bytes_and_no_more_of_them_than_there_is_room_for():
     space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    settings = Settings(buffer_mib=1, members=2, hidden=8, starts=1, horizon=2)
-    agent = Agent(None, settings=settings, observation_space=space, action_space=spaces.Discrete(2))
+    config = {"buffer_mib": 1, "members": 2, "hidden": 8, "starts": 1, "horizon": 2}
+    agent = Agent(None, config=config, observation_space=space, action_space=spaces.Discrete(2))
     kept = agent.buffer.observations
     assert kept.dtype == jnp.uint8 and kept.shape == (1, 2**20 // (84 * 84 * 4), 84, 84, 4)
-    assert Settings().remembered(12, 4) == 25_000
+    assert AgentConfig().buffer_rows(12, 4) == 25_000
 
 
-def test_defaults_follow_the_observations_and_what_is_given_counts():
-    assert Settings.fitting(True).horizon == FOR_IMAGES["horizon"] and Settings.fitting(False) == Settings()
-    assert Settings.fitting(True, horizon=7).horizon == 7
-    with pytest.raises(ValueError, match="there is no zeal"):
-        Settings.fitting(True, zeal=1)
+def test_defaults_follow_the_observations_and_given_settings_override_them():
+    assert AgentConfig.of(image=True).actor.horizon == FOR_IMAGES["horizon"] and AgentConfig.of() == AgentConfig()
+    assert AgentConfig.of({"horizon": 7}, image=True).actor.horizon == 7
+    with pytest.raises(ValueError, match="there is no setting 'zeal'"):
+        AgentConfig.of({"zeal": 1}, image=True)
     space, choice = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
-    with pytest.raises(ValueError, match=r"planner must be one of gradient, cem; got 'guess'"):
-        Agent(None, settings={"planner": "guess"}, observation_space=space, action_space=choice)
+    with pytest.raises(ValueError, match=r"gradient, .*cem.* got 'guess'"):
+        Agent(None, config={"planner": "guess"}, observation_space=space, action_space=choice)
     with pytest.raises(ValueError, match="FrameStackObservation"):
-        Agent(None, settings={"memory": 2}, observation_space=spaces.Box(0, 255, (6, 6), np.uint8), action_space=choice)
+        Agent(None, config={"history": 2}, observation_space=spaces.Box(0, 255, (6, 6), np.uint8), action_space=choice)
 
 
 def test_members_that_share_windows_lose_as_much_as_with_copies_of_their_own():
-    model = jepa((5, 6, 2), 3, hidden=8, members=3)
+    model = ensemble_jepa((5, 6, 2), 3, hidden=8, members=3)
     params = model.init(jax.random.key(0))
     random = np.random.default_rng(1)
     drawn = (
@@ -127,11 +127,11 @@ def test_catching_is_learnt_from_300_steps():
         "members": 2,
         "window": 3,
         "horizon": 5,
-        "practice": 0,
+        "actor_critic_updates": 0,
         "first_starts": 8,
         "first_iterations": 6,
     }
-    agent = Agent(CATCH, seed=0, settings=smaller).learn(300, progress_bar=False)
+    agent = Agent(CATCH, seed=0, config=smaller).learn(300, progress_bar=False)
     # one after the other: a batch would be another program
     planned, random = np.concatenate([evaluate(agent, CATCH, [s]) for s in range(40)]), random_returns(CATCH, range(200))
     print(f"{planned.mean():.2f} of 5; random actions {random.mean():.2f}")
@@ -141,7 +141,7 @@ def test_catching_is_learnt_from_300_steps():
 @pytest.fixture(scope="module")
 def catcher():
     """An agent that has seen a few episodes."""
-    return Agent(CATCH, seed=0, settings=SMALL.asdict() | {"updates": 50}).learn(40, progress_bar=False)
+    return Agent(CATCH, seed=0, config=SMALL | {"updates": 50}).learn(40, progress_bar=False)
 
 
 def test_it_is_saved_loaded_and_drawn(catcher, tmp_path):
@@ -150,22 +150,24 @@ def test_it_is_saved_loaded_and_drawn(catcher, tmp_path):
     seen = Catch().reset(seed=3)[0]
     np.testing.assert_array_equal(loaded.predict(seen)[0], catcher.predict(seen)[0])
     np.testing.assert_array_equal(loaded.buffer.observations, catcher.buffer.observations)
-    errors = show(catcher, CATCH, tmp_path, 0)["prediction_error"]
-    assert errors["unchanged"][0] == 0.0 < errors["unchanged"][1] and len(errors["imagined"]) == SMALL.horizon + 1
+    errors = figures.show(catcher, CATCH, tmp_path, 0)["prediction_error"]
+    assert errors["unchanged"][0] == 0.0 < errors["unchanged"][1] and len(errors["imagined"]) == SMALL["horizon"] + 1
     assert imageio.imread(tmp_path / "futures.png").std() > 10
     assert (tmp_path / "video.mp4").stat().st_size > 1000
 
 
-def test_sampled_plans_act_on_images_and_leave_as_an_artefact():
-    agent = Agent(CATCH, settings=SMALL.asdict() | {"planner": "cem"})
+def test_sampled_plans_act_on_images_and_are_exported():
+    agent = Agent(CATCH, config=SMALL | {"planner": "cem"})
     raw = Catch().reset(seed=1)[0]
     action, state = agent.predict(raw)
-    assert agent.futures(raw, state).latent.shape == (1, SMALL.horizon + 1, 32)
+    imagined = episode.futures(agent, state)
+    assert imagined.shape == (1, SMALL["horizon"] + 1, 32)
+    np.testing.assert_allclose(imagined[0, 0], agent.encode(raw), atol=1e-6)
+    artefact = runtime.loads(agent.export(platforms=("cpu",)))
     shown = gym_spaces.rows(agent.observation_space, raw, batched=False)[0] / np.float32(255.0)
-    artefact = mpc.runtime.loads(mpc.export(agent.policy, agent.params, shown, platforms=("cpu",)))
     key = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(agent.seed), 1)[0]))  # as agents draw theirs
-    decision = artefact.decide(shown, artefact.begin(shown, key))
-    np.testing.assert_array_equal(decision.actions[1:], state.loop.backup[0, :-1])
+    decision = artefact.step(shown, artefact.init(shown, key))
+    np.testing.assert_array_equal(decision.actions, state.policy.plan.actions[0])
     assert int(decision.action) == int(action)
 
 
@@ -197,6 +199,6 @@ def test_atari_is_preprocessed_as_usual():
 
 @pytest.mark.skipif(not MINATAR, reason="needs craik[minatar]")
 def test_an_agent_learns_in_minatar(tmp_path: Path):
-    agent = Agent("MinAtar/Breakout-v1", settings=SMALL).learn(25, progress_bar=False)
+    agent = Agent("MinAtar/Breakout-v1", config=SMALL).learn(25, progress_bar=False)
     assert agent.learner.trained and agent.buffer.observations.shape[2:] == (10, 10, 4)
     assert set(np.unique(agent.buffer.observations).tolist()) == {0, 255}

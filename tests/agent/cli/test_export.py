@@ -1,4 +1,4 @@
-"""What leaves for a robot decides as the agent does that it was made of."""
+"""An exported run decides as its agent does, and drives simulated robots."""
 
 import contextlib
 import io
@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.agent import Agent, Settings
+from mpc.agent import Agent
 from mpc.agent.cli.main import main
 from mpc.deploy import runtime
 
-SMALL = Settings(horizon=4, starts=2, first_starts=2, iterations=1, first_iterations=1, hidden=8, members=2, capacity=100)
+SMALL = {"horizon": 4, "starts": 2, "first_starts": 2, "iterations": 1, "first_iterations": 1, "hidden": 8, "members": 2}
+SMALL |= {"capacity": 100}
 
 
 @pytest.fixture(scope="module")
 def agent():
-    return Agent("Pendulum-v1", settings=SMALL)
+    return Agent("Pendulum-v1", config=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +50,12 @@ def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(agent, folder, e
     assert exported["bytes"] - exported["files"]["weights.npz"]["size"] < 1 << 20
     artefact = runtime.load(out)
     key = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(agent.seed), 1)[0]))  # as agents draw theirs
-    memory, state = artefact.begin(seen, key), None
+    artefact_state, state = artefact.init(seen, key), None
     for _ in range(4):
-        decision = artefact.decide(seen, memory)
+        decision = artefact.step(seen, artefact_state)
         action, state = agent.predict(seen, state=state)
         np.testing.assert_allclose(decision.action, action, atol=1e-6)
-        memory, seen = decision.memory, seen * np.float32(0.9)
+        artefact_state, seen = decision.state, seen * np.float32(0.9)
     assert artefact.observation.names == ["cos", "sin", "speed"] and np.ravel(artefact.observation.high)[2] == 8.0
     assert artefact.manifest["about"]["env"] == "Pendulum-v1" and artefact.period == 0.05
     assert main(exporting(folder, "[1]")) == 2

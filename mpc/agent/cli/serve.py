@@ -1,0 +1,45 @@
+"""`craik serve`: an artefact answers observations with actions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from mpc.agent.cli.options import Common, say
+from mpc.deploy import runtime
+from mpc.deploy.server import LOOPBACK, Server, ServingError
+
+
+@dataclass
+class Serve(Common):
+    """Answer observations with actions, over ZeroMQ, until Ctrl-C.
+
+    Example: craik serve pendulum.craik --bind tcp://127.0.0.1:5577
+    """
+
+    artefact: tyro.conf.Positional[Path] = Path("planner.craik")
+    """What `craik export` wrote."""
+    bind: str = LOOPBACK
+    """Where to listen. There is no password: give other machines access only on a network that is your own."""
+    sha256: str | None = None
+    """Of the artefact, where it is known from elsewhere."""
+    compiled: Path | None = None
+    """A folder to keep machine code in, so that the next start need not compile."""
+
+
+def serve(options: Serve) -> dict[str, Any]:
+    """Load, listen, answer, and return the report."""
+    tell = say(options)
+    artefact = runtime.load(options.artefact, sha256=options.sha256, compiled=options.compiled)
+    try:
+        server = Server(artefact, options.bind)
+    except ServingError as error:
+        raise ValueError(str(error)) from error
+    tell(f"{options.artefact} answers at {server.address}")
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        tell("")
+    tell(f"answered {server.answered} requests, refused {server.refused}")
+    return {"address": server.address, "answered": server.answered, "refused": server.refused}

@@ -1,0 +1,241 @@
+"""Deciding: tasks, plans, reactions, and imagined futures."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+
+import mpc
+from mpc.agent.actor.policy import PolicyState
+from mpc.agent.actor.programs import Program
+from mpc.agent.actor.time_budget import Mode, TimeBudget
+from mpc.agent.components import Components, Given
+from mpc.agent.config import AgentConfig
+from mpc.agent.configurator import configurator
+from mpc.agent.configurator.task import Task, read
+from mpc.agent.learner import Learner
+from mpc.agent.perception import gym_spaces
+from world_models import WorldModel
+
+PyTree = Any
+
+
+class PredictState(NamedTuple):
+    """The state that `predict` hands to its next call.
+
+    `policy`: the state of every plan, `[B, ...]`. `held`: the actions being executed. `left`: agent steps that they are
+    still held for (action repeat). `task`: number of the task that the plans are for.
+    """
+
+    policy: PolicyState
+    held: np.ndarray
+    left: np.ndarray
+    task: int
+
+    def released(self) -> "PredictState":
+        """Return the state with no action held any longer: the next call decides."""
+        return self._replace(left=np.zeros_like(self.left))
+
+
+class DecidingAgent:
+    """The part of an agent that decides; `Agent` sets what it decides with."""
+
+    config: AgentConfig
+    components: Components
+    learner: Learner
+    given: Given
+    observation_space: Any
+    action_space: Any
+    seed: int
+    samples: np.ndarray | None
+    """Rows of the recordings learnt from, in which imagined futures are shown; None before."""
+    key: jax.Array
+
+    def __init__(self) -> None:
+        self._budget, self._tasks = TimeBudget(), 0
+        self._goal: tuple[Any, jax.Array] | None = None
+        self._familiarity: tuple[int, configurator.Familiarity] | None = None
+
+    def draw(self) -> jax.Array:
+        """Return a fresh key."""
+        self.key, drawn = jax.random.split(self.key)
+        return drawn
+
+    @property
+    def params(self) -> PyTree:
+        """Everything that plans depend on: what was learnt, and the task."""
+        return self.learner.params | configurator.cost_params(self.setup, self.components, self._goal_latent)
+
+    @property
+    def program(self) -> Program:
+        """The compiled policy for the present task."""
+        return self.components.program(self.setup.shape, self.learner.goal_actor is not None)
+
+    @property
+    def policy(self) -> mpc.Policy:
+        """The policy for the present task, for controllers, exporters and servers; its parameters are `params`."""
+        return self.program.policy
+
+    @property
+    def model(self) -> WorldModel:
+        """The world model."""
+        return self.components.model
+
+    def configure(self, task: Task | str | os.PathLike) -> Self:
+        """Set what to do from now on; nothing is trained, and nothing compiled for a shape of task that was seen before.
+
+        Args:
+            task: A task, or the path of a TOML file that describes one.
+
+        Raises:
+            TaskError: With everything that is wrong with it.
+            ValueError: If the planner's settings do not fit.
+
+        Warns:
+            OutOfDistributionGoal: If the goal is unlike what the agent has learnt from.
+        """
+        if not isinstance(task, Task):
+            task = read(Path(task), configurator.schema(self.components))
+        self.setup, self.task = configurator.set_up(task, self.components), task
+        self._tasks, self._goal = self._tasks + 1, None
+        _ = self.program  # so that a planner that does not fit is told of now, not at the first decision
+        if (
+            self.setup.has_goal
+            and self.samples is not None
+            and self.components.distance is not None
+            and self.setup.mask.all()
+        ):
+            goal = self._goal_latent(self.setup.observation.astype(self.components.observation_dtype))
+            self.familiarity().check(np.asarray(goal))
+        return self
+
+    def familiarity(self) -> configurator.Familiarity:
+        """Return what tells goals that are unlike what the agent has learnt from.
+
+        Raises:
+            ValueError: If nothing was learnt from recordings yet.
+        """
+        if self.samples is None:
+            raise ValueError("nothing was learnt from recordings yet, to compare a goal with")
+        if self._familiarity is None or self._familiarity[0] != self.learner.updates:
+            latents = np.asarray(self.learner.encode_rows(self.samples))
+            self._familiarity = self.learner.updates, configurator.Familiarity(latents)
+        return self._familiarity[1]
+
+    def _goal_latent(self, observation: np.ndarray) -> jax.Array:
+        """The latent of the goal, kept for as long as the model stays the same."""
+        if self._goal is None or self._goal[0] is not self.learner.training:
+            rows = self.components.history.model_input(self.components.history.begin(observation, np), np)
+            latent = self.components.encode(self.learner.training.params, rows).latent
+            self._goal = self.learner.training, latent
+        return self._goal[1]
+
+    # DecidingAgent
+
+    def predict(
+        self,
+        observation: Any,
+        state: PredictState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        mode: Mode = "plan",
+    ) -> tuple[np.ndarray, PredictState]:
+        """Decide on actions for one observation or a batch of them.
+
+        Args:
+            observation: One observation, or a batch with a leading axis. Where one is not finite, the model's expectation
+                takes its place.
+            state: As the last call returned it; None where an episode begins. Plans of another task are begun anew.
+            episode_start: `[B]`, where episodes begin.
+            deterministic: Without exploration noise.
+            mode: `"plan"`; `"react"`, the actor alone, at a small part of the compute; or milliseconds per decision: plans
+                as long as plans have been taking no longer, and reacts otherwise.
+
+        Returns:
+            Actions of the action space, finite and in bounds, and the state for the next call.
+
+        Raises:
+            ValueError: If the observation has the wrong shape, there is no such mode, or no actor to react with.
+        """
+        batched = gym_spaces.is_batched(self.observation_space, observation)
+        rows = gym_spaces.rows(self.observation_space, observation, batched)
+        starts = np.zeros(len(rows), bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
+        if state is not None and state.task != self._tasks:
+            state = None
+        due = starts | (np.ones(len(rows), bool) if state is None else state.left == 0)
+        if due.any():
+            before = None if state is None else state.policy
+            policy, held = self._decide(self.params, rows, before, starts, due, deterministic, mode)
+            left = np.zeros(len(rows), int) if state is None else state.left
+            state = PredictState(policy, held, left, self._tasks)
+        assert state is not None
+        repeat = self.config.perception.action_repeat
+        state = state._replace(left=np.where(due, repeat, state.left) - 1)
+        return (state.held if batched else state.held[0]), state
+
+    def _decide(
+        self,
+        params: PyTree,
+        rows: np.ndarray,
+        state: PolicyState | None,
+        starts: np.ndarray,
+        due: np.ndarray,
+        deterministic: bool,
+        mode: Mode = "plan",
+    ) -> tuple[PolicyState, np.ndarray]:
+        """The policy's state after a decision, and the actions as the environment takes them."""
+        program = self.program
+        if mode != "plan" and program.react is None:
+            raise ValueError(f"mode={mode!r} needs an actor, and this agent has none yet: distil makes one")
+        plans, begun = self._budget.plans(mode, len(rows)), time.perf_counter()
+        if state is None or starts.any():
+            init = program.init if mode == "plan" else program.init_briefly
+            fresh = init(params, rows, jax.random.split(jax.random.key(self.seed), len(rows)))
+            state = fresh if state is None else program.choose(starts, fresh, state)
+        assert state is not None
+        again = program.due(state) & due
+        later = state
+        if again.any():
+            decide: Any = program.decide if plans else program.react
+            later = program.choose(again, decide(params, rows, state), state)
+        holding = due & ~again
+        if holding.any():
+            later = program.choose(holding, program.hold(params, rows, state), later)
+        if plans:
+            jax.block_until_ready(later.plan.actions)
+            self._budget.spent(len(rows), 1e3 * (time.perf_counter() - begun))
+        actions = program.actions(later)
+        if not deterministic:
+            noisy = np.asarray(program.perturb(actions, self.draw()))
+            actions = np.where(due.reshape(-1, *(1,) * (actions.ndim - 1)), noisy, actions)  # held ones stay as they are
+            later = program.executed(later, actions)
+        return later, actions.astype(self.action_space.dtype)  # type: ignore[arg-type]
+
+    def imagine(self, state: PredictState) -> PyTree:
+        """Return the states `[H+1, ...]` that the plan under way was expected to lead to when it was made.
+
+        Args:
+            state: As `predict` returned it; of a batch, the first plan counts.
+        """
+        return jax.tree.map(lambda x: x[0], state.policy.plan.states)
+
+    def distance(self, observation: Any, goal: Any = None) -> float:
+        """Return how far an observation is from a goal, in the distance that plans minimise.
+
+        Args:
+            observation: One.
+            goal: Another; that of the present task if None.
+        """
+        if self.components.distance is None:
+            raise ValueError('this agent measures no distance to goals: set distance="temporal", or give it a goal task')
+        ends = [self.encode(observation), self.params["cost"]["goal"] if goal is None else self.encode(goal)]
+        return float(self.components.distance.measure(self.learner.distance, *ends))
+
+    def encode(self, observation: Any) -> jax.Array:
+        """Return the latent `[D]` of one observation, as if an episode began with it."""
+        rows = gym_spaces.rows(self.observation_space, observation, batched=False)
+        seen = self.components.history.model_input(self.components.history.begin(rows[0], np), np)
+        return self.components.encode(self.learner.training.params, seen).latent
