@@ -1,1 +1,1 @@
-"""What this engine can do, measured: each module is one command, and what it measured lies in `results/`."""
+"""Benchmarks: each module is one command, and its results are in `results/`."""

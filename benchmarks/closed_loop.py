@@ -1,4 +1,4 @@
-"""A control loop against the wall clock: when its ticks begin, when its actions are out, and what they were taken from."""
+"""Timing of a control loop on the wall clock: start of ticks, time until actions are sent, and their sources."""
 
 import os
 import subprocess
@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,24 @@ HOG = "import os, sys\nos.nice(19)\nos.sched_setaffinity(0, {int(sys.argv[1])})\
 
 
 def pendulum(period: float) -> tuple[Artefact, Plant, np.ndarray]:
-    """Hold a pendulum upright, pushed around by noise, by its known equation; half of the torque that holds it horizontally.
+    """Returns a planner with the true model that balances a pendulum under noise; the torque limit is half the static load.
 
         θ'' = 15 sin θ + 3 u,  |u| ≤ 2.5 N m;   H = 100 steps;   cost θ² + 0.01 ω² + 0.001 u², at the end 100 θ² + 10 ω²
 
     Args:
-        period: Seconds between two ticks, and of a step.
+        period: Seconds between two ticks, equal to the step of the model.
 
     Returns:
-        The planner, the pendulum with its noise, and where it starts.
+        The exported planner, the plant (pendulum with noise), and its start.
     """
-    drawn = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
-    def moved(xp: Any, state: Any, action: Any) -> Any:
+    def step(xp: Any, state: Any, action: Any) -> Any:
         speed = state[1] + period * (15.0 * xp.sin(state[0]) + 3.0 * action[0])
         return xp.stack([state[0] + period * speed, speed])
 
     problem = mpc.Problem(
-        lambda params, state, action: moved(jnp, state, action),
+        lambda params, state, action: step(jnp, state, action),
         lambda params, state, action, t: state[0] ** 2 + 0.01 * state[1] ** 2 + 0.001 * action @ action,
         lambda params, state: 100.0 * state[0] ** 2 + 10.0 * state[1] ** 2,
         horizon=100,
@@ -53,27 +52,25 @@ def pendulum(period: float) -> tuple[Artefact, Plant, np.ndarray]:
     data = mpc.export(decisions, None, np.zeros(2), observed=seen, period=period, delay=2, platforms=("cpu",))
 
     def plant(state: np.ndarray, action: np.ndarray) -> np.ndarray:
-        return moved(np, state, action) + drawn.normal(0.0, 0.01, 2) * [0.0, 1.0]
+        return step(np, state, action) + rng.normal(0.0, 0.01, 2) * [0.0, 1.0]
 
     return runtime.loads(data), plant, np.array([0.1, 0.0])
 
 
 def latent(period: float, checkpoint: Path | None) -> tuple[Artefact, Plant, np.ndarray]:
-    """Swing a pendulum up through an ensemble of five latent MLPs, 20 steps ahead; the plant runs faster than a real one.
+    """Returns a planner that swings a pendulum up with an ensemble of five latent MLPs over 20 steps.
 
     Args:
-        period: Seconds between two ticks, which the plant believes to be 0.05.
-        checkpoint: Of an agent that learnt Pendulum-v1; None takes one that learnt nothing, which is as slow.
+        period: Seconds between two ticks; the plant advances by 0.05 s per tick regardless.
+        checkpoint: Checkpoint of an agent for Pendulum-v1; None uses an untrained one, which takes the same time.
     """
     from envs import pendulum as task
-    from mpc.agent import Agent, Settings
+    from mpc.agent import Agent
 
-    few = Settings(horizon=20, starts=2, iterations=3, first_starts=8)
-    agent = Agent("Pendulum-v1", settings=few) if checkpoint is None else Agent.load(checkpoint)
-    small = Agent("Pendulum-v1", settings=replace(agent.settings, horizon=20, starts=2, iterations=3, first_starts=8))
-    small.learner = agent.learner
+    few = {"horizon": 20, "starts": 2, "iterations": 3, "first_starts": 8}
+    agent = Agent("Pendulum-v1", config=few) if checkpoint is None else Agent.load(checkpoint, config=few)
     seen = {"low": [-1.01, -1.01, -9.0], "high": [1.01, 1.01, 9.0]}
-    data = mpc.export(small.policy, small.params, np.zeros(3), observed=seen, period=period, delay=2, platforms=("cpu",))
+    data = mpc.export(agent.policy, agent.params, np.zeros(3), observed=seen, period=period, delay=2, platforms=("cpu",))
     state = [np.array([np.pi, 0.0], np.float32)]
 
     def plant(_: np.ndarray, action: np.ndarray) -> np.ndarray:
@@ -87,7 +84,7 @@ def latent(period: float, checkpoint: Path | None) -> tuple[Artefact, Plant, np.
 
 @contextmanager
 def loaded(core: int | None):
-    """Keep another core busy meanwhile, with a process that gives way to everyone."""
+    """Context manager that keeps another core busy with a process of the lowest priority."""
     hog = None if core is None else subprocess.Popen([sys.executable, "-c", HOG, str(core)])
     try:
         yield
@@ -98,25 +95,25 @@ def loaded(core: int | None):
 
 
 def marks(seconds: np.ndarray) -> dict[str, float]:
-    """Percentiles in milliseconds."""
-    found = {f"p{mark:g}": float(np.percentile(seconds, mark)) for mark in MARKS} | {"max": float(seconds.max())}
-    return {name: round(1e3 * value, 4) for name, value in found.items()}
+    """Returns percentiles in milliseconds."""
+    values = {f"p{mark:g}": float(np.percentile(seconds, mark)) for mark in MARKS} | {"max": float(seconds.max())}
+    return {name: round(1e3 * value, 4) for name, value in values.items()}
 
 
 def drive(loop: RealTime, plant: Plant, seen: np.ndarray, seconds: float) -> tuple[dict[str, Any], np.ndarray]:
-    """Tick by the wall clock.
+    """Runs a control loop on the wall clock.
 
     Args:
-        loop: Whose clock is `time.monotonic`.
+        loop: Control loop with the clock `time.monotonic`.
         plant: `(observation, action) -> observation`, one period later.
-        seen: The first observation.
-        seconds: How long.
+        seen: First observation.
+        seconds: Duration.
 
     Returns:
-        The summary, and `[ticks, 2]`: seconds from when a tick was due until it began, and until its action was out.
+        A summary, and `[ticks, 2]`: seconds from the due time of a tick until its start and until its action is sent.
     """
     ticks, period = round(seconds / loop.period), loop.period
-    times, first = np.full((ticks, 2), np.nan), np.full(ticks, np.nan)  # memory that is there before the first tick
+    times, first = np.full((ticks, 2), np.nan), np.full(ticks, np.nan)  # allocated before the first tick
     memory = resident()
     begun = time.monotonic() + 10 * period
     for tick in range(ticks):
@@ -144,19 +141,19 @@ def drive(loop: RealTime, plant: Plant, seen: np.ndarray, seconds: float) -> tup
 def measure(
     kind: str, hertz: float, seconds: float, busy: int | None, checkpoint: Path | None
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """A closed loop of a kind, warmed up, then timed; as `drive` returns it.
+    """Warms up and times a closed loop; returns the results of `drive`.
 
     Args:
         kind: "pendulum" or "latent".
         hertz: Ticks per second.
-        seconds: How long.
+        seconds: Duration.
         busy: Another core to keep busy, or None.
-        checkpoint: For "latent".
+        checkpoint: Checkpoint for "latent".
     """
     period = 1.0 / hertz
     artefact, plant, seen = pendulum(period) if kind == "pendulum" else latent(period, checkpoint)
     with loaded(busy):
-        for duration in (0.5, seconds):  # the first to warm up
+        for duration in (0.5, seconds):  # the first run is a warm-up
             before = os.getloadavg()
             with RealTime(artefact, safe=[0.0]) as loop:
                 summary, times = drive(loop, plant, seen, duration)

@@ -1,9 +1,8 @@
-"""How many steps and frames a second the environments make, beside their bars; and a picture of them all.
+"""Throughput of the environments in steps and frames per second, and a contact sheet of their scenes.
 
-`python -m benchmarks.environments` times every task stepped through its Gymnasium vector (NumPy in and out, autoreset and
-infos included) and inside one compiled program, and writes `benchmarks/results/environments.json` and `.md`. With `--sheet
-FILE` it draws the contact sheet of the documentation instead: one scene of each task, and the same under windy leaves where
-that is seen.
+`python -m benchmarks.environments` times every task as a Gymnasium vector environment (NumPy input and output, with
+autoreset and infos) and inside one compiled program. It writes `benchmarks/results/environments.json` and `.md`. With
+`--sheet FILE` it only draws the contact sheet of the documentation: one scene of each task, two of them with windy leaves.
 """
 
 import json
@@ -26,29 +25,29 @@ from envs.task import Task
 
 RESULTS = Path(__file__).parent / "results"
 BARS = {"states": 1_000_000, "frames": 20_000}
-"""Steps and rendered frames a second of Two Rooms, on two cores."""
+"""Required steps and rendered frames per second of Two Rooms on two cores."""
 
 
 @dataclass
 class Options:
-    """What to time."""
+    """Options of the benchmark."""
 
     ids: tuple[str, ...] = tuple(envs.IDS)
     """Gymnasium ids."""
     many: int = 8192
-    """Environments at once where states are observed."""
+    """Number of environments with state observations."""
     few: int = 256
-    """Environments at once where pixels are."""
+    """Number of environments with image observations."""
     seconds: float = 1.0
-    """How long each of three repetitions lasts, at least."""
+    """Minimal duration of each of three repetitions."""
     out: Path = RESULTS
-    """Where the figures go."""
+    """Folder of the results."""
     sheet: Path | None = None
-    """Draw the contact sheet there, and time nothing."""
+    """File of the contact sheet; if given, nothing is timed."""
 
 
 def rate(run: Callable[[], int], seconds: float) -> float:
-    """Steps a second: the median of three repetitions, each of whole calls of `run`, which says how many steps it made."""
+    """Returns steps per second: the median of three repetitions of whole calls of `run`, which returns its steps."""
     for _ in range(2):
         run()
     rates = []
@@ -61,7 +60,7 @@ def rate(run: Callable[[], int], seconds: float) -> float:
 
 
 def through_gymnasium(name: str, count: int, seconds: float, **settings: Any) -> float:
-    """Steps a second of `gymnasium.make_vec`, random actions drawn beforehand."""
+    """Returns steps per second of `gymnasium.make_vec` with precomputed random actions."""
     env = gymnasium.make_vec(name, count, **settings)
     env.reset(seed=0)
     shape = (16, *(env.action_space.shape or ()))
@@ -80,9 +79,9 @@ def through_gymnasium(name: str, count: int, seconds: float, **settings: Any) ->
 
 
 def compiled(task: Task, count: int, length: int, seconds: float) -> float:
-    """Steps a second, observations included, of `length` steps in one compiled program, random actions drawn in it.
+    """Returns steps per second of `length` steps with observations in one compiled program that draws random actions.
 
-    Observations are summed, or the compiler would leave them out.
+    Observations are summed; otherwise the compiler would remove them.
     """
     low, high = task.actions
 
@@ -96,7 +95,7 @@ def compiled(task: Task, count: int, length: int, seconds: float) -> float:
     def many(states: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         def advance(states: Any, key: jax.Array) -> tuple[Any, jax.Array]:
             states, seen = jax.vmap(one)(states, jax.random.split(key, count))
-            return states, jax.lax.optimization_barrier(seen).sum(dtype=jnp.float32)  # drawn whole, then summed
+            return states, jax.lax.optimization_barrier(seen).sum(dtype=jnp.float32)  # the barrier keeps whole images
 
         states, sums = jax.lax.scan(advance, states, jax.random.split(key, length))
         return states, sums.sum()
@@ -112,7 +111,7 @@ def compiled(task: Task, count: int, length: int, seconds: float) -> float:
 
 
 def measure(options: Options, save: Callable[[dict[str, dict[str, float]]], None]) -> None:
-    """Steps a second of every task, of states or vectors and, where there are pixels, of frames; saved after each."""
+    """Measures steps per second of every task with vector and with image observations; saves after each task."""
     rows: dict[str, dict[str, float]] = {}
     for name in options.ids:
         both = "observation" in _settings(name)
@@ -138,14 +137,14 @@ def _settings(name: str) -> list[str]:
 
 
 def table(header: dict[str, Any], rows: dict[str, dict[str, float]]) -> str:
-    """The figures for people."""
+    """Returns the report as Markdown."""
     lines = [
-        "# Environments: steps a second",
+        "# Environments: steps per second",
         "",
         f"`{header['command']}`, {header['cores']} cores of {header['machine']}, "
         + ", ".join(f"{name} {version}" for name, version in header["packages"].items()),
         "",
-        "| task, what is observed | at once | Gymnasium vector | one compiled program | bar |",
+        "| task, observation | environments | Gymnasium vector | one compiled program | required |",
         "|---|---|---|---|---|",
     ]
     for name, row in rows.items():
@@ -157,7 +156,7 @@ def table(header: dict[str, Any], rows: dict[str, dict[str, float]]) -> str:
 
 
 def contact_sheet(file: Path) -> None:
-    """One scene of each task after some steps, and Two Rooms and Wall under windy leaves; four to a row."""
+    """Draws one scene of each task after some steps, and Two Rooms and U-Maze with windy leaves; four per row."""
     from matplotlib.figure import Figure
 
     titles = {name: name.removeprefix("craik/").removesuffix("-v0") for name in envs.IDS}
@@ -172,18 +171,18 @@ def contact_sheet(file: Path) -> None:
     figure.savefig(file, dpi=90)
 
 
-_ON_THE_WAY = {
+_SHOWN_STATES = {
     "craik/Car-v0": [10.7, 0.5, -0.25, 4.0],
     "craik/CartPoleSwingUp-v0": [0.4, 0.5, 0.5, -1.0],
     "craik/Quadrotor-v0": [2.1, 0.0, -0.3, 1.0, 0.0, 0.0],
     "craik/Rendezvous-v0": [-60.0, -110.0, 40.0, 0.1, 0.4, -0.1],
-}  # states to show, where a start shows little
+}  # states for the contact sheet, for tasks whose start states show little
 
 
 def _scene(name: str, **settings: Any) -> np.ndarray:
     env = gymnasium.make(name, render_mode="rgb_array", **settings)
-    placed = name in _ON_THE_WAY
-    env.reset(seed=4, options={"state": _ON_THE_WAY[name]} if placed else None)
+    placed = name in _SHOWN_STATES
+    env.reset(seed=4, options={"state": _SHOWN_STATES[name]} if placed else None)
     env.action_space.seed(1)
     for _ in range(0 if placed else 9):
         env.step(0.5 * env.action_space.sample())
@@ -193,7 +192,7 @@ def _scene(name: str, **settings: Any) -> np.ndarray:
 
 
 def main() -> None:
-    """Time the environments and write the figures down, or draw them."""
+    """Times the environments and writes results, or draws the contact sheet."""
     options = tyro.cli(Options, description=__doc__)
     if options.sheet is not None:
         contact_sheet(options.sheet)

@@ -1,8 +1,7 @@
-"""Everything that can go wrong on a robot, a million ticks long: no exception, no unsafe action, no growing memory.
+"""Fault injection: a million ticks with failures must cause no exception, no unsafe action and no growth of memory.
 
-`python -m benchmarks.faults` drives a cart with `mpc.realtime.RealTime` in simulated time while sensors, the planner, the
-clock and the actor fail, several times a second; it writes `benchmarks/results/faults.json` and exits with 1 if a bar is
-missed.
+`python -m benchmarks.faults` drives a cart with `mpc.realtime.RealTime` in simulated time. Sensors, planner, clock and actor
+fail several times per second. The command writes `benchmarks/results/faults.json` and exits with 1 if a requirement fails.
 """
 
 import json
@@ -37,25 +36,25 @@ COUNTED = {
     "text": "observation not numbers",
     "killed": "planner died",
 }
-"""How the loop's health names a fault, where one always leads to the other; the rest depends on what else fails."""
+"""Names of faults in the loop's health report, for faults that always appear there; others depend on further faults."""
 
 
 @dataclass
 class Options:
-    """How long, and how often something fails."""
+    """Options of the benchmark."""
 
     ticks: int = 1_000_000
     """Ticks of the loop."""
     share: float = 0.3
-    """Of ticks at which something fails."""
+    """Share of ticks with a fault."""
     seed: int = 0
-    """Of the faults."""
+    """Seed of the faults."""
     out: Path = Path(__file__).parent / "results" / "faults.json"
-    """Where the figures go."""
+    """File of the results."""
 
 
 def cart() -> Artefact:
-    """A planner for a point on a line, position in m and velocity in m/s, pushed by up to 1 m/s²."""
+    """Returns a planner for a point mass on a line: position in m, velocity in m/s, acceleration within ±1 m/s²."""
 
     def dynamics(params: Any, state: Any, action: Any) -> Any:
         return state + PERIOD * jnp.stack([state[1], action[0]])
@@ -71,16 +70,16 @@ def cart() -> Artefact:
 
 
 class Failing(Inline):
-    """A planner that fails on demand; `faults` is what is to fail at the tick under way."""
+    """A worker that fails on demand; `faults` are those of the current tick."""
 
     faults: frozenset[str] = frozenset()
 
     def __init__(self, plan: Any):
         super().__init__(plan)
-        self.running = True
+        self.killed = False
 
     def submit(self, job: Job) -> bool:
-        """Do the job, or fail at it."""
+        """Executes the job, or fails."""
         if "raises" in self.faults:
             raise RuntimeError("the planner raised")
         elif "diverges" in self.faults:
@@ -90,53 +89,53 @@ class Failing(Inline):
             return super().submit(job)
         return True
 
-    def discount(self) -> bool:
+    def running(self) -> bool:
         """Until it is killed."""
-        return self.running
+        return not self.killed
 
 
 class World:
-    """The cart, its sensor and its clock, with everything that may fail about them."""
+    """The cart, its sensor and its clock, with fault injection."""
 
     def __init__(self, seed: int, share: float):
-        self.drawn, self.share = np.random.default_rng(seed), share
-        self.state, self.now, self.shown = np.array([1.0, 0.0]), 0.0, 0.0
+        self.rng, self.share = np.random.default_rng(seed), share
+        self.state, self.now, self.displayed_time = np.array([1.0, 0.0]), 0.0, 0.0
         self.last: tuple[Any, float] = (self.state.astype(np.float32), -1.0)
         self.faults: frozenset[str] = frozenset()
         self.injected: Counter[str] = Counter()
 
     def clock(self) -> float:
-        """What the loop believes the time to be."""
-        return self.shown
+        """Returns the time as the loop reads it."""
+        return self.displayed_time
 
     def actor(self, observation: np.ndarray) -> Any:
-        """A policy that holds on to where it is, when it works."""
+        """Returns a feedback action towards the origin, or a fault."""
         if "actor raises" in self.faults:
             raise ZeroDivisionError
         return [np.nan] if "actor nan" in self.faults else np.clip(-observation[:1] - observation[1:], LOW, HIGH)
 
     def advance(self, action: np.ndarray) -> None:
-        """A step of the cart, which is put back where it started when it leaves the rail."""
+        """Advances the cart by one step; a cart that leaves the rail is reset."""
         self.now += PERIOD
         self.state = self.state + PERIOD * np.array([self.state[1], float(action[0])])
         if np.abs(self.state).max() > 9.0:
-            self.state = self.drawn.uniform(-1.0, 1.0, 2)
+            self.state = self.rng.uniform(-1.0, 1.0, 2)
 
     def observe(self) -> tuple[Any, float]:
-        """What the sensor says, and what it says about when."""
-        draw = self.drawn.random() < self.share
-        self.faults = frozenset(self.drawn.choice(FAULTS, self.drawn.integers(1, 4), replace=False)) if draw else frozenset()
+        """Returns the sensor's observation and time stamp."""
+        draw = self.rng.random() < self.share
+        self.faults = frozenset(self.rng.choice(FAULTS, self.rng.integers(1, 4), replace=False)) if draw else frozenset()
         if "clock forward" in self.faults:
-            self.now += self.drawn.choice([0.5, 60.0, 1e6])
+            self.now += self.rng.choice([0.5, 60.0, 1e6])
         if "clock back" in self.faults:
-            self.now -= self.drawn.choice([0.05, 1.0, 1e6])
-        self.shown = np.nan if "clock nan" in self.faults else self.now
+            self.now -= self.rng.choice([0.05, 1.0, 1e6])
+        self.displayed_time = np.nan if "clock nan" in self.faults else self.now
         seen: Any = self.state.astype(np.float32)
         stamp, fault = self.now, next((f for f in SENSOR if f in self.faults), None)
         match fault:
             case "nan" | "inf":
                 seen = seen.copy()
-                seen[self.drawn.integers(2)] = np.nan if fault == "nan" else np.inf
+                seen[self.rng.integers(2)] = np.nan if fault == "nan" else np.inf
             case "drop":
                 seen = None
             case "delay":
@@ -159,21 +158,21 @@ class World:
 
 
 def resident() -> int:
-    """Bytes of memory this process holds."""
+    """Returns the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def campaign(artefact: Artefact, ticks: int, share: float, seed: int) -> dict[str, Any]:
-    """Run the loop and look at every action.
+    """Runs the loop and checks every action.
 
     Args:
-        artefact: Of `cart`.
-        ticks: How many.
-        share: Of ticks at which something fails.
-        seed: Of the faults.
+        artefact: Exported planner of `cart`.
+        ticks: Number of ticks.
+        share: Share of ticks with a fault.
+        seed: Seed of the faults.
 
     Returns:
-        Exceptions, unsafe actions, memory growth in bytes from a tenth of the way on, the faults injected, and the health.
+        Numbers of exceptions and unsafe actions, memory growth in bytes after the first tenth, injected faults, and health.
     """
     world = World(seed, share)
     made: list[Failing] = []
@@ -189,7 +188,7 @@ def campaign(artefact: Artefact, ticks: int, share: float, seed: int) -> dict[st
     begun = time.perf_counter()
     for tick in range(ticks):
         seen, stamp = world.observe()
-        made[0].faults, made[0].running = world.faults, "killed" not in world.faults
+        made[0].faults, made[0].killed = world.faults, "killed" in world.faults
         try:
             action = loop.tick(seen, stamp)
         except Exception:
@@ -197,8 +196,8 @@ def campaign(artefact: Artefact, ticks: int, share: float, seed: int) -> dict[st
             continue
         now = float(action[0])
         step = now - before
-        fine = action.shape == (1,) and action.dtype == np.float32 and LOW <= now <= HIGH  # NaN is not
-        unsafe += not (fine and abs(step) <= RATE + 1e-6 and abs(step - change) <= JERK + 1e-6)
+        valid = action.shape == (1,) and action.dtype == np.float32 and LOW <= now <= HIGH  # False for NaN
+        unsafe += not (valid and abs(step) <= RATE + 1e-6 and abs(step - change) <= JERK + 1e-6)
         before, change = now, step
         world.advance(action)
         if tick == ticks // 10:
@@ -210,7 +209,7 @@ def campaign(artefact: Artefact, ticks: int, share: float, seed: int) -> dict[st
 
 
 def main() -> None:
-    """Run the campaign, write it down, judge it."""
+    """Runs the campaign, writes results, and exits with 1 if a requirement fails."""
     options = tyro.cli(Options, description=__doc__)
     report = campaign(cart(), options.ticks, options.share, options.seed)
     header = provenance(invoked("benchmarks.faults"), ("craik", "jax", "numpy")) | {

@@ -1,8 +1,8 @@
-"""A million messages that nobody should send, against `craik serve`: each gets a reply, and the server lives on.
+"""Fuzzing of `craik serve` with a million invalid messages: each must get a reply, and the server must survive.
 
-`python -m benchmarks.fuzzing` serves the cart of `benchmarks.faults` from a process of its own, sends it noise, damaged
-requests, foreign protocols and too much, and writes `benchmarks/results/fuzzing.json`; it exits with 1 if a message got no
-reply, a good request is answered otherwise than before, or the server died.
+`python -m benchmarks.fuzzing` serves the cart of `benchmarks.faults` from a separate process and sends it noise, damaged
+requests, other protocols and oversized messages. It writes `benchmarks/results/fuzzing.json`. It exits with 1 if a message
+got no reply, if a valid request gets another answer than before, or if the server died.
 """
 
 import json
@@ -31,54 +31,54 @@ GREETINGS = (
     b"",
     b"\x00" * 5000,
 )
-"""What other protocols begin with: they are hung up on, for ZeroMQ has no reply for who doesn't speak it."""
+"""First bytes of other protocols; the server closes these connections, because ZeroMQ cannot reply to them."""
 
 
 @dataclass
 class Options:
-    """How many messages."""
+    """Options of the benchmark."""
 
     messages: int = 1_000_000
-    """Sent by ZeroMQ; foreign connections come on top, one for every 10,000."""
+    """Number of ZeroMQ messages; one connection with another protocol is added per 10,000."""
     seed: int = 0
-    """Of the messages."""
+    """Seed of the messages."""
     window: int = 64
-    """Under way at a time."""
+    """Number of pending messages."""
     out: Path = Path(__file__).parent / "results" / "fuzzing.json"
-    """Where the figures go."""
+    """File of the results."""
 
 
-def message(drawn: random.Random, pack: Any) -> tuple[str, list[bytes]]:
-    """A message of one of the kinds, and its kind.
+def message(rng: random.Random, pack: Any) -> tuple[str, list[bytes]]:
+    """Returns the kind and the parts of a random message.
 
     Args:
-        drawn: Draws it.
+        rng: Random number generator.
         pack: `msgpack.packb`.
     """
     good = pack(GOOD)
-    match kind := drawn.choices(KINDS, WEIGHTS)[0]:
+    match kind := rng.choices(KINDS, WEIGHTS)[0]:
         case "noise":
-            return kind, [drawn.randbytes(drawn.randrange(200))]
+            return kind, [rng.randbytes(rng.randrange(200))]
         case "damaged":
             damaged = bytearray(good)
-            for _ in range(drawn.randrange(1, 5)):
-                damaged[drawn.randrange(len(damaged))] = drawn.randrange(256)
+            for _ in range(rng.randrange(1, 5)):
+                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
             return kind, [bytes(damaged)]
         case "cut off":
-            return kind, [good[: drawn.randrange(len(good))]]
+            return kind, [good[: rng.randrange(len(good))]]
         case "foreign":
-            return kind, [pack(anything(drawn, 4))]
+            return kind, [pack(anything(rng, 4))]
         case "wrong":
-            return kind, [pack(GOOD | {drawn.choice(["craik", "do", "observation", "loop"]): anything(drawn, 3)})]
+            return kind, [pack(GOOD | {rng.choice(["craik", "do", "observation", "loop"]): anything(rng, 3)})]
         case "nested":
-            return kind, [drawn.choice([b"\x91", b"\x81\xa1a", b"\xdf\xff\xff\xff\xff"]) * drawn.randrange(1, 5000)]
+            return kind, [rng.choice([b"\x91", b"\x81\xa1a", b"\xdf\xff\xff\xff\xff"]) * rng.randrange(1, 5000)]
         case "parts":
-            return kind, [good] * drawn.randrange(2, 20)
-    return kind, [good + bytes(drawn.randrange(1 << 16, 1 << 18))]
+            return kind, [good] * rng.randrange(2, 20)
+    return kind, [good + bytes(rng.randrange(1 << 16, 1 << 18))]
 
 
-def anything(drawn: random.Random, depth: int) -> Any:
-    """Something that msgpack holds."""
+def anything(rng: random.Random, depth: int) -> Any:
+    """Returns a random value that msgpack can represent."""
     leaves = [
         None,
         True,
@@ -95,33 +95,33 @@ def anything(drawn: random.Random, depth: int) -> Any:
         b"\x00" * 8,
         b"\xff" * 7,
     ]
-    if depth == 0 or drawn.random() < 0.4:
-        return drawn.choice([*leaves, drawn.random(), drawn.randrange(2**32)])
-    size = drawn.randrange(4)
-    if drawn.random() < 0.5:
-        return [anything(drawn, depth - 1) for _ in range(size)]
-    return {drawn.choice(["craik", "do", "observation", "loop", "x"]): anything(drawn, depth - 1) for _ in range(size)}
+    if depth == 0 or rng.random() < 0.4:
+        return rng.choice([*leaves, rng.random(), rng.randrange(2**32)])
+    size = rng.randrange(4)
+    if rng.random() < 0.5:
+        return [anything(rng, depth - 1) for _ in range(size)]
+    return {rng.choice(["craik", "do", "observation", "loop", "x"]): anything(rng, depth - 1) for _ in range(size)}
 
 
 def campaign(address: str, messages: int, seed: int, window: int, memory: Callable[[], int] | None = None) -> dict[str, Any]:
-    """Send, and count what comes back.
+    """Sends messages and counts the replies.
 
     Args:
-        address: Of the server.
-        messages: How many.
-        seed: Of the messages.
-        window: Under way at a time.
-        memory: Bytes that the server holds, looked at after every tenth of the messages.
+        address: Address of the server.
+        messages: Number of messages.
+        seed: Seed of the messages.
+        window: Number of pending messages.
+        memory: Function that returns the server's memory in bytes; called after every tenth of the messages.
 
     Returns:
-        Messages sent by kind, replies, refusals, reasons by how they begin, and the memory.
+        Sent messages by kind, replies, refusals, error messages by their beginning, and memory.
     """
     from mpc.deploy.server import libraries
 
     zmq, msgpack = libraries()
-    drawn, sent, refused, reasons, replies = random.Random(seed), Counter(), 0, Counter(), 0
+    rng, sent, refused, reasons, replies = random.Random(seed), Counter(), 0, Counter(), 0
     context = zmq.Context()
-    line = context.socket(zmq.DEALER)  # as many requests as wanted under way, each behind an empty frame
+    line = context.socket(zmq.DEALER)  # allows several pending requests, each after an empty frame
     line.setsockopt(zmq.RCVTIMEO, 120_000)
     line.setsockopt(zmq.LINGER, 0)
     line.connect(address)
@@ -130,7 +130,7 @@ def campaign(address: str, messages: int, seed: int, window: int, memory: Callab
     try:
         for index in range(messages + window):
             if index < messages:
-                kind, parts = message(drawn, msgpack.packb)
+                kind, parts = message(rng, msgpack.packb)
                 line.send_multipart([b"", *parts])
                 sent[kind] += 1
             if index >= window:
@@ -143,17 +143,17 @@ def campaign(address: str, messages: int, seed: int, window: int, memory: Callab
                 held.append(memory())
             if index % 10_000 == 0:
                 with socket.create_connection((host, int(port)), 10) as stranger:
-                    stranger.sendall(drawn.choice(GREETINGS))
+                    stranger.sendall(rng.choice(GREETINGS))
     except zmq.Again:
-        pass  # no reply: the count says so
+        pass  # a missing reply shows in the count
     finally:
         context.destroy(linger=0)
     counted = {"sent": dict(sent), "replies": replies, "refused": refused, "reasons": dict(reasons.most_common(30))}
     return counted | {"memory": held}
 
 
-def judged(options: Options) -> dict[str, Any]:
-    """What came of a campaign, and whether the server plans afterwards as it did before."""
+def evaluate(options: Options) -> dict[str, Any]:
+    """Runs a campaign and checks that the server returns the same plan before and after it."""
     from mpc.deploy.server import Client
 
     with serving() as (address, process):
@@ -167,23 +167,23 @@ def judged(options: Options) -> dict[str, Any]:
             pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
             return pages * os.sysconf("SC_PAGE_SIZE")
 
-        campaign(address, min(options.messages, 1000), options.seed + 1, options.window)  # to warm up
+        campaign(address, min(options.messages, 1000), options.seed + 1, options.window)  # warm-up
         before, held, begun = plan(), memory(), time.perf_counter()
         report = campaign(address, options.messages, options.seed, options.window, memory)
-        seconds, discount = round(time.perf_counter() - begun, 1), process.is_alive()
-        after, later = (plan(), memory()) if discount else ([], held)
-    same = {"discount": discount, "same_plan": after == before, "memory_growth": later - held}
+        seconds, alive = round(time.perf_counter() - begun, 1), process.is_alive()
+        after, later = (plan(), memory()) if alive else ([], held)
+    same = {"alive": alive, "same_plan": after == before, "memory_growth": later - held}
     return {"seconds": seconds} | report | same
 
 
 def main() -> None:
-    """Serve, send, look whether it still works, write down."""
+    """Runs the benchmark and writes results."""
     options = tyro.cli(Options, description=__doc__)
-    report = judged(options)
+    report = evaluate(options)
     header = provenance(invoked("benchmarks.fuzzing"), ("craik", "jax", "numpy", "pyzmq", "msgpack"))
     options.out.write_text(json.dumps(header | {"seed": options.seed} | report, indent=1) + "\n")
     print(json.dumps(report))
-    raise SystemExit(0 if report["replies"] == options.messages and report["discount"] and report["same_plan"] else 1)
+    raise SystemExit(0 if report["replies"] == options.messages and report["alive"] and report["same_plan"] else 1)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How long a decision takes: on one core, compilation apart, beside the bar it is held against.
+"""Decision latency on one core, without compilation.
 
 `python -m benchmarks.latency` learns Pendulum-v1 for 400 steps (or loads `--checkpoint`), then times decisions on a single
-core and writes `benchmarks/results/latency-<env>.json`, `.csv` and `.png`. With `--loop` it times a whole control loop
-against the wall clock instead: `--loop latent --hertz 100 --seconds 60`, or `--loop pendulum --hertz 500`; with `--load
-planner.craik`, fresh processes from their start to that artefact's first action.
+core and writes `benchmarks/results/latency-<env>.json`, `.csv` and `.png`. With `--loop` it times a whole control loop on
+the wall clock: `--loop latent --hertz 100 --seconds 60`, or `--loop pendulum --hertz 500`. With `--load planner.craik` it
+times new processes from their start to the first action of that file.
 """
 
 import csv
@@ -28,59 +28,59 @@ import sys, time, numpy as np
 from mpc.deploy import runtime
 artefact = runtime.load(sys.argv[1], compiled=sys.argv[2])
 seen = np.zeros(artefact.observation.shape)
-action = artefact.decide(seen, artefact.begin(seen)).action
+action = artefact.step(seen, artefact.init(seen)).action
 print(time.process_time(), flush=True)
 """
 
 
 @dataclass
 class Options:
-    """What to time."""
+    """Options of the benchmark."""
 
     env: str = "Pendulum-v1"
     """Id of a Gymnasium environment."""
     steps: int = 400
     """Environment steps to learn from before timing."""
     checkpoint: Path | None = None
-    """An agent to load instead of learning one."""
+    """Checkpoint of an agent; without it, an agent is trained."""
     decisions: int = 1000
-    """How many to time."""
+    """Number of timed decisions."""
     core: int = 0
-    """The one core everything runs on; -1 for all there are."""
+    """The core to run on; -1 for all cores."""
     loop: Literal["latent", "pendulum"] | None = None
-    """Time a control loop instead: through learnt latent MLPs, or through the equation of a pendulum."""
+    """Time a control loop: with learnt latent MLPs, or with the equations of a pendulum."""
     hertz: float = 100.0
     """Ticks of the loop per second."""
     seconds: float = 60.0
-    """How long the loop runs."""
+    """Duration of the loop."""
     busy: int | None = None
-    """Another core to keep busy meanwhile."""
+    """Another core to keep busy during the loop."""
     load: Path | None = None
-    """Time fresh processes instead, from their start to the first action of this artefact."""
+    """Time new processes from their start to the first action of this exported planner."""
     starts: int = 20
-    """How many of them, after one that compiles."""
+    """Number of timed processes, after one that compiles."""
     out: Path = RESULTS
-    """Where the figures go."""
+    """Folder of the results."""
 
 
 def pin(core: int) -> None:
-    """Keep this process, and the threads it is yet to start, on one core.
+    """Pins this process and its future threads to one core.
 
     Raises:
-        SystemExit: If JAX has started its threads already, or the core does not exist.
+        SystemExit: If JAX has already started its threads, or the core does not exist.
     """
     if core < 0:
         return
     if "jax" in sys.modules:
-        raise SystemExit("latency: JAX is loaded already, its threads cannot be kept on one core")
+        raise SystemExit("latency: JAX is already loaded, so its threads cannot be pinned to one core")
     try:
         os.sched_setaffinity(0, {core})
     except (OSError, AttributeError) as error:
-        raise SystemExit(f"latency: cannot keep to core {core} ({error}); --core -1 uses all") from error
+        raise SystemExit(f"latency: cannot pin to core {core} ({error}); --core -1 uses all cores") from error
 
 
 def main() -> None:
-    """Time decisions or a loop, write the figures down, draw them."""
+    """Times decisions, a loop or process starts, and writes results."""
     options = tyro.cli(Options, description=__doc__)
     pin(options.core)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def loading(options: Options, artefact: Path) -> None:
-    """Time fresh processes, with the machine code that the first of them left behind."""
+    """Times new processes that reuse the machine code compiled by the first one."""
     with tempfile.TemporaryDirectory() as folder:
         times = [_first_action(artefact, folder) for _ in range(options.starts + 1)]
     names = ("wall_seconds", "cpu_seconds")
@@ -113,14 +113,14 @@ def loading(options: Options, artefact: Path) -> None:
 
 
 def _first_action(artefact: Path, folder: str) -> tuple[float, float]:
-    """Seconds on the wall, and of the processor, from a process's start to its first action."""
+    """Returns wall and CPU seconds from a process's start to its first action."""
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", FIRST, str(artefact), folder], capture_output=True, text=True, check=True)
     return round(time.perf_counter() - begun, 3), round(float(done.stdout), 3)
 
 
 def closed_loop(options: Options) -> None:
-    """Time a control loop."""
+    """Times a control loop."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -144,14 +144,14 @@ def closed_loop(options: Options) -> None:
         late = np.sort(1e3 * np.maximum(times[:, column], 1e-6))
         axis.loglog(late, 1 - np.arange(len(late)) / len(late), label=label, color=colour)
     axis.axvline(1e3 / options.hertz, color="black", linestyle=":", label="the next tick is due")
-    axis.set(xlabel="milliseconds after a tick is due", ylabel="share of ticks later than this", title=stem.name)
+    axis.set(xlabel="milliseconds after a tick is due", ylabel="fraction of later ticks", title=stem.name)
     axis.legend()
     figure.savefig(f"{stem}.png", dpi=110)
     print(json.dumps(summary))
 
 
 def decisions(options: Options) -> None:
-    """Time an agent's decisions."""
+    """Times an agent's decisions."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -166,7 +166,7 @@ def decisions(options: Options) -> None:
     stem = options.out / f"latency-{options.env}"
     header = provenance(invoked("benchmarks.latency"), PACKAGES) | {
         "decisions": options.decisions,
-        "settings": agent.settings.asdict(),
+        "settings": agent.config.as_dict(),
         "milliseconds": summary,
     }
     Path(f"{stem}.json").write_text(json.dumps(header, indent=1) + "\n")
@@ -176,7 +176,7 @@ def decisions(options: Options) -> None:
     axis = figure.add_subplot()
     axis.plot(np.sort(times), np.arange(1, len(times) + 1) / len(times), color="#d1495b")
     axis.set(
-        xlabel="milliseconds per decision", ylabel="share of decisions", title=f"{options.env}, {header['cores']} core(s)"
+        xlabel="milliseconds per decision", ylabel="fraction of decisions", title=f"{options.env}, {header['cores']} core(s)"
     )
     figure.savefig(f"{stem}.png", dpi=110)
     print(json.dumps(summary))

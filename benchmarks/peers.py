@@ -1,7 +1,7 @@
-"""Other people's solvers on the reference problems, each given what suits it best.
+"""Solvers of other libraries on the reference problems, each with the problem formulation that suits it best.
 
-Every one is optional: a library that is not installed, or a solver that cannot take a problem, raises `Unavailable` with
-a sentence that says so. Options are the libraries' own defaults unless a comment says otherwise.
+Every solver is optional: if a library is not installed or a solver does not support a problem, `Unavailable` is raised with
+the reason. Options are the defaults of the libraries unless a comment states otherwise.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from mpc.rollout import energy
 
 
 class Unavailable(Exception):
-    """Why a solver does not take part."""
+    """Raised with the reason why a solver cannot be used."""
 
 
 class Session(NamedTuple):
-    """One solver made ready for one problem.
+    """A solver prepared for a problem.
 
-    `prepare(seed) -> input` and `prepare_warm() -> input` are not timed; `cold(input) -> actions` plans from the
-    problem's start, `warm(input) -> actions` from the state after the first action of the best known plan, already
-    knowing that plan. Actions are `[H, A]`. `curve(input)`, where there is one, yields ever better actions.
+    `prepare(seed) -> input` and `prepare_warm() -> input` are not timed. `cold(input) -> actions` plans from the problem's
+    start. `warm(input) -> actions` plans from the state after the first action of the best known plan, with that plan as
+    the warm start. Actions are `[H, A]`. `curve(input)`, if available, yields actions of increasing quality.
     """
 
     prepare: Callable[[int], Any]
@@ -41,7 +41,7 @@ class Session(NamedTuple):
 
 
 def library(name: str) -> Any:
-    """Import an optional library, or say that it is missing."""
+    """Imports an optional library; raises `Unavailable` if it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -49,29 +49,29 @@ def library(name: str) -> Any:
 
 
 def casadi_maths() -> Maths:
-    """The formulas' functions on CasADi expressions."""
+    """Returns the functions of the formulas for CasADi expressions."""
     cs = library("casadi")
     return Maths(cs.sin, cs.cos, cs.tan, cs.sqrt, cs.vertcat)
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Send what C++ prints to nowhere."""
-    saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    """Context manager that discards the standard output of C++ code."""
+    saved, devnull = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
     try:
         yield
     finally:
         os.dup2(saved, 1)
         os.close(saved)
-        os.close(nowhere)
+        os.close(devnull)
 
 
 class Transcription:
-    """A reference problem as a sparse nonlinear programme over x[0], u[0], x[1], …, u[H-1], x[H] (multiple shooting).
+    """A reference problem as a sparse nonlinear program over x[0], u[0], x[1], …, u[H-1], x[H] (multiple shooting).
 
-    The constraints stand in the order that lets fatrop see the stages: per step, `x[t+1] - dynamics = 0`, then the limits
-    on x[t] (at t = 0, that it is the start).
+    The order of the constraints lets fatrop detect the stages: per step, `x[t+1] - dynamics = 0`, then the limits on x[t]
+    (at t = 0 the initial condition).
     """
 
     def __init__(self, reference: Reference, solver: str, options: dict[str, Any]):
@@ -92,10 +92,10 @@ class Transcription:
         equality = [equal for expression, equal in rows for _ in range(expression.shape[0])]
         cost = sum((reference.stage(m, x[t], u[t]) for t in range(steps)), start=reference.terminal(m, x[-1]))
         variables = [v for t in range(steps) for v in (x[t], u[t])] + [x[-1]]
-        programme = {"x": cs.vertcat(*variables), "f": cost, "g": cs.vertcat(*(e for e, _ in rows)), "p": start}
+        program = {"x": cs.vertcat(*variables), "f": cost, "g": cs.vertcat(*(e for e, _ in rows)), "p": start}
         if solver == "fatrop":
             options = {"structure_detection": "auto", "equality": equality} | options
-        self.solver = cs.nlpsol("solver", solver, programme, {"print_time": False} | options)
+        self.solver = cs.nlpsol("solver", solver, program, {"print_time": False} | options)
         self.bounds = {
             "lbx": self.pack(np.full((steps + 1, states), -free), np.tile(reference.low, (steps, 1))),
             "ubx": self.pack(np.full((steps + 1, states), free), np.tile(reference.high, (steps, 1))),
@@ -107,31 +107,31 @@ class Transcription:
         self.rollout = step.mapaccum(steps)
 
     def pack(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """States `[H+1, S]` and actions `[H, A]` as the programme's variables."""
+        """Returns the program's variables for states `[H+1, S]` and actions `[H, A]`."""
         return np.concatenate([np.concatenate([states[:-1], actions], axis=1).ravel(), states[-1]])
 
     def unpack(self, variables: Any) -> np.ndarray:
-        """The actions `[H, A]` among the programme's variables, within their bounds to the last digit."""
+        """Returns the actions `[H, A]` in the program's variables, clipped to their bounds."""
         r = self.reference
         table = np.asarray(variables).ravel()[: -len(r.start)].reshape(r.horizon, -1)
         return np.clip(table[:, len(r.start) :], r.low, r.high)
 
     def imagine(self, start: Any, actions: np.ndarray) -> np.ndarray:
-        """The states `[H+1, S]` that actions `[H, A]` lead to, as a first guess that satisfies the dynamics."""
+        """Returns the states `[H+1, S]` of a rollout of actions `[H, A]`, a guess that satisfies the dynamics."""
         return np.concatenate([np.asarray(start)[None], np.asarray(self.rollout(start, actions.T)).T])
 
     def solve(self, start: Any, guess: np.ndarray) -> np.ndarray:
-        """Actions `[H, A]` from the guessed variables."""
+        """Solves the program from guessed variables and returns the actions `[H, A]`."""
         return self.unpack(self.solver(x0=guess, p=start, **self.bounds)["x"])
 
 
-def later(actions: np.ndarray) -> np.ndarray:
-    """A plan one step later, its last action repeated."""
+def shift(actions: np.ndarray) -> np.ndarray:
+    """Returns a plan shifted by one step, with its last action repeated."""
     return np.concatenate([actions[1:], actions[-1:]])
 
 
 def interior_point(reference: Reference, solver: str, options: dict[str, Any], warm: dict[str, Any]) -> Session:
-    """CasADi with an interior-point solver, in which `warm` are the solver's own further options for the next decision."""
+    """Returns CasADi with an interior-point solver; `warm` are additional solver options for the warm start."""
     cold = Transcription(reference, solver, options)
     again = Transcription(reference, solver, options | {solver: options[solver] | warm}) if warm else cold
 
@@ -141,10 +141,10 @@ def interior_point(reference: Reference, solver: str, options: dict[str, Any], w
 
     def prepare_warm() -> tuple[np.ndarray, np.ndarray]:
         best = optimum(reference.name).actions
-        start, actions = reference.successor(best), later(best)
+        start, actions = reference.successor(best), shift(best)
         return start, again.pack(again.imagine(start, actions), actions)
 
-    with silence():  # fatrop introduces itself at its first call
+    with silence():  # fatrop prints a banner in its first call
         cold.solve(reference.start, prepare(0))
     return Session(
         prepare, lambda guess: cold.solve(reference.start, guess), prepare_warm, lambda given: again.solve(*given)
@@ -152,33 +152,33 @@ def interior_point(reference: Reference, solver: str, options: dict[str, Any], w
 
 
 def fatrop(reference: Reference) -> Session:
-    """CasADi and fatrop (Vanroye et al. 2023), an interior-point method that works along the stages."""
+    """Returns CasADi with fatrop (Vanroye et al. 2023), an interior-point method that exploits the stage structure."""
     return interior_point(reference, "fatrop", {"fatrop": {"print_level": 0}}, {})
 
 
 def fatrop_tuned(reference: Reference) -> Session:
-    """fatrop whose next decision begins with a barrier of 1e-3: the best of 1e-1 … 1e-6, half the time of the default."""
+    """Returns fatrop with a barrier of 1e-3 for warm starts: the best of 1e-1 … 1e-6, twice as fast as the default."""
     return interior_point(reference, "fatrop", {"fatrop": {"print_level": 0}}, {"mu_init": 1e-3})
 
 
 def fatrop_compiled(reference: Reference) -> Session:
-    """fatrop with the problem's functions as C compiled by gcc -O2: minutes to build, several times quicker to solve."""
+    """Returns fatrop with the problem compiled by gcc -O2: minutes to build, several times faster to solve."""
     if shutil.which("gcc") is None:
         raise Unavailable("gcc is not installed")
     flags = {"jit": True, "compiler": "shell", "jit_options": {"flags": ["-O2", "-march=native"]}}
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # CasADi leaves its C files where it stands
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # CasADi writes C files to the working directory
         return interior_point(reference, "fatrop", flags | {"fatrop": {"print_level": 0}}, {"mu_init": 1e-3})
 
 
 def ipopt(reference: Reference) -> Session:
-    """CasADi and IPOPT (Wächter & Biegler 2006) on MUMPS; the next decision begins with the best barrier tried, 1e-3."""
+    """Returns CasADi with IPOPT (Wächter & Biegler 2006) and MUMPS; warm starts use an initial barrier of 1e-3."""
     return interior_point(reference, "ipopt", {"ipopt": {"print_level": 0, "sb": "yes"}}, {"mu_init": 1e-3})
 
 
 def lbfgsb(reference: Reference) -> Session:
-    """SciPy's L-BFGS-B over the actions, with gradients by JAX in float64; bounds, but no constraints."""
+    """Returns SciPy's L-BFGS-B over the actions, with float64 gradients from JAX; it supports bounds only."""
     if reference.limits:
-        raise Unavailable("L-BFGS-B takes bounds, but no constraints on states")
+        raise Unavailable("L-BFGS-B does not support constraints on states")
     optimize = library("scipy.optimize")
     shape = (reference.horizon, len(reference.low))
     bounds = np.stack([np.tile(reference.low, shape[0]), np.tile(reference.high, shape[0])], axis=1)
@@ -205,21 +205,21 @@ def lbfgsb(reference: Reference) -> Session:
 
     def prepare_warm() -> tuple[Any, np.ndarray]:
         best = optimum(reference.name).actions
-        return reference.successor(best), later(best)
+        return reference.successor(best), shift(best)
 
     return Session(prepare, solve, prepare_warm, solve)
 
 
 def torch_maths() -> Maths:
-    """The formulas' functions on tensors whose leading axis is the coordinate, `[S, samples]`."""
+    """Returns the functions of the formulas for tensors `[S, samples]`."""
     torch = library("torch")
     return Maths(torch.sin, torch.cos, torch.tan, torch.sqrt, lambda *rows: torch.stack(rows))
 
 
 def pytorch_mppi(reference: Reference, samples: int = 512, iterations: int = 30) -> Session:
-    """pytorch_mppi: 30 refinements with 512 samples each, noise of half the bounds' width, temperature 1."""
+    """Returns pytorch_mppi: 30 iterations of 512 samples, noise of half the bounds' width, temperature 1."""
     if reference.limits:
-        raise Unavailable("pytorch_mppi takes no constraints on states")
+        raise Unavailable("pytorch_mppi does not support constraints on states")
     torch, library_, m = library("torch"), library("pytorch_mppi"), torch_maths()
     torch.set_num_threads(1)
     half = 0.5 * (torch.tensor(reference.high) - torch.tensor(reference.low))
@@ -249,15 +249,15 @@ def pytorch_mppi(reference: Reference, samples: int = 512, iterations: int = 30)
 
     def prepare_warm() -> tuple[Any, np.ndarray, int]:
         best = optimum(reference.name).actions
-        return reference.successor(best), later(best), 0
+        return reference.successor(best), shift(best), 0
 
     return Session(prepare, solve, prepare_warm, solve)
 
 
 def stable_worldmodel(reference: Reference, samples: int = 512, iterations: int = 30, elites: int = 64) -> Session:
-    """stable-worldmodel's CEM: 30 iterations of 512 samples, 64 elites, a deviation of half the bounds' width."""
+    """Returns stable-worldmodel's CEM: 30 iterations of 512 samples, 64 elites, deviation of half the bounds' width."""
     if reference.limits:
-        raise Unavailable("stable-worldmodel's CEM takes no constraints on states")
+        raise Unavailable("stable-worldmodel's CEM does not support constraints on states")
     torch, solvers, m = library("torch"), library("stable_worldmodel.solver"), torch_maths()
     spaces = library("gymnasium.spaces")
     torch.set_num_threads(1)
@@ -265,7 +265,7 @@ def stable_worldmodel(reference: Reference, samples: int = 512, iterations: int 
     centre, half = torch.tensor(0.5 * (low + high)), torch.tensor(0.5 * (high - low))
 
     class Model:
-        """What the solver asks for: costs `[1, samples]` of candidates `[1, samples, H, A]` in variables."""
+        """Interface of the solver: costs `[1, samples]` of candidates `[1, samples, H, A]`."""
 
         def get_cost(self, info: dict[str, Any], candidates: Any) -> Any:
             x = info["state"][0].T
@@ -278,7 +278,7 @@ def stable_worldmodel(reference: Reference, samples: int = 512, iterations: int 
             return (total + reference.terminal(m, x))[None]
 
     class Config:
-        """The part of its configuration that the solver reads."""
+        """Configuration values that the solver reads."""
 
         horizon, action_block = reference.horizon, 1
 
@@ -297,7 +297,7 @@ def stable_worldmodel(reference: Reference, samples: int = 512, iterations: int 
 
     def prepare_warm() -> tuple[Any, np.ndarray, int]:
         best = optimum(reference.name).actions
-        return reference.successor(best), later(best), 0
+        return reference.successor(best), shift(best), 0
 
     return Session(prepare, solve, prepare_warm, solve)
 
@@ -310,4 +310,4 @@ PEERS: dict[str, Callable[[Reference], Session]] = {
     "pytorch_mppi": pytorch_mppi,
     "stable_worldmodel": stable_worldmodel,
 }
-ON_DEMAND: dict[str, Callable[[Reference], Session]] = {"fatrop-compiled": fatrop_compiled}  # take part only when named
+ON_DEMAND: dict[str, Callable[[Reference], Session]] = {"fatrop-compiled": fatrop_compiled}  # used only if named explicitly

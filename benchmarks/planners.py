@@ -1,19 +1,23 @@
-"""All planners on all reference problems, beside other people's solvers, in one process on one core.
+"""All planners on all reference problems, compared with solvers of other libraries, in one process on one core.
 
     python -m benchmarks.planners                                   # everything (about an hour on one core)
     python -m benchmarks.planners --quick                           # a minute: fewer seeds, shorter searches
     python -m benchmarks.planners --problems pendulum cartpole --planners ilqr fatrop --seeds 20
 
-Per planner and problem: compile time apart, the CPU seconds until the first cold solve, less a solve; CPU and wall time of
-a cold solve from the shared initial guesses, and of a warm one (the next receding-horizon decision: from the state after
-the first action of the best known plan, by a solver that knows that plan, one step later); the cost of the actions rolled
-out in float64, the largest violation of a limit, and the share of seeds that reached the best known optimum: cost at most
-1e-4 above it, relatively, and violation at most 1e-6. fatrop, with its default options, solves the same seed right before
-each cold and warm solve, so the ratios to it are taken pair by pair.
+Figures per planner and problem:
 
-The process is pinned to one core before JAX starts, whose thread pool is then one thread; the times are
-`time.process_time`, which counts all threads. Where a problem has limits our planners run in float64, as the peers always
-do: 1e-6 is below what float32 resolves there.
+- compile time: CPU seconds of the first cold solve minus those of a later one;
+- CPU and wall time of a cold solve from the shared initial guesses;
+- CPU and wall time of a warm solve, the next receding-horizon decision: the start is the state after the first action of the
+  best known plan, and the warm start is that plan shifted by one step;
+- cost of the actions rolled out in float64, and largest violation of a limit;
+- success: fraction of seeds that reach the best known optimum (relative cost excess <= 1e-4, violation <= 1e-6).
+
+fatrop with default options solves the same seed right before each cold and warm solve, so ratios to it are per pair.
+
+The process is pinned to one core before JAX starts, so JAX's thread pool has one thread. Times are `time.process_time`,
+which counts all threads. For problems with limits, planners run in float64 like the other solvers, because float32 cannot
+resolve a violation of 1e-6.
 """
 
 import contextlib
@@ -41,17 +45,17 @@ from benchmarks.problems import FEASIBLE, REFERENCES, Reference, optimum
 from world_models.io.checkpoint import versions
 
 RESULTS = Path(__file__).parent / "results"
-CLOSE = 1e-4  # how far above the best known cost, relatively, still counts as reaching it
-TRAPS = {"cartpole": 65.34448}  # optima that most solvers end in
-YARDSTICK = "fatrop"
+CLOSE = 1e-4  # relative cost excess that counts as success
+TRAPS = {"cartpole": 65.34448}  # cost of the local optimum that most solvers find
+BASELINE = "fatrop"
 
 
 class Entry(NamedTuple):
-    """A planner as it takes part: how it is built, and how many iterations a cold and a warm solve may spend.
+    """A planner of the benchmark, with its iterations for a cold and for a warm solve.
 
-    Where a problem has limits, both are multiplied by `rounds`, for the rounds of the augmented Lagrangian. A solve ends
-    early once the planner's optimality measure is below `tolerance`, where one is given; with limits that measure holds
-    their violation too, and has to fall below what still counts as none.
+    For problems with limits, iterations are multiplied by `rounds`, the rounds of the augmented Lagrangian. A solve stops
+    early when the planner's optimality measure is below `tolerance`, if one is given. With limits, the measure includes
+    their violation and must fall below the feasibility limit.
     """
 
     build: Callable[[mpc.Problem], mpc.Planner]
@@ -61,7 +65,7 @@ class Entry(NamedTuple):
     tolerance: float | None = None
 
     def on(self, reference: Reference) -> "Entry":
-        """The entry with the iterations it may spend on a problem."""
+        """Returns the entry with its iterations for a problem."""
         if not reference.limits:
             return self
         tolerance = None if self.tolerance is None else 0.5 * FEASIBLE
@@ -69,7 +73,7 @@ class Entry(NamedTuple):
 
 
 def cem_then_ilqr(problem: mpc.Problem) -> mpc.Planner:
-    """Ten iterations of CEM choose a basin, iLQR goes to its bottom."""
+    """Returns ten iterations of CEM, which select a basin, followed by iLQR."""
     return mpc.chain(mpc.cem(problem), mpc.ilqr(problem), switch_after=10)
 
 
@@ -92,28 +96,28 @@ PLANNERS: dict[str, Entry] = {
 
 @dataclass
 class Options:
-    """What to run."""
+    """Options of the benchmark."""
 
     problems: tuple[str, ...] = tuple(REFERENCES)
     """Reference problems."""
     planners: tuple[str, ...] = ()
-    """Our planners and peers by name; all when left out, but for fatrop-compiled, which takes minutes to build."""
+    """Names of planners and other solvers; default: all except fatrop-compiled, which takes minutes to build."""
     seeds: int = 20
     """Initial guesses, the seeds 0 … n-1."""
     seconds: float = 60.0
-    """About so long per planner and problem, compiling apart; the seeds that fitted in, three at least, are counted."""
+    """Approximate time per planner and problem without compilation; at least three seeds run."""
     quick: bool = False
-    """Three seeds, and a tenth of the iterations: shows that everything runs."""
+    """Smoke test: three seeds and a tenth of the iterations."""
     json: bool = False
-    """Print the results as JSON too."""
+    """Also print the results as JSON."""
     core: int = 0
-    """The core to be pinned to."""
+    """Core to run on."""
     out: Path = RESULTS
-    """Where planners.json, .csv, .md and .png go."""
+    """Folder of planners.json, .csv, .md and .png."""
 
 
 def one_core(core: int) -> None:
-    """Pin this process to one core; JAX, which must not have started, then makes its thread pool one thread."""
+    """Pins this process to one core; if JAX has not started yet, its thread pool then has one thread."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     if hasattr(os, "sched_setaffinity"):
@@ -121,43 +125,43 @@ def one_core(core: int) -> None:
 
 
 def precision(reference: Reference) -> contextlib.AbstractContextManager[Any]:
-    """float64 where there are limits to keep to 1e-6, else float32."""
+    """Returns the context for float64 if the problem has limits, else for float32."""
     return jax.enable_x64(bool(reference.limits))
 
 
 @partial(jax.jit, static_argnames=("planner", "iterations", "tolerance"))
 def resume(
-    planner: mpc.Planner, state: jax.Array, memory: Any, iterations: int, tolerance: float | None
+    planner: mpc.Planner, state: jax.Array, planner_state: Any, iterations: int, tolerance: float | None
 ) -> tuple[jax.Array, Any]:
-    """What a controller does at its next decision: iterate on a shifted memory, and conclude."""
+    """Returns the actions and the planner state after the iterations of a controller's next decision."""
 
     def unfinished(carry: tuple[jax.Array, Any]) -> jax.Array:
-        count, memory = carry
-        converged = False if tolerance is None else (count > 0) & (memory.optimality <= tolerance)
+        count, planner_state = carry
+        converged = False if tolerance is None else (count > 0) & (planner_state.optimality <= tolerance)
         return (count < iterations) & ~jnp.asarray(converged)
 
     def improve(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
         return carry[0] + 1, planner.step(None, state, carry[1])
 
-    memory = jax.lax.while_loop(unfinished, improve, (jnp.asarray(0), memory))[1]
-    return planner.plan(None, state, memory).actions, memory
+    planner_state = jax.lax.while_loop(unfinished, improve, (jnp.asarray(0), planner_state))[1]
+    return planner.plan(None, state, planner_state).actions, planner_state
 
 
 @partial(jax.jit, static_argnames=("planner",))
 def begin(planner: mpc.Planner, state: jax.Array, key: jax.Array, guess: jax.Array) -> Any:
-    """A planner's memory before its first iteration."""
+    """Returns a planner's state before its first iteration."""
     return planner.init(None, state, key, guess)
 
 
 @partial(jax.jit, static_argnames=("planner",))
-def advance(planner: mpc.Planner, state: jax.Array, memory: Any, count: jax.Array) -> tuple[Any, jax.Array]:
-    """Some more iterations, and the actions they lead to."""
-    memory = jax.lax.fori_loop(0, count, lambda _, m: planner.step(None, state, m), memory)
-    return memory, planner.plan(None, state, memory).actions
+def advance(planner: mpc.Planner, state: jax.Array, planner_state: Any, count: jax.Array) -> tuple[Any, jax.Array]:
+    """Returns the planner state after further iterations, and its actions."""
+    planner_state = jax.lax.fori_loop(0, count, lambda _, m: planner.step(None, state, m), planner_state)
+    return planner_state, planner.plan(None, state, planner_state).actions
 
 
 def ours(entry: Entry, reference: Reference) -> Session:
-    """One of our planners as a contestant."""
+    """Returns a session for a planner of this library."""
     entry = entry.on(reference)
     with precision(reference):
         planner = entry.build(reference.problem)
@@ -182,23 +186,23 @@ def ours(entry: Entry, reference: Reference) -> Session:
     def prepare_warm() -> tuple[jax.Array, Any]:
         best = optimum(reference.name).actions
         with precision(reference):
-            memory = begin(planner, start, jax.random.key(0), jnp.asarray(best))
-            memory = resume(planner, start, memory, entry.iterations, entry.tolerance)[1]
-            return jnp.asarray(reference.successor(best), start.dtype), planner.shift(memory)
+            planner_state = begin(planner, start, jax.random.key(0), jnp.asarray(best))
+            planner_state = resume(planner, start, planner_state, entry.iterations, entry.tolerance)[1]
+            return jnp.asarray(reference.successor(best), start.dtype), planner.shift(planner_state)
 
     def warm(given: tuple[jax.Array, Any]) -> jax.Array:
-        state, memory = given
-        return resume(planner, state, memory, entry.warm, entry.tolerance)[0]
+        state, planner_state = given
+        return resume(planner, state, planner_state, entry.warm, entry.tolerance)[0]
 
     def curve(given: tuple[jax.Array, jax.Array]) -> Iterator[tuple[int, jax.Array]]:
         key, guess = given
         with precision(reference):
-            memory = begin(planner, start, key, guess)
+            planner_state = begin(planner, start, key, guess)
         done = 0
         while done < entry.iterations:
             more = min(max(done, 1), entry.iterations - done)
             with precision(reference):
-                memory, actions = jax.block_until_ready(advance(planner, start, memory, jnp.asarray(more)))
+                planner_state, actions = jax.block_until_ready(advance(planner, start, planner_state, jnp.asarray(more)))
             done += more
             yield done, actions
 
@@ -206,7 +210,7 @@ def ours(entry: Entry, reference: Reference) -> Session:
 
 
 def timed(function: Callable[[Any], Any], given: Any) -> tuple[Any, float, float]:
-    """A call's answer, its CPU and its wall time in ms."""
+    """Returns the result of a call, its CPU time and its wall time in ms."""
     wall, cpu = time.perf_counter(), time.process_time()
     answer = function(given)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -214,7 +218,7 @@ def timed(function: Callable[[Any], Any], given: Any) -> tuple[Any, float, float
 
 
 def trace(session: Session, reference: Reference) -> list[dict[str, float]]:
-    """How cost and violation fall with CPU time, for seed 0; the chunks are compiled beforehand."""
+    """Returns cost and violation over CPU time for seed 0; compilation is excluded."""
     if session.curve is None:
         return []
     for _ in session.curve(session.prepare(0)):
@@ -231,28 +235,28 @@ def trace(session: Session, reference: Reference) -> list[dict[str, float]]:
 
 
 def compete(
-    make: Callable[[Reference], Session], yardstick: Session | None, reference: Reference, seeds: int, seconds: float
+    make: Callable[[Reference], Session], baseline: Session | None, reference: Reference, seeds: int, seconds: float
 ) -> dict[str, Any]:
-    """One contestant on one problem: a row of figures."""
+    """Measures one solver on one problem and returns a row of results."""
     best = optimum(reference.name)
     session, build, _ = timed(make, reference)
     given = session.prepare(0)
     compile_cold = build + timed(session.cold, given)[1] - timed(session.cold, given)[1]
     again, preparing, _ = timed(lambda _: session.prepare_warm(), None)
     compile_warm = preparing + timed(session.warm, again)[1] - timed(session.warm, again)[1]
-    cold: list[tuple[float, float, float, float, float]] = []  # cpu, wall, cost, violation, the yardstick's cpu
+    cold: list[tuple[float, float, float, float, float]] = []  # cpu, wall, cost, violation, cpu of the baseline
     begun = time.perf_counter()
     for seed in range(seeds):
-        pace = timed(yardstick.cold, yardstick.prepare(seed))[1] if yardstick else np.nan
+        baseline_cpu = timed(baseline.cold, baseline.prepare(seed))[1] if baseline else np.nan
         actions, cpu, wall = timed(session.cold, session.prepare(seed))
-        cold.append((cpu, wall, *reference.measure(actions), pace))
+        cold.append((cpu, wall, *reference.measure(actions), baseline_cpu))
         if seed >= 2 and time.perf_counter() - begun > seconds:
             break
     warm, state = [], reference.successor(best.actions)
     for turn in range(max(3, min(20, seeds))):
-        pace = timed(yardstick.warm, yardstick.prepare_warm())[1] if yardstick else np.nan
+        baseline_cpu = timed(baseline.warm, baseline.prepare_warm())[1] if baseline else np.nan
         actions, cpu, wall = timed(session.warm, session.prepare_warm())
-        warm.append((cpu, wall, *reference.measure(actions, state), pace))
+        warm.append((cpu, wall, *reference.measure(actions, state), baseline_cpu))
         if turn >= 2 and time.perf_counter() - begun > 1.5 * seconds:
             break
     c, w = np.array(cold).T, np.array(warm).T
@@ -302,22 +306,22 @@ COLUMNS = (
     ("best cost", "cost_best", "{:.5g}"),
     ("median cost", "cost_median", "{:.5g}"),
     ("worst violation", "violation_max", "{:.0e}"),
-    ("reached", "success", "{:.0%}"),
-    ("trap or lower", "success_trap", "{:.0%}"),
-    ("warm reached", "warm_success", "{:.0%}"),
+    ("success", "success", "{:.0%}"),
+    ("local optimum or lower", "success_trap", "{:.0%}"),
+    ("warm success", "warm_success", "{:.0%}"),
     ("seeds", "seeds", "{}"),
 )
 
 
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The results as tables, one per problem."""
+    """Returns the results as Markdown tables, one per problem."""
     lines = [
         "# Planners on the reference problems",
         "",
-        f"`{header['command']}`, {header['processor']}, one core. Times are CPU milliseconds, medians over the seeds; "
-        "compile time is apart. ÷ fatrop: the median of the ratios to fatrop on the same seed, solved right before. "
-        f"Reached: at most {CLOSE:g} (relative) above the best known cost with violation at most {FEASIBLE:g}, both of "
-        "the actions rolled out in float64.",
+        f"`{header['command']}`, {header['processor']}, one core. Times are CPU milliseconds without compilation, medians "
+        "over the seeds. ÷ fatrop: median ratio to fatrop on the same seed, solved right before. Success: cost at most "
+        f"{CLOSE:g} (relative) above the best known cost and violation at most {FEASIBLE:g}, for the actions rolled out in "
+        "float64.",
     ]
     for name in dict.fromkeys(row["problem"] for row in rows):
         present = [row for row in rows if row["problem"] == name]
@@ -333,7 +337,7 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Cost against CPU time: our planners as curves (seed 0), everybody's median cold solve as a point."""
+    """Draws cost over CPU time: planners as curves (seed 0), median cold solves as points."""
     names = list(dict.fromkeys(row["problem"] for row in rows))
     figure = Figure(figsize=(5.2 * len(names), 5), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(names)))
@@ -362,36 +366,36 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def shortened(entry: Entry) -> Entry:
-    """An entry with a tenth of its iterations, for a quick look."""
+    """Returns an entry with a tenth of its iterations."""
     return entry._replace(iterations=max(entry.iterations // 10, 2), warm=max(entry.warm // 10, 1))
 
 
 def run(options: Options, save: Callable[[list[dict[str, Any]]], None]) -> list[dict[str, Any]]:
-    """Every wanted planner on every wanted problem; `save` is given all rows so far after each problem.
+    """Runs every selected planner on every selected problem; `save` receives all rows after each problem.
 
     Raises:
-        ValueError: If a problem or a planner is not known.
+        ValueError: If a problem or a planner is unknown.
     """
     entries = {name: shortened(e) if options.quick else e for name, e in PLANNERS.items()}
     makers = PEERS | {name: partial(ours, entry) for name, entry in entries.items()}
-    wanted = options.planners or tuple(makers)
+    selected = options.planners or tuple(makers)
     makers |= ON_DEMAND
-    for kind, asked, known in (("problem", options.problems, REFERENCES), ("planner", wanted, makers)):
-        if unknown := [name for name in asked if name not in known]:
-            raise ValueError(f"no {kind} is called {unknown[0]!r}; there are {', '.join(known)}")
+    for option, names, available in (("problems", options.problems, REFERENCES), ("planners", selected, makers)):
+        if unknown := [name for name in names if name not in available]:
+            raise ValueError(f"{option} must be of {', '.join(available)}; got {unknown[0]!r}")
     rows, seeds = [], 3 if options.quick else options.seeds
     for name in options.problems:
         reference = REFERENCES[name]
         try:
-            yardstick = PEERS[YARDSTICK](reference)
+            baseline = PEERS[BASELINE](reference)
         except Unavailable as reason:
-            yardstick = None
-            print(f"{name}: no ratios, for {reason}", file=sys.stderr)
-        for planner in wanted:
+            baseline = None
+            print(f"{name}: no ratios: {reason}", file=sys.stderr)
+        for planner in selected:
             row: dict[str, Any] = {"problem": name, "planner": planner}
             rows.append(row)
             try:
-                row |= compete(makers[planner], yardstick, reference, seeds, options.seconds)
+                row |= compete(makers[planner], baseline, reference, seeds, options.seconds)
             except Unavailable as reason:
                 row["skipped"] = str(reason)
                 print(f"{name:>11} {planner:<20} skipped: {reason}", flush=True)
@@ -399,7 +403,7 @@ def run(options: Options, save: Callable[[list[dict[str, Any]]], None]) -> list[
             print(
                 f"{name:>11} {planner:<20} compile {row['compile_s']:5.1f} s, cold {row['cold_cpu_ms']:8.2f} ms "
                 f"(x {row['cold_ratio']:.2f}), warm {row['warm_cpu_ms']:8.2f} ms (x {row['warm_ratio']:.2f}), "
-                f"median {row['cost_median']:.5g}, violation {row['violation_max']:.0e}, reached {row['success']:.0%}",
+                f"median {row['cost_median']:.5g}, violation {row['violation_max']:.0e}, success {row['success']:.0%}",
                 flush=True,
             )
         save(rows)
@@ -407,7 +411,7 @@ def run(options: Options, save: Callable[[list[dict[str, Any]]], None]) -> list[
 
 
 def processor() -> str:
-    """The processor's name, where the system tells."""
+    """Returns the name of the processor."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -415,7 +419,7 @@ def processor() -> str:
 
 
 def write(out: Path, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write `planners.json`, `.csv`, `.md` and `.png`."""
+    """Writes `planners.json`, `.csv`, `.md` and `.png`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "planners.json").write_text(json.dumps(header | {"rows": rows}, indent=1) + "\n")
     with open(out / "planners.csv", "w", newline="") as file:
@@ -429,7 +433,7 @@ def write(out: Path, header: dict[str, Any], rows: list[dict[str, Any]]) -> None
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Runs the benchmark."""
     options = tyro.cli(Options, description=__doc__)
     one_core(options.core)
     names = ("craik", "jax", "jaxlib", "optax", "numpy", "casadi", "scipy", "torch", "pytorch_mppi", "stable-worldmodel")

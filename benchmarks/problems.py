@@ -1,15 +1,15 @@
-"""Five reference problems with known optima, each written once and read by JAX and by CasADi alike.
+"""Five reference problems with known optima, each written once and evaluated by JAX and by CasADi.
 
-Dynamics, costs and limits are plain formulas over a handful of mathematical functions (`Maths`); `JAX` evaluates them in
-JAX, `benchmarks.peers` gives the same formulas CasADi symbols. Every problem is
+Dynamics, costs and limits are formulas over a few mathematical functions (`Maths`). `JAX` evaluates them in JAX;
+`benchmarks.peers` evaluates them with CasADi symbols. Every problem is
 
     minimise over u    J = Σ_{t=0}^{H-1} stage(x[t], u[t]) + terminal(x[H])
     subject to         x[t+1] = dynamics(x[t], u[t]),   low <= u[t] <= high,
                        inequality: g(x[t]) <= 0,  equality: h(x[t]) = 0     for t = first … H
 
-with no normalisation of J. Limits are dimensionless, so that one tolerance on their violation means something for all of
-them. The best known optima (multi-start of an interior-point solver; local, not certified global) lie in
-`references.json`, made by `python -m benchmarks.references`.
+without normalisation of J. Limits are dimensionless, so one tolerance applies to all of them. The best known optima (multi-
+start of an interior-point solver; local, not certified global) are in `references.json`, written by
+`python -m benchmarks.references`.
 """
 
 import json
@@ -28,12 +28,12 @@ from envs.physics import rk4
 from mpc import trigonometry
 
 STORE = Path(__file__).parent / "references.json"
-FEASIBLE = 1e-6  # the largest violation of a limit that still counts as none
-Vector = Any  # a JAX array or a CasADi expression, whichever the formula is given
+FEASIBLE = 1e-6  # largest violation of a limit that counts as feasible
+Vector = Any  # a JAX array or a CasADi expression
 
 
 class Maths(NamedTuple):
-    """The functions that the formulas below are made of; `stack` makes a vector of scalars."""
+    """The functions used in the formulas below; `stack` makes a vector of scalars."""
 
     sin: Callable[[Any], Any]
     cos: Callable[[Any], Any]
@@ -46,7 +46,7 @@ JAX = Maths(jnp.sin, jnp.cos, jnp.tan, jnp.sqrt, lambda *scalars: jnp.stack(scal
 SIDE_BY_SIDE = JAX._replace(sin=trigonometry.sin, cos=trigonometry.cos, tan=trigonometry.tan)  # for many problems at once
 
 
-class LatentRegularizer(NamedTuple):
+class Limit(NamedTuple):
     """A constraint on states: `function(maths, x)` is <= 0 (or, for an equality, = 0) at the steps t = `first` … H."""
 
     name: str
@@ -57,10 +57,10 @@ class LatentRegularizer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """One reference problem, as formulas; see the module for what they mean.
+    """A reference problem as formulas; see the module docstring.
 
-    `dynamics(maths, x, u)`, `stage(maths, x, u)`, `terminal(maths, x)`; `low`, `high`: the bounds of an action; `start`:
-    the state planned from.
+    `dynamics(maths, x, u)`, `stage(maths, x, u)`, `terminal(maths, x)`; `low`, `high`: bounds of an action; `start`: initial
+    state.
     """
 
     name: str
@@ -71,15 +71,15 @@ class Reference:
     dynamics: Callable[[Maths, Vector, Vector], Vector]
     stage: Callable[[Maths, Vector, Vector], Any]
     terminal: Callable[[Maths, Vector], Any]
-    limits: tuple[LatentRegularizer, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     @cached_property
     def problem(self) -> mpc.Problem:
-        """The problem as planners take it; its params are None."""
+        """The problem for planners; its params are None."""
         return self.posed(JAX)
 
     def posed(self, maths: Maths) -> mpc.Problem:
-        """The problem with other functions of JAX's."""
+        """Returns the problem with other mathematical functions."""
         return mpc.Problem(
             lambda params, state, action: self.dynamics(maths, state, action),
             lambda params, state, action, t: self.stage(maths, state, action),
@@ -90,9 +90,9 @@ class Reference:
         )
 
     def guess(self, seed: int) -> np.ndarray:
-        """The initial actions `[H, A]` shared by all solvers: smoothed noise of a third of the bounds' width.
+        """Returns the initial actions `[H, A]` shared by all solvers: smoothed noise of a third of the bounds' width.
 
-        `w[t] = 0.8 w[t-1] + 0.6 n[t]`, times 0.3, clipped to ±1, on the scale of the bounds.
+        `w[t] = 0.8 w[t-1] + 0.6 n[t]`, times 0.3, clipped to ±1, scaled to the bounds.
         """
         white = np.random.default_rng(seed).standard_normal((self.horizon, len(self.low)))
         smooth = np.zeros_like(white)
@@ -102,21 +102,21 @@ class Reference:
         return 0.5 * (low + high) + 0.5 * (high - low) * np.clip(0.3 * smooth, -1.0, 1.0)
 
     def measure(self, actions: Any, start: Any = None) -> tuple[float, float]:
-        """Cost and largest violation of any limit or bound, of actions `[H, A]` rolled out in float64."""
+        """Returns cost and largest violation of all limits and bounds for actions `[H, A]` rolled out in float64."""
         with jax.enable_x64(True):
             begin = jnp.asarray(self.start if start is None else start, jnp.float64)
             cost, violation = _evaluation(self)(begin, jnp.asarray(np.asarray(actions, np.float64)))
             return float(cost), float(violation)
 
     def successor(self, actions: Any) -> np.ndarray:
-        """The state `[S]` after the first of the actions `[H, A]`, in float64: where the next decision is taken."""
+        """Returns the state `[S]` after the first of the actions `[H, A]`, in float64: the start of the next decision."""
         with jax.enable_x64(True):
             first = jnp.asarray(np.asarray(actions, np.float64))[0]
             return np.asarray(self.dynamics(JAX, jnp.asarray(self.start, jnp.float64), first))
 
 
-def _constraint(maths: Maths, limit: LatentRegularizer) -> Any:
-    """A limit as the core's constraint: before `first` it asks for nothing."""
+def _constraint(maths: Maths, limit: Limit) -> Any:
+    """Returns a limit as a constraint of `mpc`; it is inactive before step `first`."""
     idle = 0.0 if limit.equality else -1.0
     kind = mpc.constraints.equality if limit.equality else mpc.constraints.inequality
     return kind(
@@ -126,16 +126,16 @@ def _constraint(maths: Maths, limit: LatentRegularizer) -> Any:
 
 @cache
 def _evaluation(reference: Reference) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Cost and violation as one compiled function of a start and actions."""
+    """Returns a compiled function `(start, actions) -> (cost, violation)`."""
     low, high = np.array(reference.low), np.array(reference.high)
 
     def worst(state: jax.Array, t: jax.Array) -> jax.Array:
-        found = jnp.zeros(())
+        largest = jnp.zeros(())
         for limit in reference.limits:
             value = limit.function(JAX, state)
             value = jnp.abs(value) if limit.equality else value
-            found = jnp.maximum(found, jnp.where(t >= limit.first, value.max(), 0.0))
-        return found
+            largest = jnp.maximum(largest, jnp.where(t >= limit.first, value.max(), 0.0))
+        return largest
 
     def advance(carry, step):
         state, cost, violation = carry
@@ -154,12 +154,12 @@ def _evaluation(reference: Reference) -> Callable[[jax.Array, jax.Array], tuple[
 
 
 def outside_circles(circles: tuple[tuple[float, float, float], ...]) -> Callable[[Maths, Vector], Vector]:
-    """`1 - |p - c|² / r² <= 0` for every circle (x, y, r), p the first two coordinates of the state."""
+    """Returns the constraint function `1 - |p - c|² / r² <= 0` for circles (x, y, r); p: first two state coordinates."""
     return lambda m, x: m.stack(*(1.0 - ((x[0] - cx) ** 2 + (x[1] - cy) ** 2) / r**2 for cx, cy, r in circles))
 
 
 def pendulum() -> Reference:
-    """Swing a pendulum up.
+    """Returns the swing-up of a pendulum.
 
     State (θ rad, ω rad/s), θ = 0 upright; action u, |u| <= 2; H = 50 steps of 0.05 s from (π, 0).
 
@@ -183,7 +183,7 @@ def pendulum() -> Reference:
 
 
 def cartpole() -> Reference:
-    """Swing a pole up on a cart.
+    """Returns the swing-up of a pole on a cart.
 
     State (p m, θ rad, v m/s, ω rad/s), θ = 0 upright; action u N, |u| <= 10; H = 60 steps of 0.05 s (RK4) from
     (0, π, 0, 0). Cart 1 kg, point mass 0.1 kg on a rod of 0.5 m, g = 9.81 m/s².
@@ -192,7 +192,7 @@ def cartpole() -> Reference:
         stage = 0.1 p² + (1 - cos θ) + 0.01 v² + 0.01 ω² + 0.001 u²
         terminal = 10 p² + 100(1 - cos θ) + v² + ω²
 
-    u = 0 is a saddle point; most starts fall into a trap at 65.34448.
+    u = 0 is a saddle point; most starts end in a local optimum of cost 65.34448.
     """
     cart, pole, length, gravity = 1.0, 0.1, 0.5, 9.81
 
@@ -216,7 +216,7 @@ def cartpole() -> Reference:
 
 
 def clohessy_wiltshire(n: float, dt: float) -> tuple[np.ndarray, np.ndarray]:
-    """The exact step `x' = A x + B u` of motion relative to a circular orbit, thrust acceleration held for dt.
+    """Returns A and B of the exact step `x' = A x + B u` of motion relative to a circular orbit, thrust held for dt.
 
     `ẍ = 3n²x + 2nẏ + u_x,  ÿ = -2nẋ + u_y,  z̈ = -n²z + u_z` with x radial (outward), y along the track, z across it
     (Clohessy & Wiltshire 1960); state (x, y, z, vx, vy, vz), mean motion n in rad/s.
@@ -246,18 +246,18 @@ def clohessy_wiltshire(n: float, dt: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rendezvous() -> Reference:
-    """Bring a chaser round a space station to its docking port, on little fuel.
+    """Returns the rendezvous of a spacecraft with a station at minimal fuel.
 
     State (x, y, z m, vx, vy, vz m/s) relative to the station on a circular orbit (`clohessy_wiltshire`, n = 0.00113
-    rad/s); action: thrust acceleration per axis, mm/s², |u_i| <= 4; H = 50 steps of 20 s, from rest below, behind and
-    beside the station, (-100, -200, 60, 0, 0, 0).
+    rad/s); action: thrust acceleration per axis, mm/s², |u_i| <= 4; H = 50 steps of 20 s, from rest at
+    (-100, -200, 60, 0, 0, 0).
 
         stage = 0.02 Σ_i (sqrt(u_i² + w²) - w),  w = 0.4   (the Δv in m/s, smoothed),      terminal = 0
 
-    Limits: at t = H the chaser is at the port (0, 45, 0) with no relative velocity, `[(r - port)/100, v] = 0`; always
-    outside a sphere of 40 m around the station, `1 - |r|²/40² <= 0`; on the last 10 steps inside the approach cone of 20°
-    whose tip lies 2 m inside the port, `sqrt(x² + z² + 0.1²) <= tan 20° (y - 43)`, divided by 100 m. The far end of the
-    sphere, seen from the port, is a trap: a least violation nearby that is not feasible.
+    Limits: at t = H the craft is at rest at the port (0, 45, 0), `[(r - port)/100, v] = 0`; at all steps it is outside a
+    sphere of 40 m around the station, `1 - |r|²/40² <= 0`; in the last 10 steps it is inside an approach cone of 20° with
+    its tip 2 m inside the port, `sqrt(x² + z² + 0.1²) <= tan 20° (y - 43)`, divided by 100 m. The side of the sphere
+    opposite to the port has an infeasible local minimum of the violation.
     """
     dt, radius, port, width = 20.0, 40.0, 45.0, 0.4
     transition, thrust = clohessy_wiltshire(0.00113, dt)
@@ -283,16 +283,16 @@ def rendezvous() -> Reference:
         return m.stack((m.sqrt(x[0] ** 2 + x[2] ** 2 + 0.1**2) - slope * (x[1] - port + 2.0)) / 100.0)
 
     limits = (
-        LatentRegularizer("keep-out", sphere),
-        LatentRegularizer("cone", cone, 41),
-        LatentRegularizer("docked", docked, 50, equality=True),
+        Limit("keep-out", sphere),
+        Limit("cone", cone, 41),
+        Limit("docked", docked, 50, equality=True),
     )
     start = (-100.0, -200.0, 60.0, 0.0, 0.0, 0.0)
     return Reference("rendezvous", 50, (-4.0,) * 3, (4.0,) * 3, start, dynamics, stage, terminal, limits)
 
 
 def car() -> Reference:
-    """Drive a car between round obstacles and stop at the far end.
+    """Returns a car that drives between round obstacles and stops at the far end.
 
     State (x m, y m, θ rad, v m/s), a kinematic bicycle; action (a m/s², δ rad), |a| <= 4, |δ| <= 0.6; H = 50 steps of
     0.1 s (RK4) from (0, 0, 0, 3); wheelbase L = 2.5 m; goal (20, 0).
@@ -321,13 +321,13 @@ def car() -> Reference:
     def speed(m: Maths, x: Vector) -> Vector:
         return m.stack((x[3] - 8.0) / 8.0, (-1.0 - x[3]) / 8.0)
 
-    limits = (LatentRegularizer("circles", outside_circles(circles)), LatentRegularizer("speed", speed))
+    limits = (Limit("circles", outside_circles(circles)), Limit("speed", speed))
     start = (0.0, 0.0, 0.0, 3.0)
     return Reference("car", 50, (-4.0, -0.6), (4.0, 0.6), start, dynamics, stage, terminal, limits)
 
 
 def quadrotor() -> Reference:
-    """Fly a planar quadrotor between round obstacles and hover at the far end.
+    """Returns a planar quadrotor that flies between round obstacles and hovers at the far end.
 
     State (x, z m, θ rad, vx, vz m/s, ω rad/s); action: the thrusts of the right and the left rotor, N, each in
     [0, 9.81]; H = 60 steps of 0.05 s (RK4), from rest at the origin; 1 kg, arm 0.4 m, inertia 0.16 kg m², g = 9.81 m/s²;
@@ -364,7 +364,7 @@ def quadrotor() -> Reference:
     def corridor(m: Maths, x: Vector) -> Vector:
         return m.stack((x[1] - 2.0) / 2.0, (-2.0 - x[1]) / 2.0)
 
-    limits = (LatentRegularizer("circles", outside_circles(circles)), LatentRegularizer("corridor", corridor))
+    limits = (Limit("circles", outside_circles(circles)), Limit("corridor", corridor))
     bounds = (0.0, 0.0), (2.0 * hover, 2.0 * hover)
     return Reference("quadrotor", 60, *bounds, (0.0,) * 6, dynamics, stage, terminal, limits)
 
@@ -373,9 +373,9 @@ REFERENCES: dict[str, Reference] = {make.__name__: make() for make in (pendulum,
 
 
 class Optimum(NamedTuple):
-    """The best known answer to a reference problem: its cost, actions `[H, A]`, and the cost of the next decision.
+    """The best known solution of a reference problem: cost, actions `[H, A]`, and cost of the next decision.
 
-    `warm_cost` is that of the problem whose start is the state after the first of these actions.
+    `warm_cost` is the optimal cost from the state after the first of these actions.
     """
 
     cost: float
@@ -384,13 +384,13 @@ class Optimum(NamedTuple):
 
 
 def optimum(name: str) -> Optimum:
-    """Read a best known optimum.
+    """Reads a best known optimum.
 
     Args:
-        name: Of a reference problem.
+        name: Name of a reference problem.
 
     Raises:
-        KeyError: If none is stored for that name.
+        KeyError: If no optimum is stored for the name.
     """
     stored = json.loads(STORE.read_text())["problems"][name]
     return Optimum(stored["cost"], np.array(stored["actions"]), stored["warm_cost"])

@@ -1,4 +1,4 @@
-"""What every results file says of itself: how, on what and with what it was made."""
+"""Provenance of a results file: command, machine and package versions."""
 
 import os
 import platform
@@ -9,20 +9,20 @@ from typing import Any
 
 
 def invoked(name: str) -> str:
-    """The command that runs this process.
+    """Returns the command line of this process.
 
     Args:
-        name: The module behind `python -m`.
+        name: Module after `python -m`.
     """
     return shlex.join(["python", "-m", name, *sys.argv[1:]])
 
 
 def provenance(command: str, packages: Iterable[str]) -> dict[str, Any]:
-    """The head of a results file.
+    """Returns the header of a results file.
 
     Args:
-        command: Exactly as it was given.
-        packages: Whose versions matter.
+        command: Command line.
+        packages: Packages whose versions are recorded.
     """
     from world_models.io.checkpoint import versions
 

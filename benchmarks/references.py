@@ -1,11 +1,11 @@
-"""Find the best known optima of the reference problems, and write them down.
+"""Search for the best known optima of the reference problems.
 
     python -m benchmarks.references                       # all problems, 200 starts each (minutes)
     python -m benchmarks.references --problems car --starts 50
 
-CasADi and IPOPT (tolerance 1e-9) from the shared guesses of the seeds 0 … n-1. A start counts if IPOPT says it converged
-and the actions, rolled out in float64, violate no limit by more than 1e-6. Its answer is kept beside that of the other
-problems in `references.json`, with the basins found and how many starts fell into each.
+CasADi and IPOPT (tolerance 1e-9) start from the shared guesses of the seeds 0 … n-1. A solution counts if IPOPT reports
+convergence and the actions, rolled out in float64, violate no limit by more than 1e-6. The best solution of each problem is
+stored in `references.json`, with the basins found and the number of starts in each.
 """
 
 import json
@@ -18,41 +18,41 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks.peers import Transcription, later, library
+from benchmarks.peers import Transcription, library, shift
 from benchmarks.problems import FEASIBLE, REFERENCES, STORE, Reference
 
 
 @dataclass
 class Options:
-    """What to run."""
+    """Options of the search."""
 
     problems: tuple[str, ...] = tuple(REFERENCES)
-    """Which problems."""
+    """Problems to solve."""
     starts: int = 200
     """Starts per problem, the seeds 0 … n-1."""
     out: Path = STORE
-    """The file to bring up to date."""
+    """File to update."""
 
 
 def explore(reference: Reference, starts: int) -> dict[str, Any]:
-    """The best optimum from many starts, and the basins on the way."""
+    """Returns the best optimum from many starts, and the basins found."""
     options = {"print_level": 0, "sb": "yes", "tol": 1e-9, "max_iter": 3000}
-    programme = Transcription(reference, "ipopt", {"ipopt": options})
+    program = Transcription(reference, "ipopt", {"ipopt": options})
 
-    def fit_or_revert(start: Any, actions: np.ndarray) -> tuple[float, float, np.ndarray]:
-        found = programme.solve(start, programme.pack(programme.imagine(start, actions), actions))
+    def attempt(start: Any, actions: np.ndarray) -> tuple[float, float, np.ndarray]:
+        found = program.solve(start, program.pack(program.imagine(start, actions), actions))
         cost, violation = reference.measure(found, start)
-        converged = programme.solver.stats()["success"] and violation <= FEASIBLE
+        converged = program.solver.stats()["success"] and violation <= FEASIBLE
         return (cost if converged else np.inf), violation, found
 
-    tries = [fit_or_revert(reference.start, reference.guess(seed)) for seed in range(starts)]
+    tries = [attempt(reference.start, reference.guess(seed)) for seed in range(starts)]
     costs = np.array([cost for cost, _, _ in tries])
     if not np.isfinite(costs).any():
         raise RuntimeError(f"no start of {reference.name} ended in a feasible optimum")
     best = int(np.argmin(costs))
     actions = tries[best][2]
     hits = np.flatnonzero(costs <= costs[best] + 1e-6 * max(1.0, abs(costs[best])))
-    warm_cost, warm_violation, _ = fit_or_revert(reference.successor(actions), later(actions))
+    warm_cost, warm_violation, _ = attempt(reference.successor(actions), shift(actions))
     basins = Counter(float(f"{cost:.7g}") for cost in costs if np.isfinite(cost))
     return {
         "cost": costs[best],
@@ -69,7 +69,7 @@ def explore(reference: Reference, starts: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Runs the search."""
     options = tyro.cli(Options, description=__doc__)
     stored = json.loads(options.out.read_text()) if options.out.exists() else {"problems": {}}
     stored["solver"] = {

@@ -1,6 +1,7 @@
-"""What asking a server costs beside deciding: `python -m benchmarks.serving` times round trips over the loopback.
+"""Overhead of the planning server: round trips over the loopback interface minus planning time.
 
-It serves the cart of `benchmarks.faults` from a process of its own and writes `benchmarks/results/serving.json`.
+`python -m benchmarks.serving` serves the cart of `benchmarks.faults` from a separate process and writes
+`benchmarks/results/serving.json`.
 """
 
 import json
@@ -22,21 +23,21 @@ from benchmarks.provenance import invoked, provenance
 
 @dataclass
 class Options:
-    """How often to ask."""
+    """Options of the benchmark."""
 
     requests: int = 5000
-    """Round trips to time."""
+    """Number of timed round trips."""
     hertz: float = 200.0
-    """How many a second, as a control loop asks: who asks without a pause is made to pause by the scheduler."""
+    """Requests per second, as in a control loop; without pauses, the scheduler would interrupt the client."""
     core: int | None = None
-    """To keep server and client on: idle cores take longer to wake each other than one takes to do all of it."""
+    """Core for server and client; waking an idle core takes longer than the whole request on one core."""
     out: Path = Path(__file__).parent / "results" / "serving.json"
-    """Where the figures go."""
+    """File of the results."""
 
 
 @contextmanager
 def serving() -> Iterator[tuple[str, Any]]:
-    """The address of a server in a process of its own, and the process, which ends with it."""
+    """Context manager that runs a server in a separate process and yields its address and the process."""
     spawn = multiprocessing.get_context("spawn")
     addresses = spawn.Queue()
     process = spawn.Process(target=_serve, args=(addresses,), daemon=True)
@@ -49,7 +50,7 @@ def serving() -> Iterator[tuple[str, Any]]:
 
 
 def _serve(addresses: Any) -> None:
-    """Serve the cart of `benchmarks.faults`, and tell where."""
+    """Serves the cart of `benchmarks.faults` and sends its address to the queue."""
     from benchmarks.faults import cart
     from mpc.deploy.server import Server
 
@@ -59,7 +60,7 @@ def _serve(addresses: Any) -> None:
 
 
 def main() -> None:
-    """Ask, time, write down."""
+    """Times requests and writes results."""
     from mpc.deploy.server import Client
 
     options = tyro.cli(Options, description=__doc__)

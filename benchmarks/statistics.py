@@ -1,4 +1,4 @@
-"""Means that outliers cannot buy, with intervals that say how sure they are."""
+"""Robust statistics of scores: interquartile means, bootstrap intervals, probability of improvement, profiles."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,10 +7,10 @@ from numpy.typing import ArrayLike
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
-    """Mean of the middle half of all scores: the lowest and the highest quarter are left out (Agarwal et al. 2021).
+    """Returns the mean of the middle half of all scores, without the lowest and the highest quarter (Agarwal et al. 2021).
 
     Args:
-        scores: Any number of scores, of any shape, at least one.
+        scores: At least one score, of any shape.
 
     Raises:
         ValueError: If there is no score.
@@ -23,13 +23,13 @@ def interquartile_mean(scores: ArrayLike) -> float:
 
 
 def bootstrap_interval(scores: ArrayLike, *, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979).
+    """Returns the percentile bootstrap interval of the mean (Efron 1979).
 
     Args:
         scores: Independent scores, `[n]`.
-        level: Coverage asked for.
-        draws: Resamplings.
-        seed: Of the resampling.
+        level: Coverage.
+        draws: Number of resamplings.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: If there is no score.
@@ -50,14 +50,14 @@ def stratified_interval(
     draws: int = 2_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic of several groups, each resampled by itself (Agarwal et al. 2021).
+    """Returns the bootstrap interval of a statistic of several groups, each resampled separately (Agarwal et al. 2021).
 
     Args:
-        groups: Independent scores of each, `[n]`: of the runs on a task, say.
-        statistic: Of resampled groups.
-        level: Coverage asked for.
-        draws: Resamplings.
-        seed: Of the resampling.
+        groups: Independent scores `[n]` of each group, for example of the runs on one task.
+        statistic: Statistic of the resampled groups.
+        level: Coverage.
+        draws: Number of resamplings.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: If a group has no score.
@@ -66,17 +66,17 @@ def stratified_interval(
     if not values or min(v.size for v in values) == 0:
         raise ValueError("an interval needs at least one score in every group")
     random = np.random.default_rng(seed)
-    found = [statistic([v[random.integers(0, v.size, v.size)] for v in values]) for _ in range(draws)]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    values_of = [statistic([v[random.integers(0, v.size, v.size)] for v in values]) for _ in range(draws)]
+    low, high = np.quantile(values_of, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """Probability that a run of ours scores more than one of theirs, ties half (Mann & Whitney 1947).
+    """Returns the probability that a run of the first method scores higher; ties count half (Mann & Whitney 1947).
 
     Args:
-        ours: Scores of runs, `[n]`.
-        theirs: Scores of runs, `[m]`.
+        ours: Scores of the first method's runs, `[n]`.
+        theirs: Scores of the second method's runs, `[m]`.
 
     Raises:
         ValueError: If there is no score.
@@ -89,11 +89,11 @@ def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
 
 
 def performance_profile(scores: ArrayLike, levels: ArrayLike) -> np.ndarray:
-    """Share of runs that score more than each level, `[levels]` (Dolan & Moré 2002; for scores, Agarwal et al. 2021).
+    """Returns the fraction of runs above each level, `[levels]` (Dolan & Moré 2002; for scores, Agarwal et al. 2021).
 
     Args:
-        scores: Of runs, normalised, of any shape, at least one.
-        levels: To be exceeded, `[levels]`.
+        scores: At least one normalised score, of any shape.
+        levels: Levels, `[levels]`.
 
     Raises:
         ValueError: If there is no score.

@@ -1,4 +1,4 @@
-"""How much of the machine planning through neural models uses, and how its time grows.
+"""Measures the share of the machine that planning through neural models uses, and how its time grows.
 
     python -m benchmarks.throughput                  # one core, two cores, an accelerator where there is one (minutes)
     python -m benchmarks.throughput --quick --parts models
@@ -22,7 +22,6 @@ Every number of cores is a process of its own, pinned to them before JAX starts.
 the least of the repeats, for what else the machine does only adds.
 """
 
-import csv
 import json
 import os
 import platform
@@ -41,13 +40,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jax.extend import core
-from matplotlib.figure import Figure
 
 import mpc
 from benchmarks.peers import Unavailable, library
 from benchmarks.planners import RESULTS, processor
 from benchmarks.problems import REFERENCES, SIDE_BY_SIDE
+from benchmarks.throughput_chains import depth
+from benchmarks.throughput_report import write
 from world_models.io.checkpoint import versions
 
 SHAPES = (
@@ -59,7 +58,6 @@ SHAPES = (
     (2048, 2048, 2048),
 )
 CANDIDATES, STARTS, STEPS, ACTIONS = 512, 64, 15, 6
-HORIZONS = (50, 100, 200, 400, 800, 1600)
 
 
 class Widths(NamedTuple):
@@ -216,11 +214,11 @@ def torch_calls(widths: Widths, threads: int) -> dict[str, Callable[[], Any]]:
 
 
 def step_of(planner: mpc.Planner, params: Any, state: jax.Array) -> Callable[[], Any]:
-    """One compiled improvement of a planner, from the memory it begins with."""
-    memory = jax.jit(planner.init)(params, state, jax.random.key(0))
+    """One compiled improvement of a planner, from the state it begins with."""
+    planner_state = jax.jit(planner.init)(params, state, jax.random.key(0))
     step = jax.jit(planner.step)
-    memory = step(params, state, memory)
-    return partial(step, params, state, memory)
+    planner_state = step(params, state, planner_state)
+    return partial(step, params, state, planner_state)
 
 
 def models(clock: Clock, cores: int) -> dict[str, Any]:
@@ -298,59 +296,14 @@ def long(clock: Clock, quick: bool) -> list[dict[str, Any]]:
     for remat in (True, False):  # the frugal one first, for the peak of the process never falls
         for horizon in (10, 20) if quick else (125, 250, 500, 1000):
             planner = mpc.gradient(task(horizon), starts=STARTS, remat=remat)
-            memory = jax.jit(planner.init)(params, state, jax.random.key(0))
-            compiled = jax.jit(planner.step).lower(params, state, memory).compile()
+            planner_state = jax.jit(planner.init)(params, state, jax.random.key(0))
+            compiled = jax.jit(planner.step).lower(params, state, planner_state).compile()
             sizes: Any = compiled.memory_analysis()
             reserved = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
-            ms = clock._replace(seconds=0.0)(partial(compiled, params, state, memory))
+            ms = clock._replace(seconds=0.0)(partial(compiled, params, state, planner_state))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             row = {"remat": remat, "horizon": horizon, "ms": ms, "ms_per_step": ms / horizon}
             rows.append(row | {"reserved_gib": reserved / 2**30, "process_peak_gib": peak})
-    return rows
-
-
-def chain(jaxpr: core.Jaxpr, branch: Callable[..., int] = max) -> int:
-    """The longest chain of dependent operations in a program: what an infinitely parallel machine would still wait for.
-
-    A scan counts its body once per step; a while loop whose length is not known counts once. Where the program branches,
-    `branch` says which way counts: `max`, the longest, or `min`, the shortest.
-    """
-    ready: dict[Any, int] = {}
-    longest = 0
-    for equation in jaxpr.eqns:
-        inner = [chain(body, branch) for body in core.jaxprs_in_params(equation.params)]
-        way = branch if equation.primitive.name == "cond" else max
-        cost = way(inner, default=1) * (equation.params["length"] if equation.primitive.name == "scan" else 1)
-        begun = max((ready.get(v, 0) for v in equation.invars if not isinstance(v, core.Literal)), default=0)
-        ready |= dict.fromkeys(equation.outvars, begun + cost)
-        longest = max(longest, begun + cost)
-    return longest
-
-
-DEEP: dict[str, Callable[[mpc.Problem], mpc.Planner]] = {
-    "gradient": partial(mpc.gradient, starts=1),
-    "ilqr": partial(mpc.ilqr, parallel=False),
-    "ilqr, parallel": partial(mpc.ilqr, parallel=True),
-    "collocation, 10 rounds": partial(mpc.collocation, starts=1, synchronise=10),
-}
-
-
-def depth(quick: bool) -> list[dict[str, Any]]:
-    """Chains of one planner step against the horizon, on a small linear-quadratic problem."""
-    rows = []
-    for name, build in DEEP.items():
-        for horizon in HORIZONS[:2] if quick else HORIZONS:
-            problem = mpc.Problem(
-                lambda p, s, a: s + 0.1 * jnp.stack([s[1], a[0]]),
-                lambda p, s, a, t: jnp.sum(s * s) + jnp.sum(a * a),
-                horizon=horizon,
-                action_space=mpc.Box([-1.0], [1.0]),
-            )
-            planner, state = build(problem), jnp.ones(2)
-            memory = jax.eval_shape(planner.init, None, state, jax.random.key(0))
-            traced = jax.make_jaxpr(planner.step)(None, state, memory)
-            ways = {"chain": chain(traced.jaxpr), "shortest": chain(traced.jaxpr, min)}
-            rows.append({"planner": name, "horizon": horizon} | ways)
     return rows
 
 
@@ -387,83 +340,6 @@ def spawn(options: Options, cores: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def flatten(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One result as rows for a table of figures: part, what, value."""
-    rows: list[dict[str, Any]] = []
-
-    def add(part: str, what: str, unit: str, value: float) -> None:
-        where = {"device": result["device"], "cores": result["cores"]}
-        rows.append(where | {"part": part, "what": what, "unit": unit, "value": value})
-
-    if found := result.get("models"):
-        add("models", f"GEMM peak ({found['peak_is']})", "GFLOP/s", found["peak_gflop_per_s"])
-        for row in found["rows"]:
-            label = f"{row['model']} {row['kind']}, {row['who']}"
-            add("models", label, "ms", row["ms"])
-            add("models", label, "share of the peak", row["share"])
-    for row in result.get("scaling", ()):
-        add("scaling", f"B gradient, {row['starts']} starts x {row['horizon']} steps", "ms", row["ms"])
-    for name, row in result.get("batch", {}).items():
-        if isinstance(row, dict):
-            add("batch", f"{name}, vmapped against calls", "ratio", row["throughput_ratio"])
-    for row in result.get("long", ()):
-        label = f"latent 512, 64 starts, {row['horizon']} steps{', remat' if row['remat'] else ''}"
-        add("long", label, "ms", row["ms"])
-        add("long", label, "GiB reserved", row["reserved_gib"])
-        add("long", label, "GiB peak of the process", row["process_peak_gib"])
-    for row in result.get("depth", ()):
-        add("depth", f"{row['planner']}, {row['horizon']} steps", "operations in a chain", row["chain"])
-        add("depth", f"{row['planner']}, {row['horizon']} steps", "the same, by the shortest way", row["shortest"])
-    return rows
-
-
-def draw(path: Path, results: list[dict[str, Any]]) -> None:
-    """Time against starts and horizon, and chains against the horizon."""
-    figure = Figure(figsize=(15, 4.5), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    for result in results:
-        label = f"{result['cores']} cores" if result["cores"] else result["device"]
-        rows = result.get("scaling", [])
-        for axis, key, fixed in ((left, "starts", "horizon"), (middle, "horizon", "starts")):
-            points = [(r[key], r["ms"]) for r in rows if r[fixed] == {"horizon": STEPS, "starts": STARTS}[fixed]]
-            if points:
-                axis.plot(*zip(*sorted(points), strict=True), "o-", label=label)
-        chains = result.get("depth", [])
-        for name in dict.fromkeys(r["planner"] for r in chains):
-            points = [(r["horizon"], r["chain"]) for r in chains if r["planner"] == name]
-            (line,) = right.plot(*zip(*points, strict=True), "o-", label=name)
-            points = [(r["horizon"], r["shortest"]) for r in chains if r["planner"] == name]
-            right.plot(*zip(*points, strict=True), "--", color=line.get_color())
-    for axis, x, y in ((left, "starts", "ms"), (middle, "horizon", "ms"), (right, "horizon", "longest chain of operations")):
-        axis.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
-        if axis.lines:
-            axis.legend()
-    left.set_title(f"a gradient step through B, {STEPS} steps")
-    middle.set_title(f"the same, {STARTS} starts")
-    figure.savefig(path, dpi=110)
-
-
-def write(out: Path, header: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    """Write `throughput.json`, `.csv`, `.md` and `.png`."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "throughput.json").write_text(json.dumps(header | {"results": results}, indent=1) + "\n")
-    rows = [row for result in results for row in flatten(result)]
-    with open(out / "throughput.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["device", "cores", "part", "what", "unit", "value"])
-        writer.writeheader()
-        writer.writerows(rows)
-    columns = [f"{r['cores']} cores" if r["cores"] else r["device"] for r in results]
-    lines = ["# Planning throughput", "", f"`{header['command']}`, {header['processor']}.", ""]
-    lines += ["| part | what | unit | " + " | ".join(columns) + " |", "|" + "---|" * (3 + len(columns))]
-    values = {(r["part"], r["what"].split(" (")[0], r["unit"], r["cores"]): r["value"] for r in rows}
-    for part, what, unit in dict.fromkeys(key[:3] for key in values):
-        cells = [values.get((part, what, unit, r["cores"])) for r in results]
-        text = ["" if v is None else f"{v:.0%}" if unit.startswith("share") else f"{v:.4g}" for v in cells]
-        lines.append(f"| {part} | {what} | {unit} | " + " | ".join(text) + " |")
-    (out / "throughput.md").write_text("\n".join(lines) + "\n")
-    draw(out / "throughput.png", results)
-
-
 def main() -> None:
     """Run what the command line asks for."""
     options = tyro.cli(Options, description=__doc__)
@@ -478,7 +354,7 @@ def main() -> None:
         "loops_hoisted": mpc.loops_hoisted,
     }
     results = [found for cores in (*options.cores, 0) if (found := spawn(options, cores))]
-    write(options.out, header, results)
+    write(options.out, header, results, STEPS, STARTS)
     print((options.out / "throughput.md").read_text())
     if options.json:
         print(json.dumps(header | {"results": results}))

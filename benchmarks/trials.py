@@ -1,14 +1,14 @@
-"""Whether a robot does what it should, trial after trial: `python -m benchmarks.trials cartpole.craik --trials 20`.
+"""Success rate of an exported planner on a robot: `python -m benchmarks.trials cartpole.craik --trials 20`.
 
-Each trial begins somewhere else and is pushed at other times. The robot has some seconds to get there (to swing up) and has
-to hold it for the rest, without a moment's exception. By the wall clock, MuJoCo steps the robot in a process of its own, and
-plans that come late are late; `--pace simulated` lets time stand still while plans are made, which says what the planner is
-worth on a machine that is quick enough. Writes `benchmarks/results/trials-<name>.json`, `.csv`, `.png`, `.mp4` and a plot of
-the first trial's timing; exits with 1 if a trial failed.
+Each trial has its own start state and pushes. The robot has some seconds to achieve the task (such as a swing-up) and must
+then maintain it until the end without interruption. With `--pace wall`, MuJoCo simulates the robot in a separate process on
+the wall clock, so late plans have consequences. With `--pace simulated`, time stops during planning, which measures the
+planner independently of the machine. The command writes `benchmarks/results/trials-<name>.json`, `.csv`, `.png`, `.mp4`
+and a plot of the first trial's timing. It exits with 1 if a trial failed.
 
-Artefacts come from `craik export --mjx craik/CartPoleRobot-v0 --planner gradient --delay 3 --out cartpole.craik`, from the
-same with `--planner sampling`, or from `craik export --period 0.02` of an agent that `craik learn craik/CartPoleRobot-v0`
-made.
+Planners come from `craik export --mjx craik/CartPoleRobot-v0 --planner ilqr --delay 3 --out cartpole.craik`, from the
+same command with `--planner mppi`, or from `craik export --period 0.02` of an agent from `craik learn
+craik/CartPoleRobot-v0`.
 """
 
 import csv
@@ -37,99 +37,99 @@ from mpc.deploy.workers import Inline
 
 @dataclass
 class Options:
-    """How often, for how long, and how hard."""
+    """Options of the benchmark."""
 
     artefact: tyro.conf.Positional[Path]
-    """What `craik export` wrote for a robot of MuJoCo's."""
+    """File from `craik export` for a MuJoCo robot."""
     name: str | None = None
-    """Of the results; the artefact's file name unless told."""
+    """Name of the results; default: the name of the file."""
     trials: int = 20
-    """How many."""
+    """Number of trials."""
     seconds: float = 30.0
-    """For which it has to be held."""
+    """Seconds for which the task must be maintained."""
     until: float = 5.0
-    """Seconds it has to get there."""
+    """Seconds within which the task must be achieved."""
     push: float = 0.5
-    """N, for a tenth of a second, every 2 to 4 seconds."""
+    """Push force in N, 0.1 s long, every 2 to 4 s."""
     delay: float = 0.02
-    """Seconds from sending an action until it acts."""
+    """Seconds from sending an action until it takes effect."""
     pace: Literal["wall", "simulated"] = "wall"
-    """Time goes on while plans are made, or stands still."""
+    """Time during planning: wall clock, or stopped."""
     film: bool = True
-    """Film the first trial; some 15 s of work for a processor without graphics."""
+    """Film the first trial; takes about 15 s without graphics hardware."""
     compiled: Path | None = None
-    """A folder to keep machine code in, so that the next run need not compile."""
+    """Folder that caches machine code for later runs."""
     core: int | None = None
-    """To keep this process on; the robot's own goes where the system puts it."""
+    """Core of this process; the simulation process is not pinned."""
     out: Path = Path(__file__).parent / "results"
-    """Where the figures go."""
+    """Folder of the results."""
 
 
-class LevelState:
-    """A robot whose time stands still while its controller thinks.
+class SimulatedTime:
+    """A robot whose time stops during planning.
 
     Args:
-        body: The robot.
-        period: Seconds between two actions; the robot's own unless told.
+        body: Simulation of the robot.
+        period: Seconds between two actions; default: the robot's period.
     """
 
     def __init__(self, body: Body, period: float | None = None):
         self._body, self._period, self._tick = body, period or body.robot.period, 0
 
     def clock(self) -> float:
-        """Seconds since the beginning."""
+        """Returns seconds since the start."""
         return self._tick * self._period
 
     def newest(self) -> tuple[np.ndarray, float]:
-        """What is seen now."""
+        """Returns the current observation and time."""
         return self._body.observation(), self.clock()
 
     def send(self, action: np.ndarray) -> None:
-        """Act, and let a period pass."""
+        """Applies an action and advances time by one period."""
         self._body.receive(self.clock(), np.asarray(action, float))
         self._tick += 1
         self._body.advance(self.clock())
 
 
 def paced(artefact: Artefact, body: robots.Robot) -> float:
-    """Seconds between two actions."""
+    """Returns the seconds between two actions."""
     return artefact.period or artefact.manifest["about"].get("repeat", 1) * body.period
 
 
 def trial(artefact: Artefact, body: robots.Robot, options: Options, seed: int) -> tuple[Health, Trace]:
-    """One trial: the loop's health, and what happened to the robot."""
+    """Runs one trial and returns the loop's health and the robot's trajectory."""
     seconds, given = options.until + options.seconds, {"delay": options.delay, "push": options.push, "seed": seed}
     period = paced(artefact, body)
     if options.pace == "wall":
         health, plant = drive(artefact, partial(Plant, body, **given), seconds, period=period, latency=options.delay)
         return health, plant.trace
     real = Body(body, **given)
-    standing = LevelState(real, period)
+    simulated = SimulatedTime(real, period)
     safe = np.clip(np.zeros(artefact.action.shape), artefact.action.low, artefact.action.high)
-    timing: dict[str, Any] = {"period": period, "latency": options.delay, "clock": standing.clock}
+    timing: dict[str, Any] = {"period": period, "latency": options.delay, "clock": simulated.clock}
     with RealTime(artefact, safe=safe, worker=Inline, **timing) as loop:
         for _ in range(round(seconds / period)):
-            standing.send(loop.tick(*standing.newest()))
+            simulated.send(loop.tick(*simulated.newest()))
     return loop.health, real.trace()
 
 
-def judged(env: str, health: Health, trace: Trace, until: float) -> dict[str, Any]:
-    """What came of a trial: when it was first good, whether it then held, and how punctual it was.
+def evaluate(env: str, health: Health, trace: Trace, until: float) -> dict[str, Any]:
+    """Returns the results of a trial: success, times at which the task was achieved, and timing of the loop.
 
     Args:
         env: Gymnasium id of the robot.
-        health: Of the loop.
-        trace: Of the robot.
-        until: Seconds it had to get there.
+        health: Health of the loop.
+        trace: Trajectory of the robot.
+        until: Seconds within which the task must be achieved.
     """
-    fine, times = good(env, trace), trace.times
-    bad = times[~fine]
+    achieved, times = good(env, trace), trace.times
+    bad = times[~achieved]
     last = float(bad[-1]) if len(bad) else 0.0
     summary = health.summary()
     return {
-        "success": bool(fine.any() and last <= until),
+        "success": bool(achieved.any() and last <= until),
         "good_from": round(last, 2),
-        "first_good": round(float(times[fine][0]), 2) if fine.any() else None,
+        "first_good": round(float(times[achieved][0]), 2) if achieved.any() else None,
         "pushes": int((np.diff(np.abs(trace.pushes)) > 0).sum()),
         "ticks": summary["ticks"],
         "late_ticks": summary["faults"].get("late tick", 0),
@@ -139,8 +139,8 @@ def judged(env: str, health: Health, trace: Trace, until: float) -> dict[str, An
     }
 
 
-def drawn(traces: list[Trace], until: float, path: Path) -> None:
-    """Every trial's positions, one panel a joint."""
+def draw(traces: list[Trace], until: float, path: Path) -> None:
+    """Draws the positions of every trial, one panel per joint."""
     from matplotlib.figure import Figure
 
     joints = traces[0].states.shape[1] // 2
@@ -151,25 +151,25 @@ def drawn(traces: list[Trace], until: float, path: Path) -> None:
             axis.plot(trace.times, trace.states[:, joint], linewidth=0.6, alpha=0.6)
         axis.axvline(until, color="black", linestyle=":")
         axis.set_ylabel(f"joint {joint}")
-    axis.set_xlabel("seconds; it has to hold from the dotted line on")
+    axis.set_xlabel("seconds; the task must be maintained after the dotted line")
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """Try, judge, write down."""
+    """Runs all trials and writes results."""
     options = tyro.cli(Options, description=__doc__)
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
     artefact = runtime.load(options.artefact, compiled=options.compiled)
     env = artefact.manifest["about"].get("env")
     if env not in ROBOT_IDS:
-        raise SystemExit(f"trials: {options.artefact} is of {env}, which is no robot of MuJoCo's: {', '.join(ROBOT_IDS)}")
+        raise SystemExit(f"trials: {options.artefact} must be for one of {', '.join(ROBOT_IDS)}; it is for {env}")
     body = robots.named(ROBOT_IDS[env])
     stem = options.out / f"trials-{options.name or options.artefact.stem}"
     results, traces = [], []
     for seed in range(options.trials):
         health, trace = trial(artefact, body, options, seed)
-        results.append({"seed": seed} | judged(env, health, trace, options.until))
+        results.append({"seed": seed} | evaluate(env, health, trace, options.until))
         traces.append(trace)
         print(json.dumps(results[-1]), flush=True)
         if seed == 0:
@@ -177,12 +177,12 @@ def main() -> None:
             if options.film:
                 film(env, trace, Path(f"{stem}.mp4"))
         write(stem, options, artefact, results)
-        drawn(traces, options.until, Path(f"{stem}.png"))  # whole at any time, however long the rest takes
+        draw(traces, options.until, Path(f"{stem}.png"))  # after each trial, so that partial results are complete
     raise SystemExit(0 if all(result["success"] for result in results) else 1)
 
 
 def write(stem: Path, options: Options, artefact: Artefact, results: list[dict[str, Any]]) -> None:
-    """The figures so far."""
+    """Writes the results so far."""
     header = provenance(invoked("benchmarks.trials"), ("craik", "jax", "numpy", "mujoco", "mujoco-mjx")) | {
         "artefact": {
             "about": artefact.manifest["about"],

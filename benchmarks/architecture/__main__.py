@@ -1,4 +1,4 @@
-"""The commands; see the package."""
+"""Command line; see the package docstring."""
 
 from typing import Annotated
 
@@ -11,17 +11,17 @@ Command = (
     Annotated[latents.Latents, tyro.conf.subcommand("latents")]
     | Annotated[configuring.Configuring, tyro.conf.subcommand("configurator")]
     | Annotated[hierarchy.Hierarchy, tyro.conf.subcommand("hierarchy")]
-    | Annotated[actor_critic.Minds, tyro.conf.subcommand("actor_critic")]
+    | Annotated[actor_critic.ActorCritic, tyro.conf.subcommand("actor-critic")]
 )
 
 
 def main(command: Command) -> None:
-    """Run one."""
+    """Runs one benchmark."""
     if isinstance(command, latents.Latents):
         latents.run(command)
     elif isinstance(command, hierarchy.Hierarchy):
         hierarchy.run(command)
-    elif isinstance(command, actor_critic.Minds):
+    elif isinstance(command, actor_critic.ActorCritic):
         actor_critic.run(command)
     else:
         configuring.run(command)

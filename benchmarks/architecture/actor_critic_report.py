@@ -1,4 +1,4 @@
-"""The figures of actor, critic and memory for people: tables, and a picture."""
+"""Report of the actor-critic benchmark: tables and an image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,60 +11,62 @@ from benchmarks.statistics import bootstrap_interval
 Rows = list[dict[str, Any]]
 
 
-def tables(found: dict[str, Rows], cold: int) -> list[str]:
-    """The tables, line by line.
+def tables(results: dict[str, Rows], cold: int) -> list[str]:
+    """Returns the lines of the tables.
 
     Args:
-        found: Rows of `"actor"`, `"critic"` and `"memory"`.
-        cold: Iterations of the plans from noise that those from a proposal are held against.
+        results: Rows of `"actor"`, `"critic"` and `"history"`.
+        cold: Iterations of the reference plans from noise.
     """
     text = [
-        "# Actor, critic, memory",
+        "# Actor, critic, observation history",
         "",
-        "Brackets are 95% bootstrap intervals of the mean over seeds. A share is that of the way from random actions to "
-        "what a score is compared with.",
+        "Brackets are 95% bootstrap intervals of the mean over seeds. Relative scores are 0 for random actions and 1 for "
+        "the reference.",
     ]
-    if found["actor"]:
+    if results["actor"]:
         text += _table(
-            "Mode 1 beside Mode 2. Dreamt: the actor as practice in imagination left it, in Two Rooms one that has learnt "
-            "nothing, and goes downhill; taught: after `distil`. Scores are returns, in Two Rooms percent of goals reached. "
-            "Times are medians, of one decision at a time. Iterations: until a plan from the actor's proposal costs no more "
-            f"than one from noise after {cold}, the median over observations that are remembered.",
-            "task | seeds | planned | dreamt | its share | taught | its share | ms planned | ms taught | ratio | iterations",
-            [[task, len(rows), *_modes(rows)] for (task,), rows in groups(found["actor"], "task").items()],
+            "Mode 1 and Mode 2; the reference is planning. Imagined: the actor after actor-critic updates in imagination; "
+            "in Two Rooms an untrained actor that follows the gradient of the distance. Distilled: after `distil`. Scores "
+            "are returns; in Two Rooms they are percentages of goals reached. Times are medians of single decisions. "
+            "Iterations: the number after which a plan from the actor's proposal costs no more than a plan from noise after "
+            f"{cold}; median over observations of the replay buffer.",
+            "task | seeds | planned | imagined | relative | distilled | relative | ms planned | ms distilled | ratio | "
+            "iterations",
+            [[task, len(rows), *_modes(rows)] for (task,), rows in groups(results["actor"], "task").items()],
         )
-    if found["critic"]:
-        some = groups(found["critic"], "task", "horizon", "critic").items()
+    if results["critic"]:
+        some = groups(results["critic"], "task", "horizon", "critic").items()
         text += _table(
-            "What comes after the horizon. In Two Rooms, the critic is the learnt steps to go, and without it stands the "
-            "plain distance between latents; a step of the horizon is four of the environment there.",
+            "Terminal value of the horizon. In Two Rooms the critic is the learnt temporal distance; without a critic, the "
+            "plain distance between latents is used. There, a step of the horizon is four steps of the environment.",
             "task | horizon | critic | seeds | mean score",
             [[task, steps, "yes" if critic else "no", len(r), mean_of(r, "mean")] for (task, steps, critic), r in some],
         )
-    if found["memory"]:
-        some = groups(found["memory"], "task", "shown")
+    if results["history"]:
+        some = groups(results["history"], "task", "observed")
         text += _table(
-            "What the model is shown; shares are of the agent that is shown everything.",
-            "task | shown | seeds | mean return | random | share",
+            "Input of the model; the reference is the agent that observes the full state.",
+            "task | input | seeds | mean return | random | relative",
             [
-                [task, shown, len(r), mean_of(r, "mean", 2), mean_of(r, "random", 2), _share(r, some[task, "everything"])]
-                for (task, shown), r in some.items()
-                if (task, "everything") in some
+                [task, name, len(r), mean_of(r, "mean", 2), mean_of(r, "random", 2), _share(r, some[task, "full state"])]
+                for (task, name), r in some.items()
+                if (task, "full state") in some
             ],
         )
-    commands = dict.fromkeys(row["command"] for rows in found.values() for row in rows)
+    commands = dict.fromkeys(row["command"] for rows in results.values() for row in rows)
     return [*text, "", "Measured by " + ", ".join(f"`{command}`" for command in commands) + "."]
 
 
 def _modes(rows: Rows) -> list[str]:
-    quicker = np.mean([row["plan_ms"] / row["react_ms"] for row in rows])
-    digits = {"plan": 1, "dreamt": 1, "dreamt_share": 3, "react": 1, "react_share": 3, "plan_ms": 2, "react_ms": 3}
+    ratio = np.mean([row["plan_ms"] / row["react_ms"] for row in rows])
+    digits = {"plan": 1, "imagined": 1, "imagined_share": 3, "react": 1, "react_share": 3, "plan_ms": 2, "react_ms": 3}
     cells = [mean_of(rows, column, count) for column, count in digits.items()]
-    return [*cells, f"{quicker:.0f} ×", mean_of(rows, "iterations")]
+    return [*cells, f"{ratio:.0f} ×", mean_of(rows, "iterations")]
 
 
-def _share(rows: Rows, everything: Rows) -> str:
-    low, best = (np.mean([row[column] for row in everything]) for column in ("random", "mean"))
+def _share(rows: Rows, reference: Rows) -> str:
+    low, best = (np.mean([row[column] for row in reference]) for column in ("random", "mean"))
     return f"{(np.mean([row['mean'] for row in rows]) - low) / (best - low):.3f}"
 
 
@@ -74,7 +76,7 @@ def _table(words: str, columns: str, rows: Sequence[Sequence[Any]]) -> list[str]
 
 
 def mean_of(rows: Rows, column: str, digits: int = 1) -> str:
-    """Mean of a column, with its interval where there are several rows."""
+    """Returns the mean of a column as text, with its interval if there are several rows."""
     values = np.array([row[column] for row in rows], float)
     text = f"{values.mean():.{digits}f}"
     if len(values) < 2:
@@ -84,23 +86,23 @@ def mean_of(rows: Rows, column: str, digits: int = 1) -> str:
 
 
 def groups(rows: Rows, *columns: str) -> dict[tuple[Any, ...], Rows]:
-    """Rows that are alike in some columns, together."""
-    found: dict[tuple[Any, ...], Rows] = {}
+    """Groups rows by the values of columns."""
+    result: dict[tuple[Any, ...], Rows] = {}
     for row in rows:
-        found.setdefault(tuple(row[column] for column in columns), []).append(row)
-    return found
+        result.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return result
 
 
-def picture(found: dict[str, Rows]) -> Figure:
-    """Scores of every variant, a point for a seed, a panel for each table and task."""
+def picture(results: dict[str, Rows]) -> Figure:
+    """Draws the scores of every variant: one point per seed, one panel per table and task."""
     panels: dict[str, dict[str, list[float]]] = {}
-    for (task,), rows in groups(found["actor"], "task").items():
-        panels[f"{task}: who acts"] = {who: [row[who] for row in rows] for who in ("plan", "dreamt", "react")}
-    for (task, horizon, critic), rows in groups(found["critic"], "task", "horizon", "critic").items():
+    for (task,), rows in groups(results["actor"], "task").items():
+        panels[f"{task}: policy"] = {name: [row[name] for row in rows] for name in ("plan", "imagined", "react")}
+    for (task, horizon, critic), rows in groups(results["critic"], "task", "horizon", "critic").items():
         name = f"{horizon} {'with' if critic else 'without'}"
         panels.setdefault(f"{task}: horizon, critic", {})[name] = [row["mean"] for row in rows]
-    for (task, shown), rows in groups(found["memory"], "task", "shown").items():
-        panels.setdefault(f"{task}: what is shown", {})[shown] = [row["mean"] for row in rows]
+    for (task, observed), rows in groups(results["history"], "task", "observed").items():
+        panels.setdefault(f"{task}: input", {})[observed] = [row["mean"] for row in rows]
     figure = Figure(figsize=(3.2 * max(len(panels), 1), 3.6), layout="constrained")
     for index, (title, scores) in enumerate(panels.items()):
         axis = figure.add_subplot(1, len(panels), index + 1)

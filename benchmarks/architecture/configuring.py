@@ -1,19 +1,19 @@
-"""The table of the configurator: ten tasks in one process, what they compile, and who is best at what.
+"""Benchmark of the configurator: one agent is given ten tasks in turn; their compilations, and their objectives.
 
-A puck on a table, pushed by at most 1 m/s² an axis, in a wind that gusts the harder the further east it is, over an edge at
-x = 1. Its model is known, the wind its latent variable; the tasks are the files in `tasks/`. Every task's configuration is
-driven through the same episodes, and then judged by every task's objective: the mean over its risk's share of the worst
-episodes of its weighted terms, and of what its limits were exceeded by.
+The system is a puck on a table with an acceleration of at most 1 m/s² per axis, gusts of wind that grow towards the east,
+and an edge at x = 1. The model is known; the wind is its latent variable, and being near the edge a known cost. The tasks
+are the files in `tasks/`. Each task's configuration runs the same episodes and is evaluated by the objective of every task:
+the weighted cost terms plus the violations of the limits, averaged over the task's risk share of the worst episodes.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,166 +22,179 @@ from matplotlib.figure import Figure
 
 import mpc
 from benchmarks.architecture.report import write
-from mpc.agent.configurator import configurator as module
-from mpc.agent.configurator.configurator import Configurator
-from mpc.agent.configurator.task import Task
+from mpc.agent import Agent, Task
+from world_models.analytic import no_loss
 from world_models.base import WorldModel, initial_state
 
 PyTree = Any
 TASKS = Path(__file__).parent / "tasks"
-SPACE = mpc.Box([-1.0, -1.0], [1.0, 1.0])
 START = np.array([-0.4, 0.0, 0.0, 0.0], np.float32)
 GUSTS = 1.5
-"""m/s², one standard deviation, per m east of -0.5."""
+"""Standard deviation of the wind in m/s², per metre east of x = -0.5."""
 DT = 0.1
-FOUL = 100.0
-"""Cost of a unit by which a limit is exceeded."""
+VIOLATION_COST = 100.0
+"""Cost per unit of a violated limit."""
 COMPILED, TRACED = "/jax/core/compile/backend_compile_duration", "/jax/core/compile/jaxpr_trace_duration"
-"""What JAX tells its listeners whenever it compiles a program, and when it looks at a function anew."""
+"""JAX monitoring events: compilation of a program, and tracing of a function."""
 
 
 @dataclass
 class Configuring:
-    """Ten tasks, one after the other, in one process.
+    """Ten consecutive tasks in one process.
 
     Example: python -m benchmarks.architecture configurator --episodes 16
     """
 
     episodes: int = 16
-    """Of each task, in the same winds for all."""
+    """Episodes per task, with the same wind for all tasks."""
     steps: int = 40
-    """Of an episode."""
+    """Steps per episode."""
     seed: int = 0
-    """Of the winds."""
+    """Seed of the wind."""
     out: Path = Path(__file__).parents[1] / "results"
-    """Where the figures go."""
+    """Folder of the results."""
 
 
-def moved(state: jax.Array, action: jax.Array, wind: jax.Array) -> jax.Array:
-    """`(x, y, vx, vy)` 0.1 s later, in a standard normal wind `[2]`."""
-    place, speed = state[:2], state[2:]
-    push = action + GUSTS * jnp.maximum(place[0] + 0.5, 0.0) * wind
-    speed = speed + DT * (push - 0.5 * speed)
-    return jnp.concatenate([place + DT * speed, speed])
+def dynamics(state: jax.Array, action: jax.Array, wind: jax.Array) -> jax.Array:
+    """Returns `(x, y, vx, vy)` after 0.1 s, for a standard normal wind `[2]`."""
+    position, velocity = state[:2], state[2:]
+    acceleration = action + GUSTS * jnp.maximum(position[0] + 0.5, 0.0) * wind
+    velocity = velocity + DT * (acceleration - 0.5 * velocity)
+    return jnp.concatenate([position + DT * velocity, velocity])
 
 
 def puck() -> WorldModel:
-    """The known model, with the wind as its latent variable."""
-
-    def nothing(params: PyTree, windows: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return jnp.zeros(()), {}
-
+    """Returns the analytic world model with the wind as its latent variable."""
     return WorldModel(
-        init=lambda key: {},
+        init=lambda key: {"network": {}},
         encode=lambda params, observation: initial_state(observation),
-        predict=lambda params, state, action, latent: initial_state(moved(state.latent, action, latent)),
+        predict=lambda params, state, action, latent: initial_state(dynamics(state.latent, action, latent)),
         normalise=lambda params, moments: params,
-        loss=nothing,
+        loss=no_loss,
         optimizer=optax.identity(),
         members=1,
         latents=2,
+        decode=lambda params, state: state.latent,
+        normalised_actions=False,
     )
 
 
-def edge(params: PyTree, state: Any, action: jax.Array, t: jax.Array) -> jax.Array:
-    """How far it is over the edge, or nearly."""
-    return 0.1 * jax.nn.softplus((state.latent[0] - 1.0) / 0.1)
+def edge(params: PyTree, observation: jax.Array, action: jax.Array, t: jax.Array) -> jax.Array:
+    """Returns a smoothed distance beyond the edge."""
+    return 0.1 * jax.nn.softplus((observation[0] - 1.0) / 0.1)
 
 
-TERMS = {"goal": (0.0, module.to_goal), "effort": (0.0, partial(module.effort, SPACE)), "edge": (0.0, edge)}
 LIMITS = {
-    "speed": lambda params, state, action, t: jnp.sqrt(jnp.sum(state.latent[2:] ** 2) + 1e-6),
-    "east": lambda params, state, action, t: state.latent[0],
+    "speed": lambda params, observation, action, t: jnp.sqrt(jnp.sum(observation[2:] ** 2) + 1e-6),
+    "east": lambda params, observation, action, t: observation[0],
 }
+PLANNING = {"step_size": 0.1, "starts": 4, "first_starts": 4, "first_iterations": 0, "buffer_mib": 1}
+
+
+def configurable() -> Agent:
+    """Returns the agent that is given the tasks; it has nothing to learn."""
+    spaces: dict[str, Any] = {
+        "observation_space": gymnasium.spaces.Box(-np.inf, np.inf, START.shape, np.float32),
+        "action_space": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32),
+    }
+    return Agent(None, config=PLANNING, model=puck(), cost=edge, limits=LIMITS, **spaces)
 
 
 def objective(task: Task, states: np.ndarray, actions: np.ndarray) -> float:
-    """What a task makes of episodes `[E, T+1, 4]` and what was done in them `[E, T, 2]`."""
-    goal = START if task.goal is None else task.goal
-    mask = np.isfinite(goal).astype(np.float32) * (task.goal is not None)
-    params = {"cost": {"goal": initial_state(jnp.nan_to_num(jnp.asarray(goal))), "mask": jnp.asarray(mask)}}
+    """Returns a task's objective for episodes with states `[E, T+1, 4]` and actions `[E, T, 2]`."""
+    goal = np.full_like(START, np.nan) if task.goal is None else task.goal
+    mask, goal = np.isfinite(goal), np.nan_to_num(goal)
 
     def cost(state: jax.Array, action: jax.Array) -> jax.Array:
-        given = (params, initial_state(state), action, jnp.zeros((), jnp.int32))
-        total = sum(task.weights.get(name, weight) * term(*given) for name, (weight, term) in TERMS.items())
-        fouls = [jnp.maximum(LIMITS[name](*given) - bound, 0.0) for name, bound in task.limits.items()]
-        return total + FOUL * sum(fouls, start=jnp.zeros(()))
+        given = ({}, state, action, jnp.zeros((), jnp.int32))
+        terms = {
+            "observation_goal": 0.5 * jnp.sum(mask * (state - goal) ** 2),
+            "effort": jnp.mean(action**2),
+            "cost": edge(*given),
+        }
+        total = sum((weight * terms[name] for name, weight in task.weights.items()), start=jnp.zeros(()))
+        violations = [jnp.maximum(LIMITS[name](*given) - bound, 0.0) for name, bound in task.limits.items()]
+        return total + VIOLATION_COST * sum(violations, start=jnp.zeros(()))
 
     each = jax.vmap(jax.vmap(cost))(jnp.asarray(states[:, 1:]), jnp.asarray(actions)).mean(axis=1)
-    return float(mpc.risk.cvar(max(task.risk, 1e-6))(each))
+    return float(mpc.risk.cvar(max(risk(task), 1e-6))(each))
 
 
-def run(options: Configuring, tell: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """Drive every task, count what is compiled, judge, write down.
+def risk(task: Task) -> float:
+    """Returns the share of the worst futures that a task minimises; all of them unless it says otherwise."""
+    return 1.0 if task.risk is None else task.risk
+
+
+def run(options: Configuring, log: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Runs every task, counts compilations, evaluates objectives, and writes results.
 
     Returns:
         A row for each task.
     """
-    heard: Counter[str] = Counter()
+    events: Counter[str] = Counter()
 
-    def hear(event: str, duration_secs: float, **_: str | int) -> None:
-        heard[event] += 1
+    def count(event: str, duration_secs: float, **_: str | int) -> None:
+        events[event] += 1
 
-    jax.monitoring.register_event_duration_secs_listener(hear)
-    planner = Configurator(puck(), {}, SPACE, START, terms=TERMS, limits=LIMITS, futures=8)
-    given = {file.stem: planner.read(file) for file in sorted(TASKS.glob("*.toml"))}
+    jax.monitoring.register_event_duration_secs_listener(count)
+    agent, step, rows, episodes_of = configurable(), jax.jit(dynamics), [], {}
     winds = np.random.default_rng(options.seed).standard_normal((options.episodes, options.steps, 2)).astype(np.float32)
-    step, rows, driven = jax.jit(moved), [], {}
     step(START, np.zeros(2, np.float32), winds[0, 0])
-    planner._encode(planner.params, START)
-    for name, task in given.items():
-        known = len(planner.shapes)
-        heard.clear()
+    given: dict[str, Task] = {}
+    for file in sorted(TASKS.glob("*.toml")):
+        shapes_before = len(agent.components.shapes)
+        events.clear()
         begun = time.perf_counter()
-        planner.configure(task)
+        agent.configure(file).predict(START)
         switched, times, states, actions = time.perf_counter() - begun, [], [], []
+        given[file.stem] = task = agent.task
         for wind in winds:
-            planner.configure(task)
-            state, path, taken = START, [START], []
+            state, path, taken, under_way = START, [START], [], None
             for gust in wind:
                 begun = time.perf_counter()
-                taken.append(planner.act(state))
+                action, under_way = agent.predict(state, under_way)
                 times.append(time.perf_counter() - begun)
-                state = np.asarray(step(state, taken[-1], gust))
+                state = np.asarray(step(state, action, gust))
+                taken.append(action)
                 path.append(state)
             states.append(path)
             actions.append(taken)
-        driven[name] = np.asarray(states), np.asarray(actions)
+        episodes_of[file.stem] = np.asarray(states), np.asarray(actions)
         rows.append(
             {
-                "task": name,
-                "horizon": task.horizon,
-                "risk": task.risk,
+                "task": file.stem,
+                "horizon": agent.setup.shape.horizon,
+                "risk": risk(task),
                 "limits": ", ".join(task.limits),
-                "new_shape": len(planner.shapes) > known,
-                "compilations": heard[COMPILED],
-                "traces": heard[TRACED],
+                "new_shape": len(agent.components.shapes) > shapes_before,
+                "compilations": events[COMPILED],
+                "traces": events[TRACED],
                 "switch_ms": round(1000 * switched, 2),
                 "decision_ms_p50": round(1000 * float(np.median(times)), 2),
             }
         )
-        tell(f"  {rows[-1]}")
-    table = np.array([[objective(task, *driven[other]) for other in given] for task in given.values()])
+        log(f"  {rows[-1]}")
+    table = np.array([[objective(task, *episodes_of[other]) for other in given] for task in given.values()])
     for index, row in enumerate(rows):
         row["own"], row["best"] = float(table[index, index]), list(given)[int(table[index].argmin())]
         row["other"] = float(np.delete(table[index], index).min())
         row["objectives"] = table[index].tolist()
-    write(options.out / "architecture-configurator", told(rows), {"rows": rows}, picture(rows, driven, table))
+    write(options.out / "architecture-configurator", tables(rows), {"rows": rows}, picture(rows, episodes_of, table))
     return rows
 
 
-def told(rows: list[dict[str, Any]]) -> list[str]:
-    """The figures for people, line by line."""
+def tables(rows: list[dict[str, Any]]) -> list[str]:
+    """Returns the lines of the report."""
     again = [row for row in rows if not row["new_shape"]]
     compiled, traced = (sum(row[name] for row in again) for name in ("compilations", "traces"))
     best = sum(row["best"] == row["task"] for row in rows)
     text = ["# The configurator: ten tasks in one process", ""]
     text += [
-        f"In the {len(again)} tasks whose shape was there already {compiled} programs were compiled and {traced} functions "
-        f"traced. Best at its own objective: {best} of {len(rows)}. Decisions are medians; the first switch to a shape "
-        "compiles it.",
+        f"In the {len(again)} tasks without a new shape, {compiled} programs were compiled and {traced} functions traced. "
+        f"{best} of {len(rows)} configurations are the best at their own objective. Decision times are medians. A switch "
+        "is a configuration and the first decision after it; the first switch to a shape includes compilation.",
         "",
-        "| task | horizon | risk | limits | new shape | compiled | switch | decision | own objective | the next | best |",
+        "| task | horizon | risk | limits | new shape | compiled | switch | decision | own objective | second best | best |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -193,11 +206,11 @@ def told(rows: list[dict[str, Any]]) -> list[str]:
     return text
 
 
-def picture(rows: list[dict[str, Any]], driven: dict[str, tuple[np.ndarray, np.ndarray]], table: np.ndarray) -> Figure:
-    """Where every task's configuration went, and how each is judged by each: 1 is the best at an objective."""
+def picture(rows: list[dict[str, Any]], episodes_of: dict[str, tuple[np.ndarray, np.ndarray]], table: np.ndarray) -> Figure:
+    """Draws the paths of every configuration, and its rank under every objective (1 is the best)."""
     figure = Figure(figsize=(11.5, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name, (states, _) in driven.items():
+    for name, (states, _) in episodes_of.items():
         line = left.plot(*states[0, :, :2].T, lw=1.4, label=name)[0]
         for path in states[1:4]:
             left.plot(*path[:, :2].T, lw=0.6, color=line.get_color())
@@ -213,7 +226,7 @@ def picture(rows: list[dict[str, Any]], driven: dict[str, tuple[np.ndarray, np.n
             )
     names = [row["task"] for row in rows]
     right.set(
-        xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, ylabel="judged by", xlabel="configured for"
+        xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, ylabel="objective of", xlabel="configured for"
     )
     right.set_xticklabels(names, rotation=60)
     return figure

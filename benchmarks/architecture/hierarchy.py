@@ -1,7 +1,7 @@
-"""The table of the hierarchy: goals far away and near, reached with one level and with two, and what a plan costs."""
+"""Benchmark of the hierarchy: success at far and near goals with one and with two levels, and planning time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,78 +21,78 @@ from envs import maze
 
 DISTANCES = ("far", "near")
 DRAWN = 5
-"""Episodes in the picture."""
+"""Episodes in the image."""
 FILMED = 3
-"""In the film."""
+"""Episodes in the film."""
 
 
 @dataclass
 class Hierarchy:
-    """Maze: learn two levels, plan with one and with both.
+    """Maze: train two levels, plan with one level and with both.
 
     Example: python -m benchmarks.architecture hierarchy --seeds 1 --episodes 50
     """
 
     seeds: int = 3
-    """Seeds 0 … n-1."""
-    updates: int = mazes.RECIPE.settings.updates
+    """Number of seeds, 0 … n-1."""
+    updates: int = mazes.RECIPE.config.learning.offline_updates
     """Gradient steps of encoder and predictor."""
-    finetune_updates: int = mazes.RECIPE.settings.finetune_updates
-    """Gradient steps of the distance, and of long predictions."""
+    finetune_updates: int = mazes.RECIPE.config.learning.finetune_updates
+    """Gradient steps of the distance and of multi-step predictions."""
     episodes: int = 100
-    """Goals of either distance, the same for everybody."""
+    """Episodes per distance, with the same goals for all planners."""
     at_once: int = 20
-    """Episodes in one call of a compiled program."""
+    """Episodes per call of a compiled program."""
     out: Path = Path(__file__).parents[1] / "results"
-    """Where the figures go."""
+    """Folder of the results."""
     runs: Path = Path("runs/architecture")
-    """Where what was learnt is kept, and found again."""
+    """Folder of trained agents, which are reused."""
 
 
-def run(options: Hierarchy, tell: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """Learn, go to goals, write down, and film.
+def run(options: Hierarchy, log: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Trains, evaluates, writes results, and draws a film.
 
     Returns:
         A row for each planner, distance and seed.
     """
     place, rows, models = world("maze"), [], []
     stem = options.out / "architecture-hierarchy"
-    settings = replace(mazes.RECIPE.settings, updates=options.updates, finetune_updates=options.finetune_updates)
-    recipe = replace(mazes.RECIPE, settings=settings)
+    changes = {"offline_updates": options.updates, "finetune_updates": options.finetune_updates}
+    recipe = mazes.RECIPE.changed(changes)
     goals = [mazes.starts(distance, options.episodes) for distance in DISTANCES]
     both: maze.State = jax.tree.map(lambda *x: np.concatenate(x), *goals)
-    shown: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for seed in range(options.seeds):
         folder = options.runs / f"maze-{options.updates}-{options.finetune_updates}-{seed}"
-        levels = mazes.learnt(place, recipe, seed, folder, tell)
+        levels = mazes.trained(place, recipe, seed, folder, log)
         agent = levels.agent
-        reader, seen = mazes.sight(place, agent)
+        reader, seen = mazes.probe_latents(place, agent)
         models.append(
             {"seed": seed, "seconds": levels.seconds} | seen | {f"upper_{n}": x for n, x in levels.metrics.items()}
         )
-        tell(f"  {models[-1]}")
+        log(f"  {models[-1]}")
         every = mazes.policies(place, agent)
         for name, policy in every.items():
-            outcome = episodes.play(place, agent.agent, policy, both, recipe.budget, seed=seed, at_once=options.at_once)
+            outcome = episodes.play(place, agent, policy, both, recipe.budget, seed=seed, at_once=options.at_once)
             for distance, success in zip(DISTANCES, np.split(outcome.success, len(DISTANCES)), strict=True):
-                rows.append(judged(name, distance, seed, success))
-                tell(f"  {rows[-1] | {'each': None}}")
+                rows.append(result_row(name, distance, seed, success))
+                log(f"  {rows[-1] | {'each': None}}")
             if seed == 0 and name in (TWO, FLAT):
-                shown[name] = outcome
+                outcomes[name] = outcome
         plans = {name: policy for name, policy in every.items() if name != RANDOM}
-        times = episodes.replan_times(place, agent.agent, plans, both)
+        times = episodes.replan_times(place, agent, plans, both)
         for row in rows[-len(every) * len(DISTANCES) :]:
             row.update({f"ms_{mark}": ms for mark, ms in times.get(row["planner"], {}).items()})
         figures = {"rows": rows, "models": models}
-        write(stem, tables(rows, models), figures, picture(place, both, shown, rows))
+        write(stem, tables(rows, models), figures, picture(place, both, outcomes, rows))
         if seed == 0:
             few = jax.tree.map(lambda x: x[:FILMED], both)
             mazes.film(place, agent, reader, few, stem.with_suffix(".mp4"))
     return rows
 
 
-def judged(name: str, distance: str, seed: int, success: np.ndarray) -> dict[str, Any]:
-    """A row: of episodes `[N, T+1]`, how many are at the goal at the end, and how many were ever."""
+def result_row(name: str, distance: str, seed: int, success: np.ndarray) -> dict[str, Any]:
+    """Returns a row with the fraction of episodes `[N, T+1]` at the goal at the end, and at any time."""
     return {
         "planner": name,
         "distance": distance,
@@ -104,26 +104,26 @@ def judged(name: str, distance: str, seed: int, success: np.ndarray) -> dict[str
 
 
 def share(rows: list[dict[str, Any]], name: str, distance: str) -> str:
-    """Success over all seeds, with its interval."""
-    found = [row["each"] for row in rows if (row["planner"], row["distance"]) == (name, distance)]
-    if not found:
+    """Returns the success over all seeds as text, with its interval."""
+    successes = [row["each"] for row in rows if (row["planner"], row["distance"]) == (name, distance)]
+    if not successes:
         return ""
-    each = np.concatenate(found)
+    each = np.concatenate(successes)
     low, high = bootstrap_interval(each)
     return f"{100 * each.mean():.1f}% [{100 * low:.1f}, {100 * high:.1f}] of {len(each)}"
 
 
 def tables(rows: list[dict[str, Any]], models: list[dict[str, Any]]) -> list[str]:
-    """The figures for people, line by line."""
+    """Returns the lines of the report."""
     text = [
         "# Maze: planning on two levels",
         "",
-        "At the goal after 300 steps, judged by the environment; brackets are 95% bootstrap intervals over episodes of all "
-        "seeds. Far goals are nine cells of way away or more, near ones three to five. A plan is made every "
-        f"{mazes.RECIPE.settings.block} steps; times are means over plans in turns in one process, of which the upper level "
-        f"makes every {mazes.LEVELS.strides[0]}th.",
+        "Success is evaluated by the environment after 300 steps. Brackets are 95% bootstrap intervals over episodes of all "
+        "seeds. The shortest path to a far goal is nine cells or more, to a near goal three to five. A plan is made every "
+        f"{mazes.RECIPE.settings['block']} steps, and the upper level replans at every {mazes.LEVELS['strides'][0]}th of "
+        "them. Times are means in one process; planners take turns.",
         "",
-        "| planner | far | near | ms per plan | the first |",
+        "| planner | far | near | ms per plan | ms of the first plan |",
         "|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["planner"] for row in rows):
@@ -136,8 +136,8 @@ def tables(rows: list[dict[str, Any]], models: list[dict[str, Any]]) -> list[str
         )
     text += [
         "",
-        "What representations tell in mazes not learnt from: mean error in pixels of a linear map to positions, share of "
-        "doors told right by one, rank correlation of the distance with cells of way.",
+        "Probes of latents in test mazes: mean position error of a linear probe in pixels, accuracy of a linear probe for "
+        "doors, rank correlation of the distance with the shortest path in cells.",
         "",
         "| seed | training | position | doors | rank correlation |",
         "|---|---|---|---|---|",
@@ -150,12 +150,12 @@ def tables(rows: list[dict[str, Any]], models: list[dict[str, Any]]) -> list[str
     return text
 
 
-def picture(place: World, goals: maze.State, shown: dict[str, Outcome], rows: list[dict[str, Any]]) -> Figure:
-    """Ways of the same episodes with one level and with two, and success against what a plan costs."""
+def picture(place: World, goals: maze.State, outcomes: dict[str, Outcome], rows: list[dict[str, Any]]) -> Figure:
+    """Draws paths of the same episodes with one level and with two, and success over planning time."""
     figure = Figure(figsize=(2.6 * DRAWN + 4, 5.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(2.6 * DRAWN, 4), squeeze=False).ravel()
-    axes = left.subplots(len(shown) or 1, DRAWN, squeeze=False)
-    for line, (name, outcome) in zip(axes, shown.items(), strict=False):
+    axes = left.subplots(len(outcomes) or 1, DRAWN, squeeze=False)
+    for line, (name, outcome) in zip(axes, outcomes.items(), strict=False):
         for index, axis in enumerate(line[: len(outcome.success)]):
             draw_path(place, axis, outcome, goals, index)
         line[0].set_ylabel(name)

@@ -1,4 +1,4 @@
-"""The table of latent variables: what is inferred, what is drawn, and who arrives."""
+"""Benchmark of latent variables: prediction errors, and driving with each model."""
 
 import json
 import time
@@ -21,28 +21,28 @@ from world_models.io import checkpoint
 
 PyTree = Any
 CAUTION = 0.5
-"""Share of the worst futures that count, of those drivers who are neither indifferent nor look at the worst alone."""
+"""Share of the worst futures in the cvar measure."""
 MEASURES = {"mean": mpc.risk.mean, "cvar": mpc.risk.cvar(CAUTION), "worst": mpc.risk.worst_case, "zero": None}
-"""What drivers make of the futures that they draw; `zero` draws none, and takes the latent variable to be zero."""
+"""Risk measures over sampled futures; `zero` samples none and sets the latent variable to zero."""
 
 
 @dataclass
 class Latents:
-    """Crossing: learn, infer, drive.
+    """Crossing: train, infer, drive.
 
     Example: python -m benchmarks.architecture latents --seeds 3 --episodes 300
     """
 
     seeds: int = 3
-    """Seeds 0 … n-1."""
+    """Number of seeds, 0 … n-1."""
     recordings: int = 6000
-    """To learn from."""
+    """Number of training recordings."""
     updates: int = 8000
     """Gradient steps."""
     episodes: int = 300
-    """That everybody drives, the same for all."""
+    """Episodes per driver, the same for all."""
     kinds: tuple[str, ...] = ("discrete", "unrestricted", "none")
-    """Limits to learn with, of `crossing.KINDS`; `none` is the deterministic twin."""
+    """Regularizers to train with, of `crossing.KINDS`; `none` is the deterministic model."""
     drivers: tuple[str, ...] = (
         "discrete:mean",
         "discrete:cvar",
@@ -51,40 +51,40 @@ class Latents:
         "unrestricted:cvar",
         "none:zero",
     )
-    """Who drives: what was learnt with a limit, and a measure of risk."""
+    """Drivers REGULARIZER:MEASURE, a trained model with a risk measure."""
     reference: int = 300
-    """Episodes of those who know the true dynamics; 0 for none."""
+    """Episodes of the references with the true dynamics; 0 for none."""
     out: Path = Path(__file__).parents[1] / "results"
-    """Where the figures go."""
+    """Folder of the results."""
     runs: Path = Path("runs/architecture")
-    """Where what was learnt and how everybody drove is kept, and found again."""
+    """Folder of trained models and rows, which are reused."""
 
 
-def parameters(options: Latents, name: str, seed: int, tell: Callable[[str], None]) -> PyTree:
-    """What was learnt, now or in an earlier run with as many updates."""
+def parameters(options: Latents, name: str, seed: int, log: Callable[[str], None]) -> PyTree:
+    """Returns trained parameters; trains unless a checkpoint with the same number of updates exists."""
     kind = KINDS[name]
     folder = options.runs / f"crossing-{name.replace(' ', '-')}-{options.updates}-{seed}"
     like = crossing.model(kind).init(jax.random.key(seed))
     if folder.exists():
         return checkpoint.load(folder, like)[0]
-    tell(f"learning, limit {name}, seed {seed}")
+    log(f"training, regularizer {name}, seed {seed}")
     data = crossing.recordings(options.recordings, seed)
-    params = crossing.learnt(kind, data, options.updates, seed, tell)
+    params = crossing.train(kind, data, options.updates, seed, log)
     checkpoint.save(folder, params, {"kind": name, "seed": seed}, step=options.updates)
     return params
 
 
 def drivers(options: Latents, learnt: dict[str, PyTree]) -> list[Driver]:
-    """Who is to be compared, by what was learnt."""
-    found = []
+    """Returns the drivers of the options for trained parameters."""
+    result = []
     for name in options.drivers:
-        limit, _, measure = name.partition(":")
-        found.append(crossing.by_model(name, KINDS[limit], learnt[limit], MEASURES[measure]))
-    return found
+        kind, _, measure = name.partition(":")
+        result.append(crossing.by_model(name, KINDS[kind], learnt[kind], MEASURES[measure]))
+    return result
 
 
-def kept(options: Latents, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A row that was made in an earlier run, or is made now and kept."""
+def cached(options: Latents, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns a row from an earlier run, or makes and stores it."""
     file = options.runs / "rows" / f"{name.replace(' ', '-').replace(':', '-')}.json"
     if not file.exists():
         row = make()
@@ -93,8 +93,8 @@ def kept(options: Latents, name: str, make: Callable[[], dict[str, Any]]) -> dic
     return json.loads(file.read_text())
 
 
-def driven(driver: Driver, seed: int, episodes: int) -> dict[str, Any]:
-    """How somebody drove."""
+def driver_row(driver: Driver, seed: int, episodes: int) -> dict[str, Any]:
+    """Runs a driver and returns a row of results."""
     begun = time.process_time()
     outcome = crossing.drive(driver, episodes, seed)
     arrived = outcome.seconds[outcome.arrived]
@@ -110,73 +110,78 @@ def driven(driver: Driver, seed: int, episodes: int) -> dict[str, Any]:
     }
 
 
-def inferred(options: Latents, name: str, seed: int, params: PyTree) -> dict[str, Any]:
-    """What the latent variable tells of drivers that were not learnt from."""
+def inference_row(options: Latents, name: str, seed: int, params: PyTree) -> dict[str, Any]:
+    """Returns a row of prediction errors on test recordings."""
     fresh = crossing.recordings(1000, 1000 + seed)
-    return {"limit": name, "seed": seed} | crossing.energies(KINDS[name], params, fresh)
+    return {"regularizer": name, "seed": seed} | crossing.energies(KINDS[name], params, fresh)
 
 
-def refuse(options: Latents) -> None:
-    """Refuse names that are not there before anything is learnt.
+def check_names(options: Latents) -> None:
+    """Checks the names in the options before training starts.
 
     Raises:
-        ValueError: With what there is.
+        ValueError: If a name is unknown.
     """
     for name in options.kinds:
         if name not in KINDS:
-            raise ValueError(f"no limit is called {name!r}; there are {', '.join(KINDS)}")
+            raise ValueError(f"kinds must be of {', '.join(KINDS)}; got {name!r}")
     for name in options.drivers:
-        limit, _, measure = name.partition(":")
-        if limit not in options.kinds or measure not in MEASURES:
+        kind, _, measure = name.partition(":")
+        if kind not in options.kinds or measure not in MEASURES:
             raise ValueError(
-                f"{name!r} is no driver: give LIMIT:MEASURE, of {', '.join(options.kinds)} and {', '.join(MEASURES)}"
+                f"drivers must be REGULARIZER:MEASURE, of {', '.join(options.kinds)} and {', '.join(MEASURES)}; got {name!r}"
             )
 
 
-def run(options: Latents, tell: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """Learn, infer, drive, and write down.
+def run(options: Latents, log: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Trains, infers, drives, and writes results.
 
     Returns:
         A row for each driver and seed.
     """
-    refuse(options)
+    check_names(options)
     rows: list[dict[str, Any]] = []
-    told: list[dict[str, Any]] = []
+    inference: list[dict[str, Any]] = []
 
     def judge(driver: Driver, seed: int, episodes: int) -> None:
         name = f"{driver.name}-{options.updates}-{seed}-{episodes}"
-        row = kept(options, name, lambda: driven(driver, seed, episodes))
+        row = cached(options, name, lambda: driver_row(driver, seed, episodes))
         rows.append(row)
-        tell(f"  {driver.name}: {100 * row['crashed']:.1f}% crashed, {row['seconds']} s")
+        log(f"  {driver.name}: {100 * row['crashed']:.1f}% crashed, {row['seconds']} s")
         save()
 
     def save() -> None:
-        write(options.out / "architecture-latents", tables(rows, told), {"rows": rows, "told": told}, picture(rows, told))
+        write(
+            options.out / "architecture-latents",
+            tables(rows, inference),
+            {"rows": rows, "inference": inference},
+            picture(rows, inference),
+        )
 
     if options.reference:
         judge(crossing.by_truth("true dynamics:cvar", MEASURES["cvar"]), 0, options.reference)
         judge(crossing.careful(), 0, options.reference)
     for seed in range(options.seeds):
-        learnt = {name: parameters(options, name, seed, tell) for name in options.kinds}
+        learnt = {name: parameters(options, name, seed, log) for name in options.kinds}
         for name, params in learnt.items():
-            given = partial(inferred, options, name, seed, params)
-            told.append(kept(options, f"{name}-{options.updates}-{seed}", given))
-            tell(f"  {told[-1]}")
+            given = partial(inference_row, options, name, seed, params)
+            inference.append(cached(options, f"{name}-{options.updates}-{seed}", given))
+            log(f"  {inference[-1]}")
             save()
         for driver in drivers(options, learnt):
             judge(driver, seed, options.episodes)
     return rows
 
 
-def tables(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> list[str]:
-    """The figures for people, line by line."""
-    text = ["# Crossing: futures that are not determined", ""]
+def tables(rows: list[dict[str, Any]], inference: list[dict[str, Any]]) -> list[str]:
+    """Returns the lines of the report."""
+    text = ["# Crossing: latent variables for unpredictable futures", ""]
     if rows:
         text += [
-            "Who drives, judged by the environment. Brackets are 95% bootstrap intervals over episodes of all seeds; "
-            "seconds are those of the episodes that arrived. cvar: the mean of the worst "
-            f"{CAUTION:g} of {crossing.DRAWS} futures counts; zero: the latent variable is taken to be zero. None "
-            "crashed of N leaves room for 3/N.",
+            "Results of drivers, evaluated by the environment. Brackets are 95% bootstrap intervals over episodes of all "
+            "seeds. Seconds are means over successful episodes. cvar: the plan minimises the mean over the worst "
+            f"{CAUTION:g} of {crossing.DRAWS} sampled futures; zero: the latent variable is zero. With no crash in N "
+            "episodes, the 95% upper bound is 3/N.",
             "",
             "| driver | seeds | episodes | crashed | seconds |",
             "|---|---|---|---|---|",
@@ -186,28 +191,28 @@ def tables(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> list[str]:
         each = np.concatenate([row["each"] for row in some])
         low, high = bootstrap_interval(each)
         seconds = [row["seconds"] for row in some if row["seconds"] is not None]
-        shown = f"{np.mean(seconds):.1f}" if seconds else ""
+        duration = f"{np.mean(seconds):.1f}" if seconds else ""
         crashed = f"{100 * each.mean():.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
-        text.append(f"| {name} | {len(some)} | {len(each)} | {crashed} | {shown} |")
-    if told:
+        text.append(f"| {name} | {len(some)} | {len(each)} | {crashed} | {duration} |")
+    if inference:
         text += [
             "",
-            "Squared errors of transitions in which somebody made up their mind: under the latent variable that was "
-            "inferred, under zero, under drawn ones; of a false future under the one inferred for it; and how often the "
-            "true future has the lower error.",
+            "Squared prediction errors over transitions in which an agent decides: with the inferred latent variable, with "
+            "zero, with random ones; error of a false future with the latent variable inferred from it; and the fraction of "
+            "transitions whose true future has the lower error.",
             "",
-            "| limit | seed | inferred | zero | inferred / zero | drawn | false | told apart |",
+            "| regularizer | seed | inferred | zero | inferred / zero | random | false | discriminated |",
             "|---|---|---|---|---|---|---|---|",
         ]
-    for row in told:
+    for row in inference:
         share = row["inferred"] / row["zero"]
         figures = " | ".join(f"{x:.4g}" for x in (row["inferred"], row["zero"], share, row["drawn"], row["false"]))
-        text.append(f"| {row['limit']} | {row['seed']} | {figures} | {100 * row['told_apart']:.1f}% |")
+        text.append(f"| {row['regularizer']} | {row['seed']} | {figures} | {100 * row['discriminated']:.1f}% |")
     return text
 
 
-def picture(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> Figure:
-    """Crashes against seconds for every driver, and errors for every limit."""
+def picture(rows: list[dict[str, Any]], inference: list[dict[str, Any]]) -> Figure:
+    """Draws crashes over seconds for every driver, and prediction errors for every regularizer."""
     figure = Figure(figsize=(11 if rows else 5.5, 4.4), layout="constrained")
     *left, right = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
     for axis in left:
@@ -217,9 +222,9 @@ def picture(rows: list[dict[str, Any]], told: list[dict[str, Any]]) -> Figure:
         axis.axhline(1.0, color="black", lw=0.8, ls="--")
         axis.set(xlabel="seconds until arrival", ylabel="crashed, %", yscale="symlog", ylim=(-0.2, 110))
         axis.legend(fontsize=7)
-    names = list(dict.fromkeys(row["limit"] for row in told))
+    names = list(dict.fromkeys(row["regularizer"] for row in inference))
     for index, part in enumerate(("inferred", "zero", "drawn", "false")):
-        heights = [np.mean([row[part] for row in told if row["limit"] == name]) for name in names]
+        heights = [np.mean([row[part] for row in inference if row["regularizer"] == name]) for name in names]
         right.bar(np.arange(len(names)) + 0.2 * (index - 1.5), heights, 0.18, label=part)
     right.set(xticks=np.arange(len(names)), xticklabels=names, ylabel="squared error", yscale="log")
     right.legend(

@@ -1,4 +1,4 @@
-"""Writing a table down: for machines, for people, and as a picture."""
+"""Writing of a result table as JSON, CSV, Markdown and image."""
 
 import csv
 import json
@@ -13,13 +13,13 @@ PACKAGES = ("craik", "jax", "flax", "optax", "numpy")
 
 
 def write(stem: Path, text: list[str], figures: dict[str, list[dict[str, Any]]], picture: Figure) -> None:
-    """Write `.json`, `.csv`, `.md` and `.png`.
+    """Writes `.json`, `.csv`, `.md` and `.png`.
 
     Args:
-        stem: Of the files.
-        text: The table in words, line by line, its heading first.
-        figures: Lists of rows; the first that is not empty becomes the `.csv`, without what is a list itself.
-        picture: To be saved.
+        stem: Path of the files without suffix.
+        text: Lines of the Markdown file, the heading first.
+        figures: Lists of rows; the first non-empty one becomes the `.csv`, without columns that are lists.
+        picture: Image to save.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     head = provenance(invoked("benchmarks.architecture"), PACKAGES)

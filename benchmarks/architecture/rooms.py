@@ -1,7 +1,7 @@
-"""Two Rooms in the tables of actor and critic: goals given as images, scores in percent of them reached.
+"""Two Rooms in the tables of actor and critic: image goals, with the percentage of reached goals as the score.
 
-The actor goes downhill at first, and is then taught by recordings. What comes after the horizon is told by the learnt steps
-to go; without such a critic there is the plain distance between latents.
+The actor first follows the gradient of the distance and is then distilled from recordings. The critic is the learnt
+temporal distance; without it, the plain distance between latents is used.
 """
 
 from collections.abc import Callable
@@ -12,93 +12,101 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.architecture.guesses import COLD, guessed
+import mpc
+from benchmarks.architecture.proposals import COLD, proposal_iterations
 from benchmarks.pixels import episodes, study
 from benchmarks.pixels.recipes import RECIPES
 from benchmarks.pixels.worlds import World, manifest, walks, world
-from mpc.agent.actor import goal_policy
+from mpc.agent import Agent, Task
+from mpc.agent.actor import teaching
 from mpc.agent.evaluation import decision_times
-from mpc.agent.goal_agent import GoalAgent
 
 NAME = "two rooms"
-_RECIPE = RECIPES["two_rooms"]
-RECIPE = replace(_RECIPE, settings=replace(_RECIPE.settings, updates=3000, finetune_updates=3000))
-"""Half of what the benchmark of pixels trains for."""
+RECIPE = RECIPES["two_rooms"].changed({"offline_updates": 3000, "finetune_updates": 3000})
+"""Half of the training of the pixel benchmark."""
 RECORDINGS = replace(RECIPE, trajectories=400)
-"""What the actor is taught from."""
+"""Recordings from which the actor is distilled."""
 COUNT = 32
-"""Starts and goals that plans from a proposal are made for."""
+"""Number of starts and goals for plans from a proposal."""
 
 
-class _Decider:
-    """An agent with one goal, which decides at every call, as `decision_times` asks of it."""
+class _EveryCall:
+    """An agent that makes a new decision in every call, as `decision_times` requires."""
 
-    def __init__(self, agent: GoalAgent, goal: Any):
-        self.agent, self.goal = agent, goal
+    def __init__(self, agent: Agent):
+        self.agent = agent
 
     def predict(self, observation: Any, state: Any = None, **deciding: Any) -> tuple[Any, Any]:
-        """A decision, whatever is left of the one before."""
-        due = None if state is None else state._replace(age=self.agent.settings.every)
-        return self.agent.predict(observation, self.goal, due, **deciding)
+        """Returns a new decision, even if actions of the previous one remain."""
+        if state is not None:
+            age = jnp.full_like(state.policy.age, self.agent.config.every - 1)
+            state = state._replace(policy=state.policy._replace(age=age))
+        return self.agent.predict(observation, state, **deciding)
 
 
-def taught(folder: Path, seed: int, tell: Callable[[str], None]) -> tuple[World, GoalAgent]:
-    """The world, and an agent taught now or in an earlier run; without an actor."""
+def trained(folder: Path, seed: int, log: Callable[[str], None]) -> tuple[World, Agent]:
+    """Returns the world and an agent without an actor; trains it unless a checkpoint exists."""
     place = world("two_rooms")
-    return place, study.train(place, RECIPE, seed, folder, resume=True, tell=tell).agent
+    return place, study.train(place, RECIPE, seed, folder, resume=True, log=log).agent
 
 
-def reached(place: World, agent: GoalAgent, policy: episodes.Policy, count: int) -> float:
-    """Percent of the manifest's first goals."""
+def reached(place: World, agent: Agent, policy: episodes.BlockPolicy, count: int) -> float:
+    """Returns the percentage of reached goals, over the first goals of the manifest."""
     outcome = episodes.play(place, agent, policy, manifest(place, count), RECIPE.budget, at_once=50)
     return round(100.0 * float(outcome.success[:, -1].mean()), 2)
 
 
-def deployed_actor(folder: Path, seed: int, count: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Mode 1 beside Mode 2: a row of the actor's table.
+def actor_row(folder: Path, seed: int, count: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """Returns a row of the actor's table: Mode 1 and Mode 2.
 
     Args:
-        folder: Of what was learnt.
-        seed: Of everything.
+        folder: Folder of the trained agent.
+        seed: Seed of all random numbers.
         count: Episodes per score.
-        tell: Is told how far it is.
+        log: Callback for progress messages.
     """
-    place, agent = taught(folder, seed, tell)
-    row: dict[str, Any] = {"task": NAME, "seed": seed, "steps": agent.updates}
+    place, agent = trained(folder, seed, log)
+    row: dict[str, Any] = {"task": NAME, "seed": seed, "steps": agent.learner.updates}
     row["random"] = reached(place, agent, episodes.random(agent), count)
     row["plan"] = reached(place, agent, episodes.planning(agent), count)
-    recordings = walks(place, RECORDINGS, 900 + seed)
-    for name, passes in (("dreamt", 0), ("react", 1)):
-        agent.distil(recordings, passes)
+    for name, learn in (("imagined", follow_gradient), ("react", lambda a: a.distil(walks(place, RECORDINGS, 900 + seed)))):
+        learn(agent)
         row[name] = reached(place, agent, episodes.reacting(agent), count)
         row[f"{name}_share"] = round((row[name] - row["random"]) / (row["plan"] - row["random"]), 4)
     states = manifest(place, COUNT)
     goal = place.task.goal
     assert goal is not None
-    decider = _Decider(agent, jax.device_get(goal(jax.tree.map(lambda x: x[0], states))))
+    agent.configure(Task(goal=jax.device_get(goal(jax.tree.map(lambda x: x[0], states)))))
     for mode in ("plan", "react"):
-        row[f"{mode}_ms"] = decision_times(decider, place.environment, seed, mode=mode)[0]["p50"]
-    encode = jax.vmap(lambda o: agent.model.encode(agent.training.params, o).latent)
+        row[f"{mode}_ms"] = decision_times(_EveryCall(agent), place.environment, seed, mode=mode)[0]["p50"]
+    encode = jax.vmap(lambda o: agent.model.encode(agent.learner.training.params, o).latent)
     here, there = (encode(jax.vmap(look)(states)) for look in (place.task.observe, goal))
-    planner = goal_policy.planner(agent.pursuer.planner.problem, agent.settings, COLD)
+    planner = mpc.make_planner(agent.program.problem, agent.config.planner(COLD))
     seen = jnp.concatenate([here, there], axis=1)
-    return row | guessed(planner, agent.actor_adapter, agent.parameters(decider.goal), seen, seed)
+    return row | proposal_iterations(planner, teaching.goal_adapter(agent), agent.params, seen, seed)
 
 
-def seeing(folder: Path, seed: int, count: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A short horizon with and without learnt steps to go, and a long one: rows of the critic's table.
+def follow_gradient(agent: Agent) -> None:
+    """Gives the agent an untrained actor, which takes one step along the gradient of the distance."""
+    actor = agent.components.goal_actor
+    assert actor is not None
+    agent.learner.goal_actor = actor.init(jax.random.key(agent.seed))
+
+
+def critic_rows(folder: Path, seed: int, count: int, log: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Returns rows of the critic's table: a short and a long horizon, each with and without the temporal distance.
 
     Args:
-        folder: Of what was learnt.
-        seed: Of everything.
+        folder: Folder of the trained agent.
+        seed: Seed of all random numbers.
         count: Episodes per score.
-        tell: Is told how far it is.
+        log: Callback for progress messages.
     """
-    place, agent = taught(folder, seed, tell)
+    place, agent = trained(folder, seed, log)
     rows = []
     for horizon, critic in ((5, True), (5, False), (30, False), (30, True)):
         other = study.planned(agent, place, horizon=horizon, **({} if critic else {"distance": "latent"}))
         mean = reached(place, other, episodes.planning(other), count)
         rows.append({"task": NAME, "seed": seed, "horizon": horizon, "critic": critic, "mean": mean})
-        tell(f"  {rows[-1]}")
+        log(f"  {rows[-1]}")
     return rows

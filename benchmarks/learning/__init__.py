@@ -1,20 +1,20 @@
-"""How fast agents learn: ours beside reinforcement learning, on the same seeds and the same episodes.
+"""Learning speed of the agent compared with reinforcement learning, on the same seeds and episodes.
 
-    python -m benchmarks.learning                                             # Pendulum: ours, random floor, truth
+    python -m benchmarks.learning                                             # Pendulum: craik, random actions, true model
     python -m benchmarks.learning Pendulum-v1 --against sac ppo --seeds 5     # or: craik bench Pendulum-v1 ...
-    python -m benchmarks.learning Pendulum-v1 CartPole-v1 --against sac dqn   # methods that cannot play a task are left out
+    python -m benchmarks.learning Pendulum-v1 CartPole-v1 --against sac dqn   # methods skip tasks that they cannot play
     python -m benchmarks.learning --suite --against sac ppo tqc dqn --seeds 5 --cores 8
-    python -m benchmarks.learning Hopper-v5 --at 5000 20000 --goal 1000       # any task of Gymnasium
+    python -m benchmarks.learning Hopper-v5 --at 5000 20000 --goal 1000       # any Gymnasium task
 
-| module | what it does |
+| module | content |
 |---|---|
-| `tasks` | what is known of tasks: budgets, goals, true models; others need only their id |
-| `methods` | one table of who learns: a new method is a new row |
-| `run` | one task, method and seed in a process of its own, on one core; its raw figures in one file |
-| `sweep` | all of them, side by side; what is there already is not done again, what fails is recorded |
+| `tasks` | evaluation steps, goals and true models of tasks; other tasks need only their id |
+| `methods` | the table of methods; a new method is a new row |
+| `run` | one task, method and seed in its own process on one core; writes raw data to one file |
+| `sweep` | all runs in parallel; skips finished runs and records failures |
 | `summary` | interquartile means with stratified bootstrap intervals, steps to the goal, probability of improvement |
-| `report`, `drawing` | Markdown, JSON, CSV; curves against steps and CPU seconds, performance profiles |
+| `report`, `drawing` | Markdown, JSON, CSV; curves over steps and CPU seconds, performance profiles |
 
-Scores are returns of whole episodes without exploration, at fixed numbers of environment steps; scoring costs neither. Every
-run has one core to itself. `published.json` has what others measured on the same tasks, with sources.
+A score is the return of whole episodes without exploration, at fixed numbers of environment steps. Evaluation counts
+neither as steps nor as time. Every run has its own core. `published.json` has published results on the same tasks.
 """

@@ -1,4 +1,4 @@
-"""The command; see the package."""
+"""Command line; see the package docstring."""
 
 import shlex
 import sys
@@ -16,54 +16,54 @@ RESULTS = Path(__file__).parents[1] / "results" / "learning"
 
 @dataclass
 class Options:
-    """What to run."""
+    """Options of the benchmark."""
 
     tasks: tyro.conf.Positional[tuple[str, ...]] = ("Pendulum-v1",)
     """Ids of Gymnasium environments."""
     suite: bool = False
-    """The whole suite instead."""
+    """Run the whole suite instead."""
     against: tuple[str, ...] = ()
-    """Methods to compare with, with spaces or commas between; random actions and the true model are always there."""
+    """Methods to compare with, separated by spaces or commas; random actions and the true model are always included."""
     seeds: int = 5
-    """Seeds 0 … n-1; others that are there already are reported as well."""
+    """Number of seeds, 0 … n-1; existing results of other seeds are reported as well."""
     at: tuple[int, ...] = ()
-    """Environment steps at which to score; the task's own unless told."""
+    """Environment steps at which to evaluate; default: those of the task."""
     goal: float | None = None
-    """Return at which a task counts as done; the task's own unless told."""
+    """Return at which a task counts as solved; default: that of the task."""
     episodes: int = 20
-    """Episodes per score, with the seeds 0 … n-1."""
+    """Episodes per evaluation, with the seeds 0 … n-1."""
     cores: int = 1
-    """Runs at the same time, each on a core of its own."""
+    """Number of parallel runs, each on its own core."""
     limit: float = 7200.0
-    """Seconds after which a run is given up as hanging."""
+    """Time limit of a run in seconds."""
     retry: bool = False
-    """Do again what failed before."""
+    """Repeat runs that failed before."""
     out: Path = RESULTS
-    """Where raw figures and the report go; what is there already is not done again."""
+    """Folder of raw data and report; runs with existing raw data are skipped."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing, and write the report over all that was asked for."""
-    given = sys.argv[1:] if arguments is None else arguments
-    options = tyro.cli(Options, description=benchmarks.learning.__doc__, args=given)
+    """Executes the missing runs and writes the report; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = tyro.cli(Options, description=benchmarks.learning.__doc__, args=arguments)
     tasks.register()
     names = tuple(tasks.SUITE) if options.suite else options.tasks
-    rivals = [name for text in options.against for name in text.split(",") if name]
+    baselines = [name for text in options.against for name in text.split(",") if name]
     try:
-        chosen = [tasks.task(name, options.at, options.goal) for name in names]
-        methods = dict.fromkeys([OURS, *rivals, "random", "truth"])
-        runs = sweep.planned(chosen, methods, options.seeds, options.episodes, options.out / "raw", _tell)
-        sweep.sweep(runs, cores=options.cores, limit=options.limit, retry=options.retry, tell=_tell)
+        selected = [tasks.task(name, options.at, options.goal) for name in names]
+        methods = dict.fromkeys([OURS, *baselines, "random", "truth"])
+        runs = sweep.planned(selected, methods, options.seeds, options.episodes, options.out / "raw", _log)
+        sweep.sweep(runs, cores=options.cores, limit=options.limit, retry=options.retry, log=_log)
     except (ValueError, ImportError) as error:
         print(f"benchmarks.learning: {error}", file=sys.stderr)
         return 2
-    raw = sweep.found(runs)
-    written = report.write(options.out, raw, chosen, shlex.join(["python", "-m", "benchmarks.learning", *given]))
-    _tell(f"look at {written[0]}")
+    raw = sweep.load_all(runs)
+    written = report.write(options.out, raw, selected, shlex.join(["python", "-m", "benchmarks.learning", *arguments]))
+    _log(f"report: {written[0]}")
     return 1 if any(run["failed"] for run in raw) else 0
 
 
-def _tell(text: str) -> None:
+def _log(text: str) -> None:
     print(text, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Curves against environment steps and CPU seconds, and performance profiles."""
+"""Plots: scores over environment steps and CPU seconds, and performance profiles."""
 
 from pathlib import Path
 
@@ -13,23 +13,23 @@ from benchmarks.statistics import performance_profile
 Published = list[dict]
 COLOURS = ("#d1495b", "#2e4057", "#66a182", "#edae49", "#8d6a9f", "#00798c", "#8d99ae", "#b56576", "#4f772d", "#6d597a")
 WIDE = 200.0
-"""Ratio of ends from which an axis has room for powers of ten alone."""
+"""Ratio of axis limits above which only powers of ten are labelled."""
 
 
 def curves(path: Path, task: Task, lines: list[Score], published: Published) -> None:
-    """Draw every method's interquartile means with their intervals, against steps and against CPU seconds.
+    """Draws the interquartile means of every method with their intervals over steps and over CPU seconds.
 
     Args:
-        path: Of the picture.
-        task: Whose goal is drawn, too.
-        lines: Of this task.
-        published: What others measured on it.
+        path: Path of the image.
+        task: Task; its goal is drawn as a line.
+        lines: Scores on this task.
+        published: Published scores on this task.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for index, method in enumerate(dict.fromkeys(line.method for line in lines)):
         some, colour = [line for line in lines if line.method == method], COLOURS[index % len(COLOURS)]
-        if all(line.steps == 0 for line in some):  # does not learn: a level, not a curve
+        if all(line.steps == 0 for line in some):  # a method without learning has a constant score
             for axis in axes:
                 axis.axhline(some[-1].iqm, color=colour, ls=":", label=method)
             continue
@@ -59,18 +59,18 @@ def curves(path: Path, task: Task, lines: list[Score], published: Published) -> 
 
 
 def lowest(lines: list[Score]) -> float:
-    """As far below random actions as the best is above them: who strays much farther would flatten all others."""
+    """Returns the lower axis limit: as far below random actions as the best score is above, so outliers are cut off."""
     floor = min((line.iqm for line in lines if line.method == "random"), default=-np.inf)
     return 2 * floor - max(line.iqm for line in lines)
 
 
 def profiles(path: Path, relative: dict[str, dict[str, np.ndarray]]) -> None:
-    """Draw the share of runs that end with more than each level, 0 being random actions and 1 the goal."""
+    """Draws the fraction of runs whose last score exceeds each level, scaled to 0 for random actions and 1 for the goal."""
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axis, levels = figure.add_subplot(), np.linspace(0.0, 1.1, 200)
     for index, (method, each) in enumerate(relative.items()):
         shares = np.mean([performance_profile(runs, levels) for runs in each.values()], axis=0)
         axis.plot(levels, shares, color=COLOURS[index % len(COLOURS)], label=f"{method} ({len(each)} tasks)")
-    axis.set(xlabel="normalised return: 0 random, 1 the goal", ylabel="share of runs above it", title="performance profiles")
+    axis.set(xlabel="normalised return (0: random, 1: goal)", ylabel="fraction of runs above", title="performance profiles")
     axis.legend(fontsize=7)
     figure.savefig(path, dpi=110)

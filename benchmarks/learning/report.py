@@ -1,4 +1,4 @@
-"""The figures, for people and for machines: Markdown, JSON and CSV, and the pictures between them."""
+"""The report of the learning benchmark: Markdown, JSON, CSV and images."""
 
 import csv
 import json
@@ -24,21 +24,21 @@ PACKAGES = (
     "sb3-contrib",
     "sbx-rl",
 )
-RIVALS = {"sac": "SAC", "dqn": "DQN", "dqn-brief": "Updated-at-every-step DQN"}
-"""Whom the report begins with, each where there are runs of it."""
+BASELINES = {"sac": "SAC", "dqn": "DQN", "dqn-brief": "DQN with an update per step"}
+"""Methods that the heading of the report compares with, if there are runs of them."""
 
 
 def write(folder: Path, raw: list[sums.Raw], tasks: list[Task], command: str) -> list[Path]:
-    """Write `report.md`, `report.json`, `scores.csv`, and the pictures.
+    """Writes `report.md`, `report.json`, `scores.csv` and the images.
 
     Args:
-        folder: Where to.
-        raw: Figures of all runs.
-        tasks: That were played.
-        command: What was asked for.
+        folder: Output folder.
+        raw: Raw data of all runs.
+        tasks: Tasks of the runs.
+        command: Command line of the benchmark.
 
     Returns:
-        What was written.
+        Paths of the written files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores, reached, relative = sums.scores(raw, tasks), sums.reached(raw, tasks), sums.normalised(raw, tasks)
@@ -70,7 +70,7 @@ def write(folder: Path, raw: list[sums.Raw], tasks: list[Task], command: str) ->
 
 
 def _finite(value: Any) -> Any:
-    """The same for JSON, which knows no infinity: None."""
+    """Replaces non-finite numbers by None for JSON."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -79,37 +79,37 @@ def _finite(value: Any) -> Any:
 
 
 def _heading(scores: list[sums.Score], reached: list[sums.Reached], raw: list[sums.Raw]) -> str:
-    """Begins with where the rivals are better."""
-    found = [_compared(rival, scores, reached, raw) for rival in RIVALS]
-    first = " ".join(sentence for sentence in found if sentence) or "SAC was not run beside craik here, nor was DQN."
-    return f"# Learning, measured\n\n{first}"
+    """Returns the heading with a comparison that starts with the cases in which a baseline is better."""
+    comparisons = [_compared(baseline, scores, reached, raw) for baseline in BASELINES]
+    first = " ".join(sentence for sentence in comparisons if sentence) or "There are no runs of SAC or DQN to compare with."
+    return f"# Learning benchmark\n\n{first}"
 
 
-def _compared(rival: str, scores: list[sums.Score], reached: list[sums.Reached], raw: list[sums.Raw]) -> str:
-    """Where one rival is better; empty where it was not run."""
-    theirs = {(line.task, line.asked): line for line in scores if line.method == rival}
+def _compared(baseline: str, scores: list[sums.Score], reached: list[sums.Reached], raw: list[sums.Raw]) -> str:
+    """Returns sentences on where a baseline is better; empty without runs of it."""
+    theirs = {(line.task, line.asked): line for line in scores if line.method == baseline}
     ours = {(line.task, line.asked): line for line in scores if line.method == sums.OURS}
     both = [key for key in ours if key in theirs]
     if not both:
         return ""
-    places = [
+    cases = [
         f"{task} after {at:,} steps ({theirs[task, at].iqm:.1f} against {ours[task, at].iqm:.1f})"
         for task, at in both
         if theirs[task, at].iqm > ours[task, at].iqm
     ]
-    first = f"{RIVALS[rival]}'s return is higher at {len(places)} of {len(both)} places compared"
-    first += f": {'; '.join(places)}." if places else "."
+    first = f"The return of {BASELINES[baseline]} is higher in {len(cases)} of {len(both)} evaluations"
+    first += f": {'; '.join(cases)}." if cases else "."
     sooner = []
-    there = {(line.task, line.method): line for line in reached}
+    at_goal = {(line.task, line.method): line for line in reached}
     for task in dict.fromkeys(task for task, _ in both):
-        pair = [there.get((task, method)) for method in (rival, sums.OURS)]
+        pair = [at_goal.get((task, method)) for method in (baseline, sums.OURS)]
         if pair[0] and pair[1] and pair[0].cpu_seconds < pair[1].cpu_seconds:
             sooner.append(f"{task} ({pair[0].cpu_seconds:.0f} CPU s against {pair[1].cpu_seconds:.0f})")
-    if any((task, sums.OURS) in there for task, _ in both):
+    if any((task, sums.OURS) in at_goal for task, _ in both):
         first += f" It reaches the goal in fewer CPU seconds in: {', '.join(sooner) or 'none of these tasks'}."
-    faster = [_p50(raw, method) for method in (rival, sums.OURS)]
-    if all(faster):
-        first += f" A decision takes it {faster[0]:.2g} ms, craik {faster[1]:.2g} ms (median over runs of their p50)."
+    times = [_p50(raw, method) for method in (baseline, sums.OURS)]
+    if all(times):
+        first += f" A decision takes {times[0]:.2g} ms, with craik {times[1]:.2g} ms (median over runs of their p50)."
     return first
 
 
@@ -130,7 +130,7 @@ def _scores(scores: list[sums.Score]) -> str:
     last = {(line.task, line.method): line for line in scores}
     for line in scores:
         if line.steps == 0 and line is not last[line.task, line.method]:
-            continue  # what does not learn scores the same everywhere
+            continue  # a method without learning has one score
         steps = f"{line.asked:,}" if line.steps == line.asked else f"{line.asked:,} (took {line.steps:,})"
         steps = steps if line.steps else "any"
         one = "one seed" if line.seeds == 1 else f"[{line.low:.1f}, {line.high:.1f}]"
@@ -146,8 +146,8 @@ def _reached(reached: list[sums.Reached]) -> str:
         middle = f"{line.steps:,.0f}" if line.steps < float("inf") else "not reached"
         seconds = f"{line.cpu_seconds:.0f}" if line.steps < float("inf") else ""
         rows.append((line.task, f"{line.goal:g}", line.method, f"{line.reached} of {line.runs}", middle, seconds))
-    columns = ("task", "goal", "method", "runs that reached it", "steps (middle run)", "CPU s")
-    return _table("First score at the goal", columns, rows)
+    columns = ("task", "goal", "method", "runs at the goal", "steps (median run)", "CPU s")
+    return _table("Steps to the goal", columns, rows)
 
 
 def _decisions(raw: list[sums.Raw], tasks: list[Task]) -> str:
@@ -160,11 +160,11 @@ def _decisions(raw: list[sums.Raw], tasks: list[Task]) -> str:
                 peak = max(run["peak_mib"] for run in runs)
                 rows.append((task.name, method, *(f"{value:.2f}" for value in each), _pace(runs), f"{peak:,}"))
     columns = ("task", "method", "p50", "p95", "p99", "wall s per 1,000 steps", "peak MiB")
-    return _table("Milliseconds per decision, compilation apart, and seconds of learning (middle run)", columns, rows)
+    return _table("Milliseconds per decision without compilation, and seconds of learning (median run)", columns, rows)
 
 
 def _pace(runs: list[sums.Raw]) -> str:
-    """Wall seconds per 1,000 steps of learning, compilation included; nothing for what does not learn."""
+    """Returns wall seconds per 1,000 steps of learning, with compilation; empty for a method without learning."""
     last = [run["rows"][-1] for run in runs if run["rows"]]
     pace = sorted(1000 * row["wall_seconds"] / row["steps"] for row in last if row["steps"])
     return f"{pace[len(pace) // 2]:.0f}" if pace else ""
@@ -175,26 +175,25 @@ def _aggregate(aggregate: dict[str, Any], better: dict[str, Any]) -> str:
     for method, (iqm, low, high, tasks) in aggregate.items():
         odds = "" if method not in better else "{:.2f} [{:.2f}, {:.2f}], {} tasks".format(*better[method])
         rows.append((method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]", str(tasks), odds))
-    columns = ("method", "IQM", "95%", "tasks", f"probability that {sums.OURS} ends higher")
-    return _table("All tasks together, 0 being random actions and 1 the goal", columns, rows)
+    columns = ("method", "IQM", "95%", "tasks", f"probability that {sums.OURS} scores higher")
+    return _table("All tasks, scaled to 0 for random actions and 1 for the goal", columns, rows)
 
 
 def _failed(failed: list[dict[str, Any]]) -> str:
     rows = [(run["task"], run["method"], str(run["seed"]), run["failed"].replace("|", "/")[:200]) for run in failed]
-    return _table("Runs that failed", ("task", "method", "seed", "reason"), rows)
+    return _table("Failed runs", ("task", "method", "seed", "reason"), rows)
 
 
 def _published(published: dict[str, Any], tasks: list[Task]) -> str:
     names, source = {task.name for task in tasks}, published["source"]
     found = [entry for entry in published["scores"] if entry["task"] in names]
     rows = [(entry["task"], entry["method"], f"{entry['steps']:,}", f"{entry['score']:g}") for entry in found]
-    return _table(f"Published by others ({source})", ("task", "method", "steps", "return"), rows)
+    return _table(f"Published results ({source})", ("task", "method", "steps", "return"), rows)
 
 
 def _made(header: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in header["packages"].items() if version != "not installed")
     return (
-        f"Made by `{header['command']}` on {header['machine']}, Python {header['python']}, {packages}. Methods of other "
-        "libraries have those libraries' default settings; ours has one default for all tasks. Every run's raw figures lie "
-        "beside this file, in `raw/`."
+        f"Measured by `{header['command']}` on {header['machine']}, Python {header['python']}, {packages}. All methods use "
+        "the default settings of their libraries, the same for all tasks. Raw data of every run are in `raw/`."
     )

@@ -1,9 +1,9 @@
-"""One task, one method, one seed, in a process of its own: learn, score on the way, write the raw figures down.
+"""One run (task, method, seed) in its own process: learns, evaluates at given steps, writes raw data.
 
     python -m benchmarks.learning.run '{"task": "Pendulum-v1", "at": [400], "goal": null, "method": "craik", "seed": 0,
                                         "episodes": 10, "file": "raw.json"}' 1
 
-The number behind is the core to be bound to; -1 for none. The sweep starts this; it is not meant to be started by hand.
+The last argument is the CPU core to use, -1 for any. `sweep` starts this module; it is not meant for direct use.
 """
 
 import json
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 DECISIONS = 200
-"""Timed at the end."""
+"""Number of decisions timed at the end."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be done."""
+    """Description of a run."""
 
     task: str
     at: tuple[int, ...]
@@ -31,51 +31,51 @@ class Run:
     method: str
     seed: int
     episodes: int
-    """Per score, with the seeds 0 … n-1."""
+    """Episodes per evaluation, with the seeds 0 … n-1."""
     file: Path
-    """Where the raw figures go."""
+    """File of the raw data."""
 
     def asdict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Returns the fields in types that JSON can represent."""
         return asdict(self) | {"at": list(self.at), "file": str(self.file)}
 
     def header(self) -> dict[str, Any]:
-        """What raw figures say of themselves."""
+        """Returns the fields that the raw data repeat."""
         return {name: value for name, value in self.asdict().items() if name not in ("file", "goal")}
 
 
 def write(run: Run, content: dict[str, Any]) -> None:
-    """Write raw figures down, whole or not at all."""
+    """Writes raw data atomically."""
     run.file.parent.mkdir(parents=True, exist_ok=True)
     temporary = run.file.with_name(f".{run.file.name}.{os.getpid()}")
     temporary.write_text(json.dumps(run.header() | content) + "\n")
     temporary.replace(run.file)
 
 
-class NonFiniteMonitor:
-    """CPU and wall seconds, of which pauses are no part."""
+class Stopwatch:
+    """Clock of CPU and wall seconds that can be paused."""
 
     def __init__(self) -> None:
         self._cpu, self._wall = time.process_time(), time.perf_counter()
 
     def read(self) -> tuple[float, float]:
-        """CPU and wall seconds so far."""
+        """Returns CPU and wall seconds so far."""
         return time.process_time() - self._cpu, time.perf_counter() - self._wall
 
-    def go_on(self, read: tuple[float, float]) -> None:
-        """Go on from what was read before a pause."""
+    def resume(self, read: tuple[float, float]) -> None:
+        """Continues from a reading before a pause."""
         self._cpu, self._wall = time.process_time() - read[0], time.perf_counter() - read[1]
 
 
 def perform(run: Run) -> None:
-    """Learn and score; what was scored before a failure is kept beside the failure."""
+    """Learns and evaluates; evaluations before a failure are kept."""
     from benchmarks.learning import tasks
     from benchmarks.learning.methods import METHODS
     from mpc.agent.evaluation import decision_times, evaluate
 
     tasks.register()
     task, method, rows = tasks.task(run.task, run.at, run.goal), METHODS[run.method], []
-    watch, left = NonFiniteMonitor(), list(run.at)
+    watch, remaining = Stopwatch(), list(run.at)
     learner = method.make(task, run.seed)
 
     def score(steps: int, asked: list[int]) -> None:
@@ -86,21 +86,21 @@ def perform(run: Run) -> None:
         row = {"steps": steps, "cpu_seconds": round(read[0], 2), "wall_seconds": round(read[1], 2)}
         rows.extend({"asked": mark} | row | {"returns": [round(float(r), 3) for r in returns]} for mark in asked)
         write(run, {"rows": rows, "unfinished": True})
-        watch.go_on(read)
+        watch.resume(read)
 
-    def seen(steps: int) -> None:
-        due = [mark for mark in left if mark <= steps]
+    def on_step(steps: int) -> None:
+        due = [mark for mark in remaining if mark <= steps]
         if due:
             score(steps, due)
-            del left[: len(due)]
+            del remaining[: len(due)]
 
     try:
         if method.learns:
-            learner.learn(run.at[-1], seen)
+            learner.learn(run.at[-1], on_step)
         else:
             score(0, list(run.at))
         milliseconds, _ = decision_times(learner, run.task, run.seed, DECISIONS)
-    except Exception as error:  # whatever an environment or a library may raise: the other runs go on
+    except Exception as error:  # an environment or a library may raise anything; the other runs continue
         write(run, {"rows": rows, "failed": f"{type(error).__name__}: {error}"})
         raise
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -108,7 +108,7 @@ def perform(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    given, core = json.loads(sys.argv[1]), int(sys.argv[2])
+    fields, core = json.loads(sys.argv[1]), int(sys.argv[2])
     if core >= 0:
         os.sched_setaffinity(0, {core})  # before libraries count the cores
-    perform(Run(**(given | {"at": tuple(given["at"]), "file": Path(given["file"])})))
+    perform(Run(**(fields | {"at": tuple(fields["at"]), "file": Path(fields["file"])})))

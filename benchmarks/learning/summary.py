@@ -1,4 +1,4 @@
-"""What raw figures of many runs come to."""
+"""Statistics over the raw data of many runs."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -13,57 +13,57 @@ OURS = "craik"
 
 
 class Score(NamedTuple):
-    """One method on one task after so many environment steps."""
+    """Score of a method on a task after a number of environment steps."""
 
     task: str
     method: str
     asked: int
     steps: int
-    """Really taken, in the middle run: where experience comes in batches it may be more than asked for."""
+    """Steps taken in the median run; more than asked for if steps come in batches."""
     iqm: float
-    """Interquartile mean over runs of their mean returns."""
+    """Interquartile mean over runs of the mean return."""
     low: float
     high: float
-    """95% bootstrap interval of it."""
+    """95% bootstrap interval of the interquartile mean."""
     worst: float
-    """The worst run's mean return."""
+    """Lowest mean return of a run."""
     cpu_seconds: float
-    """Of learning so far, in the middle run."""
+    """CPU seconds of learning so far, in the median run."""
     seeds: int
 
 
 class Reached(NamedTuple):
-    """When one method's runs reached the goal of a task."""
+    """Steps and time that the runs of a method took to the goal of a task."""
 
     task: str
     method: str
     goal: float
     runs: int
-    """All there are."""
+    """Number of runs."""
     reached: int
-    """Those that did, at any score."""
+    """Number of runs that reached the goal in some evaluation."""
     steps: float
-    """In the middle run; infinite where that did not get there."""
+    """Steps of the median run; infinite if it did not reach the goal."""
     cpu_seconds: float
 
 
 def means(runs: Iterable[Raw], asked: int) -> np.ndarray:
-    """Every run's mean return after so many steps, `[runs]`, without those that failed before."""
+    """Returns the mean return of each run after `asked` steps, `[runs]`, without runs that failed earlier."""
     return np.array([np.mean(row["returns"]) for run in runs for row in run["rows"] if row["asked"] == asked])
 
 
 def of(raw: list[Raw], task: str, method: str) -> list[Raw]:
-    """The runs of a method on a task."""
+    """Returns the runs of a method on a task."""
     return [run for run in raw if (run["task"], run["method"]) == (task, method)]
 
 
 def methods(raw: list[Raw]) -> list[str]:
-    """All methods there are runs of."""
+    """Returns all methods with runs."""
     return list(dict.fromkeys(run["method"] for run in raw))
 
 
 def scores(raw: list[Raw], tasks: list[Task]) -> list[Score]:
-    """A line for every task, method and number of steps that a run was scored at."""
+    """Returns a score for every task, method and evaluation."""
     lines = []
     for task in tasks:
         for method in methods(raw):
@@ -72,16 +72,16 @@ def scores(raw: list[Raw], tasks: list[Task]) -> list[Score]:
                 rows = [row for run in runs for row in run["rows"] if row["asked"] == asked]
                 if not rows:
                     continue
-                found = means(runs, asked)
-                interval = stratified_interval([found], lambda groups: interquartile_mean(groups[0]))
-                middle = [float(np.median([row[name] for row in rows])) for name in ("steps", "cpu_seconds")]
-                line = (task.name, method, asked, int(middle[0]), interquartile_mean(found), *interval, float(found.min()))
-                lines.append(Score(*line, middle[1], len(rows)))
+                values = means(runs, asked)
+                interval = stratified_interval([values], lambda groups: interquartile_mean(groups[0]))
+                median = [float(np.median([row[name] for row in rows])) for name in ("steps", "cpu_seconds")]
+                line = (task.name, method, asked, int(median[0]), interquartile_mean(values), *interval, float(values.min()))
+                lines.append(Score(*line, median[1], len(rows)))
     return lines
 
 
 def reached(raw: list[Raw], tasks: list[Task]) -> list[Reached]:
-    """When runs first scored as much as the goal of their task, for methods that learn."""
+    """Returns when runs first scored at least the goal of their task, for methods that learn."""
     lines = []
     for task in tasks:
         for method in methods(raw):
@@ -91,19 +91,19 @@ def reached(raw: list[Raw], tasks: list[Task]) -> list[Reached]:
             first = [next((r for r in run["rows"] if np.mean(r["returns"]) >= task.goal), None) for run in runs]
             steps = [np.inf if row is None else row["steps"] for row in first]
             seconds = [np.inf if row is None else row["cpu_seconds"] for row in first]
-            there = sum(row is not None for row in first)
-            # the middle run itself: halfway between a number and never lies nothing
-            middle = [float(np.quantile(values, 0.5, method="higher")) for values in (steps, seconds)]
-            lines.append(Reached(task.name, method, task.goal, len(runs), there, *middle))
+            count = sum(row is not None for row in first)
+            # the upper median, because a mean with infinity is meaningless
+            median = [float(np.quantile(values, 0.5, method="higher")) for values in (steps, seconds)]
+            lines.append(Reached(task.name, method, task.goal, len(runs), count, *median))
     return lines
 
 
 def normalised(raw: list[Raw], tasks: list[Task]) -> dict[str, dict[str, np.ndarray]]:
-    """Last scores of every method's runs on every task, 0 being random actions and 1 the goal: `{method: {task: [runs]}}`.
+    """Returns the last scores, scaled to 0 for random actions and 1 for the goal: `{method: {task: [runs]}}`.
 
-    Tasks that nobody set a goal for, or where random actions were not scored, are left out.
+    Tasks without a goal or without runs of random actions are left out.
     """
-    found: dict[str, dict[str, np.ndarray]] = {}
+    result: dict[str, dict[str, np.ndarray]] = {}
     for task in tasks:
         random = means(of(raw, task.name, "random"), task.at[-1])
         if task.goal is None or random.size == 0:
@@ -112,12 +112,12 @@ def normalised(raw: list[Raw], tasks: list[Task]) -> dict[str, dict[str, np.ndar
         for method in methods(raw):
             last = means(of(raw, task.name, method), task.at[-1])
             if last.size:
-                found.setdefault(method, {})[task.name] = (last - floor) / (task.goal - floor)
-    return found
+                result.setdefault(method, {})[task.name] = (last - floor) / (task.goal - floor)
+    return result
 
 
 def aggregate(relative: dict[str, dict[str, np.ndarray]]) -> dict[str, tuple[float, float, float, int]]:
-    """Interquartile mean of each method over all its tasks and runs, its 95% interval, and how many tasks it played."""
+    """Returns for each method the interquartile mean over tasks and runs, its 95% interval, and its number of tasks."""
 
     def iqm(groups: list[np.ndarray]) -> float:
         return interquartile_mean(np.concatenate(groups))
@@ -127,8 +127,8 @@ def aggregate(relative: dict[str, dict[str, np.ndarray]]) -> dict[str, tuple[flo
 
 
 def improvement(relative: dict[str, dict[str, np.ndarray]]) -> dict[str, tuple[float, float, float, int]]:
-    """Probability that a run of ours ends with more than one of each other method, mean over the tasks both played."""
-    found = {}
+    """Returns the probability that a run of craik scores higher than one of another method, a mean over common tasks."""
+    result = {}
     for method, theirs in relative.items():
         both = [task for task in relative.get(OURS, {}) if task in theirs]
         if method == OURS or not both:
@@ -141,5 +141,5 @@ def improvement(relative: dict[str, dict[str, np.ndarray]]) -> dict[str, tuple[f
             )
 
         groups = [relative[OURS][task] for task in both] + [theirs[task] for task in both]
-        found[method] = (probability(groups), *stratified_interval(groups, probability), len(both))
-    return found
+        result[method] = (probability(groups), *stratified_interval(groups, probability), len(both))
+    return result

@@ -1,4 +1,4 @@
-"""Every task, method and seed, side by side on the cores there are; what is there already is not done again."""
+"""Parallel execution of all runs; finished runs are skipped."""
 
 import json
 import os
@@ -16,71 +16,71 @@ from benchmarks.learning.methods import fits
 from benchmarks.learning.run import Run, write
 from benchmarks.learning.tasks import Task
 
-Tell = Callable[[str], None]
-ALONE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""A run gets one core, so that CPU seconds of different libraries can be compared."""
+Log = Callable[[str], None]
+SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment of a run: one thread, so that CPU seconds of different libraries are comparable."""
 _ROOT = Path(__file__).parents[2]
 
 
-def planned(tasks: Iterable[Task], methods: Iterable[str], seeds: int, episodes: int, folder: Path, tell: Tell) -> list[Run]:
-    """All runs; methods that cannot play a task are left out, and that is told.
+def planned(tasks: Iterable[Task], methods: Iterable[str], seeds: int, episodes: int, folder: Path, log: Log) -> list[Run]:
+    """Returns all runs; methods skip tasks that they cannot play, with a log message.
 
     Raises:
-        ValueError: If there is no such method.
+        ValueError: If a method is unknown.
         ImportError: If the library of a method is not installed.
     """
     runs = []
     for task in tasks:
         for method in methods:
             if not fits(method, task):
-                tell(f"{method} cannot play {task.name}: left out")
+                log(f"{method} cannot play {task.name}: skipped")
                 continue
-            place = folder / task.name.replace("/", "-") / method
-            given = {"task": task.name, "at": task.at, "goal": task.goal, "method": method, "episodes": episodes}
-            runs += [Run(**given, seed=seed, file=place / f"{seed}.json") for seed in range(seeds)]
+            directory = folder / task.name.replace("/", "-") / method
+            fields = {"task": task.name, "at": task.at, "goal": task.goal, "method": method, "episodes": episodes}
+            runs += [Run(**fields, seed=seed, file=directory / f"{seed}.json") for seed in range(seeds)]
     return runs
 
 
 def read(run: Run) -> dict[str, Any] | None:
-    """Raw figures of a run that came to its end, as it is asked for; None where there are none."""
+    """Returns the raw data of a finished run with the same description; None if there is none."""
     try:
-        found = json.loads(run.file.read_text())
+        data = json.loads(run.file.read_text())
     except (OSError, ValueError):
         return None
-    same = {name: found.get(name) for name in run.header()} == run.header()
-    return found if same and not found.get("unfinished") else None
+    same = {name: data.get(name) for name in run.header()} == run.header()
+    return data if same and not data.get("unfinished") else None
 
 
-def found(runs: list[Run]) -> list[dict[str, Any]]:
-    """Raw figures of all runs there are of the same tasks and methods, seeds that were not asked for this time included."""
-    places = {run.file.parent: run for run in runs}
-    there = [
+def load_all(runs: list[Run]) -> list[dict[str, Any]]:
+    """Returns the raw data of all finished runs of the same tasks and methods, including other seeds."""
+    directories = {run.file.parent: run for run in runs}
+    existing = [
         replace(run, seed=int(file.stem), file=file)
-        for place, run in places.items()
-        for file in sorted(place.glob("*.json"))
+        for directory, run in directories.items()
+        for file in sorted(directory.glob("*.json"))
         if file.stem.isdigit()
     ]
-    return [figures for run in there if (figures := read(run)) is not None]
+    return [data for run in existing if (data := read(run)) is not None]
 
 
-def sweep(runs: list[Run], *, cores: int, limit: float, retry: bool, tell: Tell) -> list[dict[str, Any]]:
-    """Do all runs that are missing.
+def sweep(runs: list[Run], *, cores: int, limit: float, retry: bool, log: Log) -> list[dict[str, Any]]:
+    """Executes all missing runs.
 
     Args:
-        runs: As `planned` gives them.
-        cores: Runs at the same time, each bound to a core of its own.
-        limit: Seconds after which a run is given up as hanging.
-        retry: Do again what failed before.
-        tell: What to do with a line for people.
+        runs: Result of `planned`.
+        cores: Number of parallel runs, each bound to its own core.
+        limit: Time limit of a run in seconds.
+        retry: If True, failed runs are repeated.
+        log: Callback for progress messages.
 
     Returns:
-        Raw figures of every run.
+        Raw data of every run.
     """
     free: queue.Queue[int] = queue.Queue()
     for core in _cores(cores):
         free.put(core)
-    missing = [run for run in runs if (done := read(run)) is None or (retry and done["failed"])]
-    tell(f"{len(runs)} runs, {len(missing)} of them to do, {free.qsize()} at a time")
+    missing = [run for run in runs if (data := read(run)) is None or (retry and data["failed"])]
+    log(f"{len(runs)} runs, {len(missing)} to execute, {free.qsize()} in parallel")
 
     def one(run: Run) -> None:
         core = free.get()
@@ -88,58 +88,58 @@ def sweep(runs: list[Run], *, cores: int, limit: float, retry: bool, tell: Tell)
             _perform(run, core, limit)
         finally:
             free.put(core)
-        tell(_line(run))
+        log(_line(run))
 
     with ThreadPoolExecutor(free.qsize()) as pool:
         for _ in pool.map(one, missing):
             pass
-    return [found for run in runs if (found := read(run)) is not None]
+    return [data for run in runs if (data := read(run)) is not None]
 
 
 def _cores(count: int) -> list[int]:
-    """So many cores of those this process may run on; -1, any core, where that cannot be chosen."""
+    """Returns `count` of the cores available to this process; -1 (any core) where affinity is not supported."""
     if not hasattr(os, "sched_getaffinity"):
         return [-1] * count
     here = sorted(os.sched_getaffinity(0))
     if count > len(here):
-        raise ValueError(f"{count} runs at a time need as many cores; this process may use {len(here)}")
+        raise ValueError(f"{count} parallel runs need {count} cores; this process has {len(here)}")
     return here[:count]
 
 
 def _perform(run: Run, core: int, limit: float) -> None:
-    """Do a run in a process of its own, and record how it failed if it does not say so itself."""
-    write(run, {"rows": [], "unfinished": True})  # nothing of an earlier request is mixed in
-    given = json.dumps(run.asdict() | {"file": str(run.file.absolute())})
-    command = [sys.executable, "-m", "benchmarks.learning.run", given, str(core)]
+    """Executes a run in its own process, and records a failure that the process did not record itself."""
+    write(run, {"rows": [], "unfinished": True})  # removes data of an earlier request
+    description = json.dumps(run.asdict() | {"file": str(run.file.absolute())})
+    command = [sys.executable, "-m", "benchmarks.learning.run", description, str(core)]
     with tempfile.TemporaryFile("w+") as errors:
         try:
             process = subprocess.run(
                 command,
                 cwd=_ROOT,
-                env=os.environ | ALONE,
+                env=os.environ | SINGLE_THREAD,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 timeout=limit,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return _fail(run, f"gave no answer within {limit:.0f} s")
-        if process.returncode and ((found := read(run)) is None or not found["failed"]):
+            return _fail(run, f"exceeded the time limit of {limit:.0f} s")
+        if process.returncode and ((data := read(run)) is None or not data["failed"]):
             errors.seek(0)
-            last = (errors.read().strip().splitlines() or ["no reason given"])[-1]
+            last = (errors.read().strip().splitlines() or ["no error message"])[-1]
             _fail(run, f"ended with code {process.returncode}: {last}")
 
 
 def _fail(run: Run, reason: str) -> None:
-    """Record a failure beside the scores there are."""
+    """Records a failure and keeps existing scores."""
     write(run, {"rows": json.loads(run.file.read_text())["rows"], "failed": reason})
 
 
 def _line(run: Run) -> str:
-    found = read(run)
+    data = read(run)
     name = f"{run.method:>16} {run.task:<26} seed {run.seed}"
-    if found is None or found["failed"]:
-        return f"{name} failed: {found and found['failed']}"
-    last = found["rows"][-1]
+    if data is None or data["failed"]:
+        return f"{name} failed: {data and data['failed']}"
+    last = data["rows"][-1]
     mean = sum(last["returns"]) / len(last["returns"])
     return f"{name} {mean:9.1f} after {last['steps']} steps, {last['cpu_seconds']:.0f} CPU s"

@@ -1,4 +1,4 @@
-"""What is known of tasks beforehand: where to score, when a task counts as done, and true models where there are any."""
+"""The tasks of the benchmark: evaluation steps, goals, and true models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,32 +14,32 @@ from world_models.base import WorldModel
 
 @dataclass(frozen=True)
 class Task:
-    """A task of Gymnasium as the benchmark needs it."""
+    """A Gymnasium task with the data that the benchmark needs."""
 
     name: str
     at: tuple[int, ...]
-    """Environment steps at which to score."""
+    """Environment steps at which to evaluate."""
     goal: float | None = None
-    """Return at which it counts as done; None where nobody said."""
+    """Return at which the task counts as solved; None if undefined."""
     truth: Callable[[], WorldModel] | None = None
-    """True dynamics and reward, where we have them."""
+    """World model of the true dynamics and reward, if available."""
 
 
 def _pendulum() -> WorldModel:
     p = envs.pendulum
-    return analytic(p.dynamics, p.reward, p.state_of, p.PARAMS, scale=p.MAX_TORQUE)
+    return analytic(p.dynamics, p.reward, p.state_of, p.PARAMS)
 
 
 def _cartpole() -> WorldModel:
     c = envs.cartpole_swingup
-    return analytic(c.dynamics, c.reward, c.state_of, c.PARAMS, scale=c.MAX_FORCE)
+    return analytic(c.dynamics, c.reward, c.state_of, c.PARAMS)
 
 
 HIDDEN = "benchmarks/PendulumHidden-v1"
-"""Pendulum-v1 without its speed: it has to be remembered where the pendulum came from."""
+"""Pendulum-v1 without the observation of its speed, which must be inferred from earlier observations."""
 
 VISIBLE = "benchmarks/TMazeVisible-v0"
-"""The T-maze with a cue that is seen everywhere: nothing has to be remembered."""
+"""T-maze with a cue that is always observed, which needs no memory."""
 
 SWINGUP = "craik/CartPoleSwingUp-v0"
 
@@ -63,9 +63,9 @@ GAMES = {
         *("ALE/Pong-v5", "ALE/Freeway-v5"),
     )
 }
-"""Games seen as images: MinAtar's, 10x10, and Atari's, where a step is four frames."""
+"""Games with image observations: MinAtar (10x10) and Atari (a step is four frames)."""
 
-KNOWN = (
+TASKS = (
     SUITE
     | GAMES
     | {
@@ -73,7 +73,7 @@ KNOWN = (
         for task in (
             Task(SWINGUP, (500, 1_000, 2_000, 3_000), truth=_cartpole),
             *(Task(f"{name}-v5", (5_000, 10_000, 25_000)) for name in ("HalfCheetah", "Hopper", "Walker2d")),
-            # steps of DeepMind Control are frames; the best public scores after 50,000 of them are goals
+            # steps of DeepMind Control are frames; the goals are the best published scores after 50,000 frames
             Task("dm_control/cartpole-swingup-v0", (10_000, 25_000, 50_000), 870.0),
             Task("dm_control/pendulum-swingup-v0", (10_000, 25_000, 50_000), 832.0),
             Task("dm_control/reacher-easy-v0", (10_000, 25_000, 50_000), 867.0),
@@ -81,22 +81,22 @@ KNOWN = (
         )
     }
 )
-OTHERWISE = (500, 1_000, 2_000)
-"""Steps at which tasks are scored that nothing is known of."""
+DEFAULT_AT = (500, 1_000, 2_000)
+"""Evaluation steps of tasks that are not listed."""
 
 
-def _seen(observation: np.ndarray) -> np.ndarray:
+def _drop_speed(observation: np.ndarray) -> np.ndarray:
     return observation[:2]
 
 
 def _without_speed(**settings: Any) -> gymnasium.Env:
     env = gymnasium.make("Pendulum-v1", **settings).unwrapped
     space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-    return gymnasium.wrappers.TransformObservation(env, _seen, space)
+    return gymnasium.wrappers.TransformObservation(env, _drop_speed, space)
 
 
 def register() -> None:
-    """Make known to Gymnasium the tasks that are of this benchmark alone; to do so twice does no harm."""
+    """Registers the tasks of this benchmark with Gymnasium; repeated calls have no effect."""
     if HIDDEN not in gymnasium.registry:
         gymnasium.register(HIDDEN, entry_point=_without_speed, max_episode_steps=200, disable_env_checker=True)
         maze = dict(gymnasium.spec("craik/TMaze-v0").kwargs) | {"visible": True}
@@ -104,18 +104,18 @@ def register() -> None:
 
 
 def task(name: str, at: tuple[int, ...] = (), goal: float | None = None) -> Task:
-    """A task, with what was asked for otherwise.
+    """Returns a task, with changes of its defaults.
 
     Args:
         name: Id of an environment.
-        at: Environment steps at which to score; none for the usual ones.
-        goal: Return at which it counts as done; None for the usual one.
+        at: Environment steps at which to evaluate; empty for the default.
+        goal: Return at which the task counts as solved; None for the default.
 
     Raises:
         ValueError: If the steps do not increase.
     """
-    known = KNOWN.get(name, Task(name, OTHERWISE))
-    at = at or known.at
+    default = TASKS.get(name, Task(name, DEFAULT_AT))
+    at = at or default.at
     if list(at) != sorted(set(at)) or at[0] < 1:
-        raise ValueError(f"steps to score at must increase, from at least 1; got {' '.join(map(str, at))}")
-    return Task(name, at, known.goal if goal is None else goal, known.truth)
+        raise ValueError(f"evaluation steps must increase, from at least 1; got {' '.join(map(str, at))}")
+    return Task(name, at, default.goal if goal is None else goal, default.truth)

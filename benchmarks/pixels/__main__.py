@@ -1,4 +1,4 @@
-"""The command; see the package."""
+"""Command line; see the package docstring."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,106 +14,107 @@ from benchmarks.provenance import invoked, provenance
 
 PACKAGES = ("craik", "jax", "flax", "optax", "gymnasium", "numpy")
 ROOT = Path(__file__).parents[1]
-OURS = "as it is"
-"""The variant that nothing is left out of."""
+DEFAULT = "default"
+"""Name of the variant without changes."""
 
 
 @dataclass
 class Options:
-    """What to run."""
+    """Options of the benchmark."""
 
     task: Literal["two_rooms", "wall", "u_maze", "teleport"] = "two_rooms"
-    """Where."""
+    """Task."""
     seeds: int | None = None
-    """Seeds 0 … n-1; the recipe's number if None."""
+    """Number of seeds, 0 … n-1; None uses the recipe's number."""
     updates: int | None = None
-    """Gradient steps; the recipe's number if None."""
+    """Gradient steps; None uses the recipe's number."""
     finetune_updates: int | None = None
-    """Gradient steps on what the encoder gives once it stands still; the recipe's number if None."""
+    """Gradient steps on latents of the frozen encoder; None uses the recipe's number."""
     minutes: float | None = None
-    """When training ends at the latest, collection included."""
+    """Time limit of training, including data collection."""
     trajectories: int | None = None
-    """To learn from; the recipe's number if None."""
+    """Number of training trajectories; None uses the recipe's number."""
     episodes: int | None = None
-    """Of the manifest, the first so many; the recipe's number if None."""
+    """Number of episodes of the manifest; None uses the recipe's number."""
     sampled: int | None = None
-    """The same for the sampling planners, which take ten times as long."""
+    """Number of episodes for sampling planners, which take ten times as long."""
     planners: tuple[str, ...] = (*PLANNERS, RANDOM)
-    """To compare; with ' | latent' after a name, in the plain distance between latents."""
+    """Planners to compare; ' | latent' after a name selects the plain distance between latents."""
     ablate: tuple[str, ...] = ()
     """Ablations to train and evaluate with the gradient planner, or 'all'."""
     leaves: bool = False
-    """Windy leaves: the JEPA and its generative twin, in still air and in wind."""
-    watching: bool = False
-    """Learn also from trajectories of which nine in ten tell no actions."""
+    """Add windy leaves: the JEPA and a generative model, with and without leaves."""
+    action_free: bool = False
+    """Add a variant trained on trajectories of which nine in ten have no actions."""
     resume: bool = False
-    """Evaluate what was trained before instead of training it again."""
+    """Evaluate existing models instead of training again."""
     at_once: int = 20
-    """Episodes in one call of a compiled program."""
+    """Episodes per call of a compiled program."""
     out: Path = ROOT / "results"
-    """Where the figures go."""
+    """Folder of the results."""
     runs: Path = Path("runs/pixels")
-    """Where what was trained is kept."""
+    """Folder of the trained models."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A world and a recipe to compare with others."""
+    """A recipe and the settings of its environment."""
 
     name: str
     recipe: Recipe
     settings: dict[str, Any]
-    """Of the environment."""
+    """Settings of the environment."""
     planners: tuple[str, ...]
-    watching: bool = False
+    action_free: bool = False
 
 
 def tailored(options: Options) -> Recipe:
-    """The task's recipe with what was asked for otherwise."""
+    """Returns the task's recipe with the changes of the options."""
     recipe = RECIPES[options.task]
 
-    def given(*names: str) -> dict[str, Any]:
+    def changes(*names: str) -> dict[str, Any]:
         return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
-    settings = replace(recipe.settings, **given("updates", "finetune_updates"))
-    return replace(recipe, settings=settings, **given("trajectories", "episodes", "sampled", "seeds"))
+    names = {"updates": "offline_updates", "finetune_updates": "finetune_updates"}
+    learning = {names[name]: value for name, value in changes(*names).items()}
+    return replace(recipe.changed(learning), **changes("trajectories", "episodes", "sampled", "seeds"))
 
 
 def variants(options: Options) -> list[Variant]:
-    """Everything that is to be trained.
+    """Returns the variants to train.
 
     Raises:
-        ValueError: If a planner or an ablation has no such name.
+        ValueError: If a planner or an ablation is unknown.
     """
     recipe = tailored(options)
     for name in options.planners:
         if name.partition(" | ")[0] not in (*PLANNERS, RANDOM):
-            raise ValueError(f"no planner is called {name!r}; there are {', '.join((*PLANNERS, RANDOM))}")
+            raise ValueError(f"planners must be of {', '.join((*PLANNERS, RANDOM))}; got {name!r}")
     planners = options.planners
-    if recipe.settings.distance != "latent" and "gradient" in planners:
+    if recipe.config.cost.distance != "latent" and "gradient" in planners:
         planners = (*planners, "gradient | latent")
 
     def changed(changes: dict[str, Any]) -> Recipe:
-        if "objective" not in changes and "objective_settings" in changes:
-            whole = {**recipe.settings.objective_settings, **changes["objective_settings"]}
-            changes = changes | {"objective_settings": whole}
-        return replace(recipe, settings=replace(recipe.settings, **changes))
+        if "objective" not in changes and "objective_options" in changes:
+            merged = {**recipe.config.world_model.objective_options, **changes["objective_options"]}
+            changes = changes | {"objective_options": merged}
+        return recipe.changed(changes)
 
-    found = [Variant(OURS, recipe, {}, planners)]
-    found += [Variant(n, changed(c), {}, ("gradient",)) for n, c in recipes.chosen(options.ablate).items()]
+    result = [Variant(DEFAULT, recipe, {}, planners)]
+    result += [Variant(n, changed(c), {}, ("gradient",)) for n, c in recipes.ablations(options.ablate).items()]
     if options.leaves:
-        found += [
+        result += [
             Variant("windy leaves", recipe, LEAVES, ("gradient",)),
             Variant("reconstruction", changed(TWIN), {}, ("gradient",)),
             Variant("reconstruction, windy leaves", changed(TWIN), LEAVES, ("gradient",)),
         ]
-    if options.watching:
-        found.append(Variant("watching", recipe, {}, ("gradient",), watching=True))
-    return found
+    if options.action_free:
+        result.append(Variant("action-free", recipe, {}, ("gradient",), action_free=True))
+    return result
 
 
-def run(options: Options, tell: study.Tell = study.say) -> list[dict[str, Any]]:
-    """Train, evaluate, write down and draw; results are saved after every model.
+def run(options: Options, log: study.Log = study.print_now) -> list[dict[str, Any]]:
+    """Trains, evaluates, draws and writes results after every model.
 
     Returns:
         A row for every variant, seed and planner.
@@ -124,14 +125,14 @@ def run(options: Options, tell: study.Tell = study.say) -> list[dict[str, Any]]:
     head = provenance(invoked("benchmarks.pixels"), PACKAGES) | {
         "task": options.task,
         "budget": common.budget,
-        "settings": common.settings.asdict(),
+        "settings": common.config.as_dict(),
         "planners": PLANNERS,
     }
     for variant in plan:
         place = world(options.task, **variant.settings)
         for seed in range(variant.recipe.seeds):
-            tell(f"{options.task}, {variant.name}, seed {seed}")
-            made, model = one(options, place, variant, seed, stem if (variant.name, seed) == (OURS, 0) else None, tell)
+            log(f"{options.task}, {variant.name}, seed {seed}")
+            made, model = one(options, place, variant, seed, stem if (variant.name, seed) == (DEFAULT, 0) else None, log)
             rows += made
             models.append(model)
             report.write(stem, head, rows, models)
@@ -139,12 +140,12 @@ def run(options: Options, tell: study.Tell = study.say) -> list[dict[str, Any]]:
 
 
 def one(
-    options: Options, place: World, variant: Variant, seed: int, stem: Path | None, tell: study.Tell
+    options: Options, place: World, variant: Variant, seed: int, stem: Path | None, log: study.Log
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train and evaluate one model; draw it, too, where there is a name for the pictures."""
+    """Trains and evaluates one model, and draws it if `stem` is given."""
     folder = options.runs / options.task / f"{variant.name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    given = {"resume": options.resume, "minutes": options.minutes, "watching": variant.watching, "tell": tell}
-    trained = study.train(place, variant.recipe, seed, folder, **given)
+    arguments = {"resume": options.resume, "minutes": options.minutes, "action_free": variant.action_free, "log": log}
+    trained = study.train(place, variant.recipe, seed, folder, **arguments)
     facts = {
         "variant": variant.name,
         "seed": seed,
@@ -155,10 +156,8 @@ def one(
     starts = manifest(place, variant.recipe.episodes)
     model = facts | {"probes": probes.probes(place, trained.agent, variant.recipe)}
     model |= {"truth": probes.truth(place, trained.agent, starts)}
-    tell(f"  R² {model['probes']['r2']}; distance against truth {model['truth']}")
-    rows, outcomes = study.evaluate(
-        place, variant.recipe, trained, seed, variant.planners, tell=tell, at_once=options.at_once
-    )
+    log(f"  R² {model['probes']['r2']}; rank correlation of distances {model['truth']}")
+    rows, outcomes = study.evaluate(place, variant.recipe, trained, seed, variant.planners, log=log, at_once=options.at_once)
     if stem is not None:
         name, outcome = next(iter(outcomes.items()))
         stem.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a person looks at: paths over the rooms, the distance over the rooms, a film."""
+"""Images: paths over the rooms, distance fields, and a film."""
 
 from pathlib import Path
 from typing import Any
@@ -13,34 +13,34 @@ from mpc.agent.viz.figures import movie
 
 PyTree = Any
 REACHED, MISSED = "#2a9d8f", "#d1495b"
-SHOWN = 8  # episodes in a picture
+MAX_EPISODES = 8  # episodes in an image
 
 
 def picture(
     world: World, outcome: Outcome, starts: PyTree, fields: tuple[np.ndarray, dict[str, np.ndarray]], path: Path, title: str
 ) -> None:
-    """Draw paths of the first episodes, and the distance to the first one's goal from everywhere.
+    """Draws the paths of the first episodes, and the distance field of the first episode's goal.
 
     Args:
-        world: What was acted in.
-        outcome: What came of it.
-        starts: States `[N, ...]` that the episodes began in.
-        fields: As `probes.field` made it, for the first episode.
-        path: Of the PNG file.
-        title: Above everything.
+        world: World of the episodes.
+        outcome: Result of the episodes.
+        starts: Start states `[N, ...]`.
+        fields: Result of `probes.field` for the first episode.
+        path: Path of the PNG file.
+        title: Title of the image.
     """
-    shown = min(SHOWN, len(outcome.success))
-    columns = -(-shown // 2)
+    count = min(MAX_EPISODES, len(outcome.success))
+    columns = -(-count // 2)
     figure = Figure(figsize=(max(2.7 * columns, 7.0), 8.6), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(2, 1.2), squeeze=False).ravel()
     for index, axis in enumerate(upper.subplots(2, columns, squeeze=False).ravel()):
-        if index < shown:
+        if index < count:
             draw_path(world, axis, outcome, starts, index)
         else:
             axis.axis("off")
     extent, maps = fields
-    for axis, (name, far) in zip(lower.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
-        draw_field(world, axis, extent, far, np.asarray(world.bare(starts).goal)[0])
+    for axis, (name, field) in zip(lower.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        draw_field(world, axis, extent, field, np.asarray(world.bare(starts).goal)[0])
         axis.set_title(f"distance to the first goal: {name}", fontsize=9)
         lower.colorbar(axis.images[0], ax=axis, shrink=0.8)
     figure.suptitle(title)
@@ -48,7 +48,7 @@ def picture(
 
 
 def draw_path(world: World, axis: Any, outcome: Outcome, starts: PyTree, index: int) -> None:
-    """One episode in its room."""
+    """Draws the path of one episode in its room."""
     image = np.asarray(jax.jit(world.task.render)(jax.tree.map(lambda x: x[index], starts)))
     axis.imshow(image, extent=(0.15, 3.45, 0.15, 3.45) if world.name == "u_maze" else (-0.5, 64.5, 64.5, -0.5))
     states, reached = world.bare(outcome.states), bool(outcome.success[index, -1])
@@ -56,48 +56,48 @@ def draw_path(world: World, axis: Any, outcome: Outcome, starts: PyTree, index: 
     jumps = np.flatnonzero(np.diff(np.asarray(states.jumps)[index])) + 1 if hasattr(states, "jumps") else []
     for piece in np.split(line, jumps):
         axis.plot(*piece.T, color=colour, linewidth=1.4)
-    for there in jumps:
-        axis.plot(*line[there - 1 : there + 1].T, color=colour, linewidth=0.8, linestyle=":")
+    for jump in jumps:
+        axis.plot(*line[jump - 1 : jump + 1].T, color=colour, linewidth=0.8, linestyle=":")
     axis.plot(*line[0], "o", color="#1b1b1b", markersize=4)
     axis.plot(*line[-1], "s", color=colour, markersize=4)
     axis.set(xticks=[], yticks=[])
     axis.set_title("reached" if reached else "missed", fontsize=9)
 
 
-def draw_field(world: World, axis: Any, extent: np.ndarray, far: np.ndarray, goal: np.ndarray) -> None:
-    """A distance over a room, with lines of equal distance."""
+def draw_field(world: World, axis: Any, extent: np.ndarray, field: np.ndarray, goal: np.ndarray) -> None:
+    """Draws a distance over a room, with contour lines."""
     low_x, high_x, low_y, high_y = extent
-    axis.imshow(far, extent=(low_x, high_x, low_y, high_y), origin="lower", cmap="viridis")
+    axis.imshow(field, extent=(low_x, high_x, low_y, high_y), origin="lower", cmap="viridis")
     xs, ys = (
-        np.linspace(low, high, size) for low, high, size in zip(extent[::2], extent[1::2], far.shape[::-1], strict=True)
+        np.linspace(low, high, size) for low, high, size in zip(extent[::2], extent[1::2], field.shape[::-1], strict=True)
     )
-    axis.contour(xs, ys, far, 12, colors="white", linewidths=0.5)
+    axis.contour(xs, ys, field, 12, colors="white", linewidths=0.5)
     axis.plot(*goal, "*", color=MISSED, markersize=11)
     axis.set(xticks=[], yticks=[])
     if world.name != "u_maze":  # images have their first row at the top
         axis.invert_yaxis()
 
 
-def film(world: World, outcome: Outcome, path: Path, *, shown: int = 6, every: int = 2) -> None:
-    """Write a film of the first episodes, side by side.
+def film(world: World, outcome: Outcome, path: Path, *, count: int = 6, every: int = 2) -> None:
+    """Writes a film of the first episodes, side by side.
 
     Args:
-        world: What was acted in.
-        outcome: What came of it.
-        path: Of the MP4 file.
-        shown: Episodes in it.
+        world: World of the episodes.
+        outcome: Result of the episodes.
+        path: Path of the MP4 file.
+        count: Number of episodes.
         every: Steps between two frames.
     """
-    shown = min(shown, len(outcome.success))
+    count = min(count, len(outcome.success))
     render = jax.jit(jax.vmap(world.task.render))
     steps = outcome.success.shape[1]
-    columns = min(3, shown)
+    columns = min(3, count)
     with movie(path, world.task.fps // every or 1) as append:
         for t in range(0, steps, every):
-            frames = np.asarray(render(jax.tree.map(lambda x, t=t: x[:shown, t], outcome.states)))[:, ::2, ::2]
+            frames = np.asarray(render(jax.tree.map(lambda x, t=t: x[:count, t], outcome.states)))[:, ::2, ::2]
             side = frames.shape[1] // 8 * 8
             frames = frames[:, :side, :side]
-            blank = [np.full_like(frames[0], 255)] * (-shown % columns)
+            blank = [np.full_like(frames[0], 255)] * (-count % columns)
             tiles = [*frames, *blank]
             rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
             append(np.concatenate(rows, axis=0))

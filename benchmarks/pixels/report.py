@@ -1,4 +1,4 @@
-"""The figures, for machines and for people."""
+"""The report of the pixel benchmark: JSON, CSV and Markdown."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ COLUMNS = (
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line for every variant, planner and distance: mean success over seeds and episodes, and its 95% interval."""
+    """Returns for every variant, planner and distance the mean success over seeds and episodes with its 95% interval."""
     lines = []
     keys = dict.fromkeys((row["variant"], row["planner"], row["distance"]) for row in rows)
     for variant, planner, distance in keys:
@@ -55,13 +55,13 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write(stem: Path, head: dict[str, Any], rows: list[dict[str, Any]], models: list[dict[str, Any]]) -> None:
-    """Write `.json`, `.csv` and `.md`.
+    """Writes `.json`, `.csv` and `.md`.
 
     Args:
-        stem: Of the files.
-        head: Where the figures come from.
-        rows: One for each variant, seed, planner.
-        models: One for each variant and seed: probes, training.
+        stem: Path of the files without suffix.
+        head: Provenance.
+        rows: One row per variant, seed and planner.
+        models: One entry per variant and seed, with probes and training data.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     lines = summary(rows)
@@ -81,15 +81,15 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def table(head: dict[str, Any], lines: list[dict[str, Any]], models: list[dict[str, Any]]) -> str:
-    """The figures for people."""
+    """Returns the report as Markdown."""
     text = [
-        f"# Goals from pixels: {head['task']}",
+        f"# Image goals: {head['task']}",
         "",
         f"`{head['command']}`, {head['cores']} cores of {head['machine']}, "
         + ", ".join(f"{name} {version}" for name, version in head["packages"].items()),
         "",
-        f"Judged by the environment after {head['budget']} steps. Brackets are 95% bootstrap intervals over episodes of all "
-        "seeds; milliseconds are those of one plan in one episode.",
+        f"Success is evaluated by the environment after {head['budget']} steps. Brackets are 95% bootstrap intervals over "
+        "episodes of all seeds. Milliseconds are per plan in a single episode.",
         "",
         "| variant | planner | distance | seeds | episodes | success | worst seed | p50 | p95 | p99 |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -107,7 +107,7 @@ def table(head: dict[str, Any], lines: list[dict[str, Any]], models: list[dict[s
         text += ["", "Teleport used where it is shorter: " + ", ".join(
             f"{line['planner']} {100 * line['used_where_shorter']:.1f}%" for line in shortcuts
         ) + "."]  # fmt: skip
-    text += ["", "| variant | seed | training | updates | what a linear map reads (R²) | distance against truth | alarm |"]
+    text += ["", "| variant | seed | training | updates | linear probes (R²) | rank correlation of distances | alarm |"]
     text += ["|---|---|---|---|---|---|---|"]
     for model in models:
         probed = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in model["probes"]["r2"].items())

@@ -1,10 +1,9 @@
-"""One variant of a task, trained with one seed, and evaluated with every planner."""
+"""Training of one variant with one seed, and evaluation with every planner."""
 
 import json
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,26 +15,47 @@ from benchmarks.pixels.episodes import Outcome
 from benchmarks.pixels.recipes import PLANNERS, RANDOM, Recipe
 from benchmarks.pixels.worlds import World, manifest, walks
 from envs import teleport
-from mpc.agent.goal_agent import GoalAgent, Progress
-from world_models.distances.temporal import latent_distance
+from mpc.agent import Agent, AgentConfig, Progress, Task
 from world_models.training.diagnostics import CollapseWarning
 
 PyTree = Any
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def say(text: str) -> None:
-    """Print at once, also into files."""
+def print_now(text: str) -> None:
+    """Prints without buffering."""
     print(text, flush=True)
 
 
 class Trained(NamedTuple):
-    """An agent, and how it came about: seconds, updates, and what the collapse alarm said, if anything."""
+    """A trained agent with seconds of training, number of updates, and the message of the collapse alarm, if any."""
 
-    agent: GoalAgent
+    agent: Agent
     seconds: float
     updates: int
     alarm: str | None
+
+
+def goal_agent(world: World, config: AgentConfig, seed: int, **given: Any) -> Agent:
+    """Returns an agent for goals of a world that does not act in its environment, and so holds no experience.
+
+    Args:
+        world: World of the goals.
+        config: Every setting of the agent.
+        seed: Seed of weights and plans.
+        **given: Further arguments of `Agent`.
+    """
+    spaces = {"observation_space": world.env.observation_space, "action_space": world.env.action_space}
+    agent = Agent(None, task=goal_task(world), config=config, seed=seed, render=world.frames, **spaces, **given)
+    agent.env_id = world.environment  # recordings of other environments are refused
+    return agent
+
+
+def goal_task(world: World) -> Task:
+    """Returns the task of reaching some goal; every episode has a goal of its own."""
+    goal = world.task.goal
+    assert goal is not None
+    return Task(goal=np.asarray(jax.jit(lambda key: goal(world.task.reset(key)))(jax.random.key(0))))
 
 
 def train(
@@ -46,93 +66,97 @@ def train(
     *,
     resume: bool = False,
     minutes: float | None = None,
-    watching: bool = False,
-    tell: Tell = say,
+    action_free: bool = False,
+    log: Log = print_now,
 ) -> Trained:
-    """Collect and learn, and keep what was learnt; or read it back, and learn on if it was interrupted.
+    """Collects data, trains an agent and saves it; or loads it, and continues an interrupted training.
 
     Args:
-        world: Where.
-        recipe: How.
-        seed: Of data and weights.
-        folder: Of the checkpoint.
-        resume: Whether to begin with a checkpoint, if there is one.
-        minutes: When to end at the latest, collection included; after the recipe's updates if None.
-        watching: Whether most trajectories tell no actions.
-        tell: Is told how far it is.
+        world: World of the data.
+        recipe: Settings.
+        seed: Seed of data and weights.
+        folder: Folder of the checkpoint.
+        resume: If True, an existing checkpoint is used.
+        minutes: Time limit, including data collection; None trains for the recipe's updates.
+        action_free: If True, most trajectories have no actions.
+        log: Callback for progress messages.
     """
     summary, kept = folder / "training.json", folder / "checkpoint"
-    told: dict[str, Any] = {"seconds": 0.0, "updates": 0, "alarm": None, "done": False, "metrics": []}
+    record: dict[str, Any] = {"seconds": 0.0, "updates": 0, "alarm": None, "done": False, "metrics": []}
     if resume and summary.exists():
-        told |= json.loads(summary.read_text())
-        planning = {name: getattr(recipe.settings, name) for name in _PLANNING}
-        agent = GoalAgent.load(kept, render=world.frames, settings=planning)
-        if told["done"]:
-            return Trained(agent, told["seconds"], told["updates"], told["alarm"])
+        record |= json.loads(summary.read_text())
+        agent = Agent.load(kept, config=planning_settings(recipe.config), render=world.frames, task=goal_task(world))
+        if record["done"]:
+            return Trained(agent, record["seconds"], record["updates"], record["alarm"])
     else:
-        agent = GoalAgent(world.env, settings=recipe.settings, seed=seed, render=world.frames)
-    begun, log = time.perf_counter() - told["seconds"], told["metrics"]
-    data = walks(world, recipe, seed, watching=watching)
-    tell(f"  {data.transitions:,} transitions after {time.perf_counter() - begun:.0f} s; learning ...")
+        agent = goal_agent(world, recipe.config, seed)
+    begun, metrics_log = time.perf_counter() - record["seconds"], record["metrics"]
+    data = walks(world, recipe, seed, action_free=action_free)
+    log(f"  {data.transitions:,} transitions after {time.perf_counter() - begun:.0f} s; learning ...")
 
-    def callback(agent: GoalAgent, progress: Progress) -> bool:
-        log.append({"updates": progress.updates, "seconds": round(time.perf_counter() - begun, 1)} | progress.metrics)
-        if len(log) % 10 == 0:
-            tell(f"    {progress.updates} updates, {log[-1]['seconds']:.0f} s, loss {progress.metrics['loss']:.3f}")
+    def callback(agent: Agent, progress: Progress) -> bool:
+        updates, seconds = progress.timesteps, round(time.perf_counter() - begun, 1)
+        metrics_log.append({"updates": updates, "seconds": seconds} | progress.metrics)
+        if len(metrics_log) % 10 == 0:
+            log(f"    {updates} updates, {metrics_log[-1]['seconds']:.0f} s, loss {progress.metrics['loss']:.3f}")
         return minutes is None or time.perf_counter() - begun < 60.0 * minutes
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CollapseWarning)  # reported below; ablations are meant to collapse
-            agent.learn(data, callback=callback, progress_bar=False, checkpoint_path=kept)
-        told["done"] = True
-    finally:  # interrupted, it is gone on with later
-        told |= {"seconds": round(time.perf_counter() - begun, 1), "updates": agent.updates}
-        told["alarm"] = told["alarm"] or agent.alarm.raised
+            warnings.simplefilter("ignore", CollapseWarning)  # reported below; some ablations collapse on purpose
+            agent.learn_from(data, callback=callback, progress_bar=False, checkpoint_path=kept)
+        record["done"] = True
+    finally:  # an interrupted training continues later
+        record |= {"seconds": round(time.perf_counter() - begun, 1), "updates": agent.learner.updates}
+        record["alarm"] = record["alarm"] or agent.collapse_monitor.raised
         summary.parent.mkdir(parents=True, exist_ok=True)
-        summary.write_text(json.dumps(told, indent=1) + "\n")
-    return Trained(agent, told["seconds"], told["updates"], told["alarm"])
+        summary.write_text(json.dumps(record, indent=1) + "\n")
+    return Trained(agent, record["seconds"], record["updates"], record["alarm"])
 
 
-_PLANNING = (
-    "planner",
-    "horizon",
-    "starts",
-    "samples",
-    "first_iterations",
-    "iterations",
-    "step_size",
-    "spread",
-    "cumulative_weight",
-    "terminal_weight",
-    "effort_weight",
-    "replan_every",
-    "correction_memory",
-    "action_limit",
-    "updates",
-)
+_PLANNING = {
+    "actor": (
+        "planner",
+        "planner_options",
+        "horizon",
+        "starts",
+        "samples",
+        "first_starts",
+        "first_iterations",
+        "iterations",
+        "step_size",
+        "spread",
+        "replan_every",
+        "action_limit",
+    ),
+    "cost": ("cumulative_weight", "terminal_weight", "effort_weight"),
+    "memory": ("correction_memory",),
+    "learning": ("offline_updates",),
+}
+"""Settings that do not shape what is learnt, by group; those of a recipe also apply to agents of earlier runs."""
 
 
-def planned(agent: GoalAgent, world: World, **changes: Any) -> GoalAgent:
-    """The same model and weights, planned in otherwise.
+def planning_settings(config: AgentConfig) -> dict[str, Any]:
+    """Returns the settings that may differ from those with which an agent was trained."""
+    return {name: getattr(getattr(config, group), name) for group, names in _PLANNING.items() for name in names}
+
+
+def planned(agent: Agent, world: World, **changes: Any) -> Agent:
+    """Returns an agent with the same model and weights and other planning settings.
 
     Args:
-        agent: Trained.
-        world: Where.
-        **changes: Of settings that do not shape what was learnt; `distance="latent"` takes the plain distance.
+        agent: Trained agent.
+        world: World to plan in.
+        **changes: Planning settings; `distance="latent"` selects the plain latent distance.
     """
-    settings = replace(agent.settings, **changes)
-    same = settings.distance == agent.settings.distance
-    other = GoalAgent(
-        world.env,
-        settings=settings,
-        seed=agent.seed,
-        render=world.frames,
-        model=agent.model,
-        distance=agent.distance if same else latent_distance(),
-    )
-    other.training, other.album = agent.training, agent.album
-    other.distance_params = agent.distance_params if same else {}
+    config, learnt = agent.config.changed(changes), agent.learner
+    same = config.cost.distance == agent.config.cost.distance
+    other = goal_agent(world, config, agent.seed, model=agent.model, distance=agent.components.distance if same else None)
+    other.learner.training, other.learner.trained, other.learner.decoder = learnt.training, learnt.trained, learnt.decoder
+    if same:
+        other.learner.distance, other.learner.goal_actor = learnt.distance, learnt.goal_actor
+    if config.macro_levels.strides == agent.config.macro_levels.strides:
+        other.learner.macro = learnt.macro
     return other
 
 
@@ -143,22 +167,22 @@ def evaluate(
     seed: int,
     planners: tuple[str, ...],
     *,
-    tell: Tell = say,
+    log: Log = print_now,
     at_once: int = 20,
 ) -> tuple[list[dict[str, Any]], dict[str, Outcome]]:
-    """Success, and the time a plan takes, of every planner on the same model.
+    """Evaluates success and planning time of every planner on the same model.
 
     Args:
-        world: Where.
+        world: World to act in.
         recipe: Budget and number of episodes.
-        trained: What to plan in.
-        seed: Of policies.
-        planners: Names of `recipes.PLANNERS` or `"random"`; with `" | latent"` after it, in the plain distance.
-        tell: Is told how far it is.
-        at_once: Episodes in one call.
+        trained: Trained agent.
+        seed: Seed of the policies.
+        planners: Names of `recipes.PLANNERS` or `"random"`; the suffix `" | latent"` selects the plain latent distance.
+        log: Callback for progress messages.
+        at_once: Episodes per call.
 
     Returns:
-        A row for each planner, and what came of its episodes.
+        A row for each planner, and the outcomes of its episodes.
     """
     every = manifest(world, recipe.episodes)
     agents = {name: variation(trained.agent, world, name) for name in planners}
@@ -167,14 +191,14 @@ def evaluate(
     times = episodes.replan_times(world, trained.agent, plans, every)
     rows, outcomes = [], {}
     for name, agent in agents.items():
-        quick = name == RANDOM or agent.settings.planner == "gradient"
+        quick = name == RANDOM or agent.config.actor.planner == "gradient"
         count = recipe.episodes if quick else min(recipe.sampled, recipe.episodes)
         starts = jax.tree.map(lambda x, count=count: x[:count], every)
-        together = at_once if quick else max(at_once // 10, 1)  # ten times as many futures of each fill the caches
-        outcome = episodes.play(world, agent, policies[name], starts, recipe.budget, seed=seed, at_once=together, tell=tell)
+        together = at_once if quick else max(at_once // 10, 1)  # sampling planners hold ten times as many futures in cache
+        outcome = episodes.play(world, agent, policies[name], starts, recipe.budget, seed=seed, at_once=together, log=log)
         row: dict[str, Any] = {
             "planner": name.partition(" | ")[0],
-            "distance": agent.settings.distance if name != RANDOM else "",
+            "distance": agent.config.cost.distance if name != RANDOM else "",
             "seed": seed,
             "success": round(float(outcome.success[:, -1].mean()), 4),
             "ever": round(float(outcome.success.any(axis=1).mean()), 4),
@@ -184,21 +208,21 @@ def evaluate(
         } | {f"ms_{mark}": ms for mark, ms in times.get(name, {}).items()}
         if world.name == "teleport":
             row |= shortcuts(outcome, starts)
-        tell(f"  {name}: {100 * row['success']:.1f}%, {row.get('ms_p50', 0.0)} ms")
+        log(f"  {name}: {100 * row['success']:.1f}%, {row.get('ms_p50', 0.0)} ms")
         rows.append(row)
         outcomes[name] = outcome
     return rows, outcomes
 
 
-def variation(agent: GoalAgent, world: World, name: str) -> GoalAgent:
-    """The agent that plans as a name of `recipes.PLANNERS` says, in another distance where one stands behind ` | `."""
+def variation(agent: Agent, world: World, name: str) -> Agent:
+    """Returns the agent with the planner of a name in `recipes.PLANNERS`, and the distance after ` | `, if any."""
     base, _, distance = name.partition(" | ")
     return planned(agent, world, **PLANNERS.get(base, {}), **({"distance": distance} if distance else {}))
 
 
 def shortcuts(outcome: Outcome, starts: PyTree) -> dict[str, float]:
-    """How often the teleport is used where it is shorter, by more than the radius that counts as there."""
-    direct, through = (np.asarray(x) for x in jax.jit(jax.vmap(teleport.ways))(starts))
+    """Returns how often the teleport is used where it shortens the path by more than the success radius."""
+    direct, through = (np.asarray(x) for x in jax.jit(jax.vmap(teleport.path_lengths))(starts))
     shorter = through < direct - 4.5
     jumped = np.asarray(outcome.states.jumps)[:, -1] > 0
     used = jumped & outcome.success[:, -1]
@@ -206,7 +230,7 @@ def shortcuts(outcome: Outcome, starts: PyTree) -> dict[str, float]:
 
 
 def show(world: World, trained: Trained, starts: PyTree, outcome: Outcome, stem: Path, title: str) -> None:
-    """Write the picture and the film."""
+    """Writes the image and the film."""
     fields = probes.field(world, trained.agent, jax.tree.map(lambda x: x[0], starts))
     drawing.picture(world, outcome, starts, fields, stem.with_suffix(".png"), title)
     drawing.film(world, outcome, stem.with_suffix(".mp4"))

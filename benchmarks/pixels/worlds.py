@@ -1,4 +1,4 @@
-"""Tasks as the benchmark needs them: data, a fixed manifest of starts and goals, and how far it truly is."""
+"""Tasks of the benchmark with their data, a fixed manifest of starts and goals, and true path lengths."""
 
 import importlib
 import json
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import envs
-from benchmarks.pixels.recipes import WATCHED, Recipe
+from benchmarks.pixels.recipes import ACTION_FREE_SHARE, Recipe
 from envs import rooms, teleport, u_maze
 from envs.exploring import Trajectories
 from envs.leaves import Windy, blow, calm
@@ -25,12 +25,12 @@ from world_models.data import Dataset, mixed
 PyTree = Any
 MANIFESTS = Path(__file__).parent / "manifests"
 EPISODES = 300
-"""In every manifest."""
+"""Number of episodes in every manifest."""
 _IDS = {module: name for name, (module, _) in envs.IDS.items()}
 
 
 class World(NamedTuple):
-    """A task, its environment, and how to explore it; `settings` are those of the environment."""
+    """A task with its environment and explorer; `settings` are those of the environment."""
 
     name: str
     task: Task
@@ -40,32 +40,32 @@ class World(NamedTuple):
 
     @property
     def environment(self) -> str:
-        """Its Gymnasium id."""
+        """Gymnasium id of the environment."""
         return _IDS[self.name]
 
     @property
     def frames(self) -> Callable[[jax.Array], jax.Array]:
-        """`rows [..., S] -> observations`."""
+        """Function `rows [..., S] -> observations`."""
         return vectors(self.task).frames
 
     def bare(self, state: PyTree) -> Any:
-        """The state without the wind around it."""
+        """Returns the state of the task without the state of the leaves."""
         return state.inner if isinstance(state, Windy) else state
 
 
 def world(name: str, **settings: Any) -> World:
-    """A task by the name of its module.
+    """Returns the world of a task.
 
     Args:
-        name: For example `"two_rooms"`.
-        **settings: Of its environment.
+        name: Name of its module, for example `"two_rooms"`.
+        **settings: Settings of its environment.
 
     Raises:
-        ValueError: If it cannot be explored.
+        ValueError: If the task has no explorer.
     """
     module = importlib.import_module(f"envs.{name}")
     if not hasattr(module, "explore"):
-        raise ValueError(f"{name} has no explorer to collect trajectories with")
+        raise ValueError(f"{name} has no `explore` function to collect trajectories")
     env = gymnasium.make(_IDS[name], **settings)
     task: Task = env.unwrapped.task  # type: ignore[attr-defined]
     explore = partial(_windy, module.explore) if settings.get("leaves") else module.explore
@@ -73,47 +73,47 @@ def world(name: str, **settings: Any) -> World:
 
 
 def _windy(explore: Callable[..., Trajectories], key: jax.Array, batch: int, length: int, **given: Any) -> Trajectories:
-    """What is explored in still air, with wind around it: the wind touches nothing."""
-    walking, winding, goals = jax.random.split(key, 3)
-    walks = explore(walking, batch, length, **given)
+    """Returns exploring trajectories with the state of windy leaves, which do not affect the task."""
+    explore_key, wind_key, goals = jax.random.split(key, 3)
+    walks = explore(explore_key, batch, length, **given)
 
     def wind(key: jax.Array) -> Any:
-        begin, blowing = jax.random.split(key)
+        begin, steps = jax.random.split(key)
         first = calm(begin)
 
-        def later(now: Any, key: jax.Array) -> tuple[Any, Any]:
-            now = blow(now, key)
-            return now, now
+        def advance(state: Any, key: jax.Array) -> tuple[Any, Any]:
+            state = blow(state, key)
+            return state, state
 
-        _, rest = jax.lax.scan(later, first, jax.random.split(blowing, length))
+        _, rest = jax.lax.scan(advance, first, jax.random.split(steps, length))
         return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
 
-    winds = jax.vmap(wind)(jax.random.split(winding, batch))
-    then = jax.vmap(calm)(jax.random.split(goals, batch))
-    then = jax.tree.map(lambda x: jnp.repeat(x[:, None], length + 1, axis=1), then)
-    return Trajectories(Windy(walks.states, winds, then), walks.actions)
+    winds = jax.vmap(wind)(jax.random.split(wind_key, batch))
+    goal_winds = jax.vmap(calm)(jax.random.split(goals, batch))
+    goal_winds = jax.tree.map(lambda x: jnp.repeat(x[:, None], length + 1, axis=1), goal_winds)
+    return Trajectories(Windy(walks.states, winds, goal_winds), walks.actions)
 
 
-def walks(world: World, recipe: Recipe, seed: int, *, watching: bool = False) -> Dataset:
-    """Trajectories to learn from.
+def walks(world: World, recipe: Recipe, seed: int, *, action_free: bool = False) -> Dataset:
+    """Returns training trajectories of the world's explorer.
 
     Args:
-        world: Where.
-        recipe: How many, how long.
-        seed: Of everything random.
-        watching: Whether most of them tell no actions.
+        world: World to explore.
+        recipe: Number and length of trajectories.
+        seed: Seed of all random numbers.
+        action_free: If True, most trajectories have no actions.
     """
     explore = partial(world.explore, **dict(recipe.explorer))
     count = recipe.trajectories
     every = explored(world.task, explore, world.environment, count, length=recipe.length, seed=seed)
-    if not watching:
+    if not action_free:
         return every
-    told = max(round((1.0 - WATCHED) * count), 1)
-    return mixed(_part(every, 0, told), _part(every, told, count))
+    labelled = max(round((1.0 - ACTION_FREE_SHARE) * count), 1)
+    return mixed(_part(every, 0, labelled), _part(every, labelled, count))
 
 
 def _part(dataset: Dataset, begin: int, end: int) -> Dataset:
-    """Some of a dataset's episodes."""
+    """Returns a range of a dataset's episodes."""
     edges = np.append(dataset.first, len(dataset.rewards))
     rows = slice(int(edges[begin]), int(edges[end]))
     assert dataset.actions is not None
@@ -131,30 +131,30 @@ def _part(dataset: Dataset, begin: int, end: int) -> Dataset:
 
 
 def manifest(world: World, count: int, folder: Path = MANIFESTS) -> PyTree:
-    """The states that the first `count` episodes begin in, `[count, ...]`: fixed, whatever draws random numbers by then.
+    """Returns the start states of the first `count` episodes, `[count, ...]`, read from a file.
 
     Args:
-        world: Where.
-        count: Episodes.
-        folder: Of the files, one per task.
+        world: World of the episodes.
+        count: Number of episodes.
+        folder: Folder of the files, one per task.
 
     Raises:
-        ValueError: If the file holds fewer episodes than are asked for.
+        ValueError: If the file has fewer episodes.
     """
     file = folder / f"{world.name}.json"
     if not file.exists():
         write_manifest(world, file)
     given = {name: np.asarray(values, np.float32) for name, values in json.loads(file.read_text()).items()}
-    kept = min(len(values) for values in given.values())
-    if kept < count:
-        raise ValueError(f"{file} holds {kept} episodes, and {count} were asked for")
+    available = min(len(values) for values in given.values())
+    if available < count:
+        raise ValueError(f"{file} has {available} episodes, but {count} were requested")
     given = {name: values[:count] for name, values in given.items()}
-    keys = jax.random.split(jax.random.key(0), count)  # of what is not in the manifest: the wind
+    keys = jax.random.split(jax.random.key(0), count)  # for parts that are not in the manifest: the leaves
     return jax.jit(jax.vmap(lambda key, given: world.task.reset(key, **given)))(keys, given)
 
 
 def write_manifest(world: World, file: Path) -> None:
-    """Draw starts, goals and layouts, once and for all."""
+    """Draws starts, goals and layouts and writes them to a file."""
     states = world.bare(jax.vmap(world.task.reset)(jax.random.split(jax.random.key(2025), EPISODES)))
     fields = {"start": states.position, "goal": states.goal}
     if hasattr(states, "layout"):
@@ -165,22 +165,22 @@ def write_manifest(world: World, file: Path) -> None:
     file.write_text(f"{{\n{lines}\n}}\n")
 
 
-# How far it truly is
+# True path lengths
 
 
-def way(world: World, state: Any) -> jax.Array:
-    """Length of the shortest way from a state to its goal, in the task's unit."""
+def path_length(world: World, state: Any) -> jax.Array:
+    """Returns the length of the shortest path from a state to its goal, in the units of the task."""
     state = world.bare(state)
     if world.name == "u_maze":
-        return _bend(state.position, state.goal)
+        return _u_maze_path_length(state.position, state.goal)
     if world.name == "teleport":
-        return jnp.minimum(*teleport.ways(state))
+        return jnp.minimum(*teleport.path_lengths(state))
     width = importlib.import_module(f"envs.{world.name}").WIDTH
     return rooms.path_length(state.layout, state.position, state.goal, width)
 
 
-def _bend(start: jax.Array, end: jax.Array) -> jax.Array:
-    """Round the slab of the U-Maze: straight where it can be, else by one of the slab's two corners, or both."""
+def _u_maze_path_length(start: jax.Array, end: jax.Array) -> jax.Array:
+    """Returns the path length around the slab of the U-Maze: straight, or over one or both of its corners."""
     corners = jnp.array([[u_maze.EDGE, u_maze.FLOOR], [u_maze.EDGE, u_maze.CEILING]])
     share = jnp.linspace(0.0, 1.0, 257)[:, None]
 
@@ -191,11 +191,11 @@ def _bend(start: jax.Array, end: jax.Array) -> jax.Array:
         return jnp.where(blocked, jnp.inf, jnp.linalg.norm(b - a))
 
     low, high = corners
-    ways = [
+    lengths = [
         leg(start, end),
         leg(start, low) + leg(low, end),
         leg(start, high) + leg(high, end),
         leg(start, low) + leg(low, high) + leg(high, end),
         leg(start, high) + leg(high, low) + leg(low, end),
     ]
-    return jnp.stack(ways).min()
+    return jnp.stack(lengths).min()

@@ -1,8 +1,7 @@
-"""The pixel benchmark runs end to end in its smallest configuration; its episodes and true distances are what they claim."""
+"""Tests of the pixel benchmark: an end-to-end run in its smallest configuration, episodes, and true path lengths."""
 
 import csv
 import json
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,34 +10,34 @@ import pytest
 
 from benchmarks.pixels import __main__ as command
 from benchmarks.pixels import episodes, probes, recipes, report, study, worlds
-from mpc.agent import goal_agent as learning
-from mpc.agent.goal_agent import GoalAgent
-from mpc.agent.goal_config import GoalSettings
-from tests.agent.test_goals import truth
+from mpc.agent import AgentConfig, offline
+from world_models import analytic
 from world_models.training.diagnostics import rank_correlation
 
-TINY = GoalSettings(
-    distance="latent",
-    finetune_updates=2,
-    finetune_steps=2,
-    latent=8,
-    block=4,
-    window=2,
-    steps=1,
-    batch=4,
-    updates=2,
-    horizon=2,
-    starts=2,
-    samples=10,
-    first_iterations=1,
-    iterations=1,
-    encoder_settings={"levels": [[8, 8]], "dense": [8], "fit": "crop"},
-    predictor_settings={"hidden": [8]},
-)
+TINY = {
+    "distance": "latent",
+    "finetune_updates": 2,
+    "finetune_steps": 2,
+    "latent": 8,
+    "block": 4,
+    "window": 2,
+    "chained_steps": 1,
+    "batch": 4,
+    "offline_updates": 2,
+    "horizon": 2,
+    "starts": 2,
+    "first_starts": 2,
+    "samples": 10,
+    "first_iterations": 1,
+    "iterations": 1,
+    "encoder_options": {"levels": [[8, 8]], "dense": [8], "fit": "crop"},
+    "predictor_options": {"hidden": [8]},
+    "buffer_mib": 1,
+}
 RECIPE = recipes.Recipe(TINY, trajectories=8, length=12, budget=10, episodes=3, seeds=1)
 
 
-def test_the_smallest_run_trains_judges_draws_and_can_be_repeated(tmp_path, monkeypatch):
+def test_the_smallest_run_trains_evaluates_draws_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "two_rooms", RECIPE)
     monkeypatch.setattr(probes, "TRAJECTORIES", 4)
     monkeypatch.setattr(probes, "LENGTH", 12)
@@ -56,45 +55,42 @@ def test_the_smallest_run_trains_judges_draws_and_can_be_repeated(tmp_path, monk
         assert (tmp_path / f"pixels-two_rooms{suffix}").stat().st_size > 1000
     assert "gradient" in (tmp_path / "pixels-two_rooms.md").read_text()
     said.clear()
-    folder = tmp_path / "runs/two_rooms/as-it-is-0"
-    other = replace(RECIPE, settings=replace(TINY, starts=3))
-    again = study.train(worlds.world("two_rooms"), other, 0, folder, resume=True, tell=said.append)
-    assert not said and again.updates == 2 and again.agent.settings.starts == 3
+    folder = tmp_path / "runs/two_rooms/default-0"
+    other = RECIPE.changed({"starts": 3})
+    again = study.train(worlds.world("two_rooms"), other, 0, folder, resume=True, log=said.append)
+    assert not said and again.updates == 2 and again.agent.config.actor.starts == 3
 
 
-def test_an_interrupted_training_is_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(learning, "CHUNK", 10)
-    world, recipe = worlds.world("two_rooms"), replace(RECIPE, settings=replace(TINY, updates=110))
+def test_an_interrupted_training_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(offline, "CHUNK", 10)
+    world, recipe = worlds.world("two_rooms"), RECIPE.changed({"offline_updates": 110})
 
     def stop(text: str) -> None:
-        if "updates" in text:  # told after every ten chunks
+        if "updates" in text:  # logged after every ten chunks
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        study.train(world, recipe, 0, tmp_path, tell=stop)
-    told = json.loads((tmp_path / "training.json").read_text())
-    assert told["updates"] == 100 and not told["done"]
-    made = study.train(world, recipe, 0, tmp_path, resume=True, tell=lambda text: None)
-    assert made.updates == 110 and made.seconds > told["seconds"]
+        study.train(world, recipe, 0, tmp_path, log=stop)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["updates"] == 100 and not record["done"]
+    made = study.train(world, recipe, 0, tmp_path, resume=True, log=lambda text: None)
+    assert made.updates == 110 and made.seconds > record["seconds"]
     log = json.loads((tmp_path / "training.json").read_text())["metrics"]
     assert [row["updates"] for row in log] == list(range(10, 120, 10))
 
 
-def test_who_knows_the_truth_gets_there_and_who_moves_at_random_does_not():
-    """The planner in the exact, wall-less dynamics of the dot, within one room."""
+def test_the_true_model_reaches_goals_and_random_actions_do_not():
+    """Plans with the exact dynamics of the dot, within one room."""
     world = worlds.world("two_rooms", observation="state")
-    settings = GoalSettings(distance="latent", block=2, horizon=12, starts=4, first_iterations=30, iterations=15)
-    model = truth(2)
+    planning = {"distance": "latent", "block": 2, "horizon": 12, "starts": 4, "first_starts": 4, "first_iterations": 30}
+    config = AgentConfig.of(planning | {"iterations": 15}, goals=True)
     reach = 2.45
 
-    def encode(params, observation):
-        return model.encode(params, observation)._replace(latent=observation[:2])
+    def move(params, position, actions):
+        return position + reach * actions.reshape(-1, 2).sum(axis=0)
 
-    def predict(params, state, action):
-        return state._replace(latent=state.latent + reach * action.reshape(-1, 2).sum(axis=0))
-
-    exact = model._replace(encode=encode, predict=predict)
-    agent = GoalAgent(world.env, settings=settings, model=exact)
+    exact = analytic(move, None, lambda observation: observation[:2], None)
+    agent = study.goal_agent(world, config, 0, model=exact)
     starts = worlds.manifest(world, 16)
     starts = starts._replace(goal=starts.position + jnp.array([0.0, 12.0]) * jnp.sign(32 - starts.position[:, 1:]))
     outcome = episodes.play(world, agent, episodes.planning(agent), starts, 30, at_once=6)
@@ -105,17 +101,17 @@ def test_who_knows_the_truth_gets_there_and_who_moves_at_random_does_not():
     assert moved.max() <= reach + 0.5 and moved.mean() > 0.5
 
 
-def test_the_manifest_is_fixed_and_its_ways_are_longer_than_lines():
+def test_the_manifest_is_fixed_and_paths_are_longer_than_straight_lines():
     for name in recipes.RECIPES:
         world = worlds.world(name)
         starts = worlds.manifest(world, 40)
-        length = np.asarray(jax.jit(jax.vmap(lambda s, world=world: worlds.way(world, s)))(starts))
+        length = np.asarray(jax.jit(jax.vmap(lambda s, world=world: worlds.path_length(world, s)))(starts))
         straight = np.linalg.norm(starts.position - starts.goal, axis=1)
         assert np.isfinite(length).all()
         if name != "teleport":
             assert (length >= straight - 1e-3).all() and (length > straight + 0.1).any()
     assert np.asarray(starts.position)[0] == pytest.approx(json.loads(_manifest("teleport"))["start"][0])
-    with pytest.raises(ValueError, match="holds 300 episodes, and 301"):
+    with pytest.raises(ValueError, match="has 300 episodes, but 301"):
         worlds.manifest(world, 301)
 
 
@@ -123,14 +119,14 @@ def _manifest(name: str) -> str:
     return (worlds.MANIFESTS / f"{name}.json").read_text()
 
 
-def test_the_way_round_the_bend_is_known():
-    way = worlds._bend(jnp.array([1.0, 0.8]), jnp.array([1.0, 2.8]))
+def test_the_path_around_the_u_maze_slab_has_its_known_length():
+    length = worlds._u_maze_path_length(jnp.array([1.0, 0.8]), jnp.array([1.0, 2.8]))
     corner = np.hypot(1.5, 0.3)
-    assert float(way) == pytest.approx(2 * corner + 1.4, abs=1e-3)
-    assert float(worlds._bend(jnp.array([1.0, 0.8]), jnp.array([2.0, 0.8]))) == pytest.approx(1.0)
+    assert float(length) == pytest.approx(2 * corner + 1.4, abs=1e-3)
+    assert float(worlds._u_maze_path_length(jnp.array([1.0, 0.8]), jnp.array([2.0, 0.8]))) == pytest.approx(1.0)
 
 
-def test_shortcuts_count_where_the_teleport_is_shorter():
+def test_shortcuts_count_episodes_with_a_shorter_teleport_path():
     world = worlds.world("teleport")
     starts = worlds.manifest(world, 30)
     states = jax.tree.map(lambda x: jnp.repeat(x[:, None], 2, axis=1), starts)
@@ -140,28 +136,29 @@ def test_shortcuts_count_where_the_teleport_is_shorter():
     assert 0 < found["shorter"] < 30 and found["used_where_shorter"] == 1.0
 
 
-def test_wind_is_collected_around_the_same_walks():
+def test_leaves_are_added_to_the_same_trajectories():
     world = worlds.world("two_rooms", leaves=True)
     data = worlds.walks(world, RECIPE, 0)
     frames = np.asarray(world.frames(jnp.asarray(data.observations[:2])))
     assert frames.shape == (2, 65, 65, 2) and (frames[0] != frames[1]).mean() > 0.1  # nearly all of it is leaves
-    mixed = worlds.walks(worlds.world("two_rooms"), RECIPE, 0, watching=True)
+    mixed = worlds.walks(worlds.world("two_rooms"), RECIPE, 0, action_free=True)
     assert mixed.actions is not None
     assert np.isnan(mixed.actions[mixed.first]).all(axis=1).sum() == 7  # of 8 trajectories
 
 
-def test_variants_are_named_and_unknown_ones_refused():
-    options = command.Options(ablate=("all",), leaves=True, watching=True, finetune_updates=7)
+def test_variants_are_complete_and_unknown_names_raise():
+    options = command.Options(ablate=("all",), leaves=True, action_free=True, finetune_updates=7)
     found = {variant.name: variant for variant in command.variants(options)}
     assert len(found) == 1 + len(recipes.ABLATIONS) + 3 + 1
-    assert all(variant.recipe.settings.finetune_updates == 7 for variant in found.values())
-    assert found["byol"].recipe.settings.targets == "average" and found["windy leaves"].settings == {"leaves": True}
+    assert all(variant.recipe.settings["finetune_updates"] == 7 for variant in found.values())
+    assert found["byol"].recipe.config.world_model.targets == "average"
+    assert found["windy leaves"].settings == {"leaves": True}
     ours, less = command.variants(command.Options(task="wall", ablate=("without covariance",)))
-    kept = {**ours.recipe.settings.objective_settings, "covariance_weight": 0.0}
-    assert less.recipe.settings == replace(ours.recipe.settings, objective_settings=kept)  # and nothing else is changed
-    with pytest.raises(ValueError, match="no ablation is called 'hope'; there are without variance"):
+    kept = {**ours.recipe.config.world_model.objective_options, "covariance_weight": 0.0}
+    assert less.recipe.config == ours.recipe.config.changed({"objective_options": kept})  # and nothing else is changed
+    with pytest.raises(ValueError, match=r"ablations must be of without variance.*got 'hope'"):
         command.variants(command.Options(ablate=("hope",)))
-    with pytest.raises(ValueError, match="no planner is called 'luck'"):
+    with pytest.raises(ValueError, match=r"planners must be of .*got 'luck'"):
         command.variants(command.Options(planners=("luck",)))
 
 

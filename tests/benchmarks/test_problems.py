@@ -1,4 +1,4 @@
-"""The reference problems: one set of formulas, read alike by JAX and CasADi, with optima that hold what they claim."""
+"""Tests of the reference problems: agreement of JAX and CasADi, and optimality of the stored optima."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ every = pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES
 
 
 @every
-def test_casadi_reads_the_same_formulas(reference: Reference):
+def test_casadi_and_jax_evaluate_the_same_formulas(reference: Reference):
     cs = pytest.importorskip("casadi")
     maths, rng = peers.casadi_maths(), np.random.default_rng(0)
     x, u = cs.SX.sym("x", len(reference.start)), cs.SX.sym("u", len(reference.low))
@@ -33,7 +33,7 @@ def test_casadi_reads_the_same_formulas(reference: Reference):
 
 
 @every
-def test_the_optimum_costs_what_is_stored_and_violates_nothing(reference: Reference):
+def test_the_optimum_has_its_stored_cost_and_is_feasible(reference: Reference):
     best = optimum(reference.name)
     cost, violation = reference.measure(best.actions)
     assert cost == pytest.approx(best.cost, rel=1e-9)
@@ -41,7 +41,7 @@ def test_the_optimum_costs_what_is_stored_and_violates_nothing(reference: Refere
 
 
 @every
-def test_the_optimum_cannot_be_improved_by_small_changes_that_keep_the_limits(reference: Reference):
+def test_small_feasible_changes_do_not_improve_the_optimum(reference: Reference):
     best, rng = optimum(reference.name), np.random.default_rng(0)
     width = np.array(reference.high) - np.array(reference.low)
     for scale in (1e-2, 1e-3, 1e-4):
@@ -52,7 +52,7 @@ def test_the_optimum_cannot_be_improved_by_small_changes_that_keep_the_limits(re
 
 
 @every
-def test_the_problem_for_planners_is_the_one_that_is_measured(reference: Reference):
+def test_the_planners_problem_has_the_measured_cost_and_violation(reference: Reference):
     problem, actions = reference.problem, reference.guess(3)
     cost, violation = reference.measure(actions)
     with jax.enable_x64(True):
@@ -60,12 +60,12 @@ def test_the_problem_for_planners_is_the_one_that_is_measured(reference: Referen
         problem.check(None, start)
         assert float(energy(problem, None, start, jnp.asarray(actions))) == pytest.approx(cost, rel=1e-12)
         states = mpc.rollout(problem, None, start, jnp.asarray(actions)).states
-        told = mpc.constraints.violation(problem.constraints, None, states, jnp.asarray(actions))
-    assert max(map(float, told.values()), default=0.0) == pytest.approx(violation, rel=1e-9, abs=1e-12)
+        violations = mpc.constraints.violation(problem.constraints, None, states, jnp.asarray(actions))
+    assert max(map(float, violations.values()), default=0.0) == pytest.approx(violation, rel=1e-9, abs=1e-12)
 
 
 @every
-def test_standing_still_is_finite_and_not_already_the_answer(reference: Reference):
+def test_constant_actions_are_finite_and_not_optimal(reference: Reference):
     middle = np.tile(0.5 * (np.array(reference.low) + reference.high), (reference.horizon, 1))
     cost, violation = reference.measure(middle)
     assert np.isfinite([cost, violation]).all()
@@ -73,7 +73,7 @@ def test_standing_still_is_finite_and_not_already_the_answer(reference: Referenc
 
 
 @every
-def test_limits_and_bounds_are_told_when_broken(reference: Reference):
+def test_broken_bounds_are_measured_as_violations(reference: Reference):
     beyond = np.full((reference.horizon, len(reference.low)), np.array(reference.high) + 0.5)
     assert reference.measure(beyond)[1] >= 0.5
     for limit in reference.limits:
@@ -81,7 +81,7 @@ def test_limits_and_bounds_are_told_when_broken(reference: Reference):
         assert 1 <= limit.first <= reference.horizon
 
 
-def test_guesses_are_the_smoothed_noise_that_every_solver_is_given():
+def test_initial_guesses_are_the_documented_smoothed_noise():
     reference = REFERENCES["cartpole"]
     white, w = np.random.default_rng(7).standard_normal((60, 1)), 0.0
     for t, guess in enumerate(reference.guess(7)):
