@@ -1,7 +1,7 @@
-"""Tasks as pure JAX functions: batchable, differentiable, rendered in JAX, and each with a Gymnasium face.
+"""Tasks as pure JAX functions: batchable, differentiable and rendered in JAX, each with a Gymnasium environment.
 
-Importing this package registers the faces (`craik/TwoRooms-v0` …) and loads nothing else; a task's module is loaded when it
-is first asked for.
+Importing this package only registers the Gymnasium ids (`craik/TwoRooms-v0` …). The module of a task is imported on first
+use.
 """
 
 import importlib
@@ -23,14 +23,14 @@ IDS = {
     "craik/UMaze-v0": ("u_maze", 300),
     "craik/Wall-v0": ("wall", 300),
 }
-"""Gymnasium id: the module of the task, and the steps after which its episodes are truncated."""
+"""Gymnasium id -> (module of the task, steps after which an episode is truncated)."""
 ROBOT_IDS = {
     "craik/CartPoleRobot-v0": "cartpole",
     "craik/DoublePendulumRobot-v0": "double_pendulum",
     "craik/QuadrotorRobot-v0": "quadrotor",
     "craik/ReacherRobot-v0": "reacher",
 }
-"""Gymnasium id: the robot, which MuJoCo simulates; episodes last 400 steps."""
+"""Gymnasium id -> robot simulated by MuJoCo; episodes have 400 steps."""
 _MODULES = {module for module, _ in IDS.values()} | {
     "drawing",
     "exploring",
@@ -53,7 +53,7 @@ for _id, (_module, _steps) in IDS.items():
         vector_entry_point="envs.gym:VectorEnv",
         max_episode_steps=_steps,
         kwargs={"task": _module},
-        disable_env_checker=True,  # the tests run the whole checker; the passive one doubles the time of every first step
+        disable_env_checker=True,  # the passive checker doubles the time of a first step; the tests run the full checker
     )
 
 for _id, _robot in ROBOT_IDS.items():

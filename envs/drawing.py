@@ -1,7 +1,7 @@
-"""Antialiased shapes on small canvases, in JAX: batched, branch-free, the same on every machine.
+"""Antialiased shapes on small canvases in JAX: batched, branch-free, and identical on every machine.
 
-A shape is its *coverage* `[h, w]` in [0, 1], from the signed distance of every pixel's centre to the shape's edge; `paint`
-lays a colour over a canvas with it. Lengths are in the units of the view.
+A shape is a *coverage* `[h, w]` in [0, 1], computed from the signed distance of each pixel's centre to the edge of the
+shape. `paint` blends a colour into a canvas by a coverage. Lengths are in the units of the view.
 """
 
 from collections.abc import Callable
@@ -30,16 +30,16 @@ NIGHT: Colour = (0.075, 0.094, 0.149)
 
 
 class View(NamedTuple):
-    """Where the pixels of an image lie in the world; in NumPy, so that JAX runs nothing when a module is imported."""
+    """World coordinates of the pixels of an image; NumPy arrays, so that importing a module runs nothing in JAX."""
 
     x: Float[Array | np.ndarray, "1 w"]
     y: Float[Array | np.ndarray, "h 1"]
     pixel: float
-    """Width of a pixel."""
+    """Width of one pixel in world units."""
 
 
 def view(low: tuple[float, float], high: tuple[float, float], width: int, *, up: bool = True) -> View:
-    """The rectangle from `low` to `high`, drawn `width` pixels wide, with y upwards or (as in images) downwards."""
+    """Returns the view of a rectangle, `width` pixels wide; y points upwards, or downwards as in images (`up=False`)."""
     pixel = (high[0] - low[0]) / width
     height = round((high[1] - low[1]) / pixel)
     x = low[0] + pixel * (np.arange(width) + 0.5)
@@ -48,81 +48,81 @@ def view(low: tuple[float, float], high: tuple[float, float], width: int, *, up:
     return View(x.astype(np.float32)[None, :], y.astype(np.float32)[:, None], pixel)
 
 
-def moved(seen: View, by: Array) -> View:
-    """The same view with its camera moved `by` (x, y)."""
-    return seen._replace(x=seen.x + by[0], y=seen.y + by[1])
+def moved(camera: View, by: Array) -> View:
+    """Returns the view shifted by `(x, y)`."""
+    return camera._replace(x=camera.x + by[0], y=camera.y + by[1])
 
 
-def blank(seen: View, colour: Colour) -> Float[Array, "h w 3"]:
-    """A canvas of one colour."""
-    return jnp.broadcast_to(jnp.asarray(colour), (seen.y.shape[0], seen.x.shape[1], 3))
+def blank(camera: View, colour: Colour) -> Float[Array, "h w 3"]:
+    """Returns a canvas of one colour."""
+    return jnp.broadcast_to(jnp.asarray(colour), (camera.y.shape[0], camera.x.shape[1], 3))
 
 
 def paint(canvas: Float[Array, "h w 3"], coverage: Array, colour: Colour | Array) -> Float[Array, "h w 3"]:
-    """Lay a colour over what is covered; a coverage below 1 is translucent."""
+    """Blends a colour into a canvas; a coverage below 1 is translucent."""
     return canvas + coverage[..., None] * (jnp.asarray(colour) - canvas)
 
 
 def picture(canvas: Float[Array, "h w c"]) -> UInt8[Array, "h w c"]:
-    """The canvas in bytes."""
+    """Returns the canvas as bytes."""
     return jnp.round(255.0 * jnp.clip(canvas, 0.0, 1.0)).astype(jnp.uint8)
 
 
 def still(scene: Callable[..., Array]) -> Callable[..., np.ndarray]:
-    """A scene that never changes, drawn once for each of its arguments and a constant from then on."""
+    """Decorates a function that draws a static scene: it runs once per arguments and then returns a cached constant."""
 
     @cache
     @wraps(scene)
     def drawn(*settings: Any) -> np.ndarray:
-        # compiled by itself, because most often this is reached while something else is being traced
+        # compiled separately, because callers usually reach this line while JAX traces their own function
         return np.asarray(jax.jit(lambda: scene(*settings)).lower().compile()())
 
     return drawn
 
 
 def soften(distance: Array | np.ndarray, pixel: float) -> Array:
-    """Coverage from the signed distance to an edge, negative inside."""
+    """Returns the coverage for a signed distance to an edge (negative inside)."""
     return jnp.clip(0.5 - distance / pixel, 0.0, 1.0)
 
 
-def disc(seen: View, centre: Array, radius: Array | float, blur: float = 0.0) -> Array:
-    """A filled circle; `blur` widens its edge, for shadows."""
-    distance = jnp.hypot(seen.x - centre[0], seen.y - centre[1]) - radius
-    return soften(distance, seen.pixel + blur)
+def disc(camera: View, centre: Array, radius: Array | float, blur: float = 0.0) -> Array:
+    """Returns the coverage of a filled circle; `blur` widens its edge, for shadows."""
+    distance = jnp.hypot(camera.x - centre[0], camera.y - centre[1]) - radius
+    return soften(distance, camera.pixel + blur)
 
 
-def ring(seen: View, centre: Array, radius: Array | float, width: float) -> Array:
-    """The line of a circle."""
-    distance = jnp.abs(jnp.hypot(seen.x - centre[0], seen.y - centre[1]) - radius) - width / 2
-    return soften(distance, seen.pixel)
+def ring(camera: View, centre: Array, radius: Array | float, width: float) -> Array:
+    """Returns the coverage of a circle's outline."""
+    distance = jnp.abs(jnp.hypot(camera.x - centre[0], camera.y - centre[1]) - radius) - width / 2
+    return soften(distance, camera.pixel)
 
 
 def box(
-    seen: View,
+    camera: View,
     centre: Array,
     half: tuple[float, float],
     angle: Array | float = 0.0,
     rounding: float = 0.0,
 ) -> Array:
-    """A rectangle of half sizes `half`, turned by `angle` (rad, anticlockwise for y upwards), its corners rounded."""
-    dx, dy = seen.x - centre[0], seen.y - centre[1]
+    """Returns the coverage of a rounded rectangle of half sizes `half`; `angle` is in rad, anticlockwise if y is up."""
+    dx, dy = camera.x - centre[0], camera.y - centre[1]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     across = jnp.abs(cos * dx + sin * dy) - (half[0] - rounding)
     along = jnp.abs(cos * dy - sin * dx) - (half[1] - rounding)
     outside = jnp.hypot(jnp.maximum(across, 0.0), jnp.maximum(along, 0.0))
-    return soften(outside + jnp.minimum(jnp.maximum(across, along), 0.0) - rounding, seen.pixel)
+    return soften(outside + jnp.minimum(jnp.maximum(across, along), 0.0) - rounding, camera.pixel)
 
 
-def between(seen: View, low: Array, high: Array) -> Array:
-    """The rectangle between two corners."""
-    across = jnp.maximum(low[0] - seen.x, seen.x - high[0])
-    along = jnp.maximum(low[1] - seen.y, seen.y - high[1])
-    return soften(across, seen.pixel) * soften(along, seen.pixel)
+def between(camera: View, low: Array, high: Array) -> Array:
+    """Returns the coverage of the axis-aligned rectangle between two corners."""
+    across = jnp.maximum(low[0] - camera.x, camera.x - high[0])
+    along = jnp.maximum(low[1] - camera.y, camera.y - high[1])
+    return soften(across, camera.pixel) * soften(along, camera.pixel)
 
 
-def line(seen: View, begin: Array, end: Array, width: Array | float) -> Array:
-    """A line with round ends."""
+def line(camera: View, begin: Array, end: Array, width: Array | float) -> Array:
+    """Returns the coverage of a line segment with round ends."""
     dx, dy = end[0] - begin[0], end[1] - begin[1]
-    px, py = seen.x - begin[0], seen.y - begin[1]
+    px, py = camera.x - begin[0], camera.y - begin[1]
     share = jnp.clip((px * dx + py * dy) / jnp.maximum(dx**2 + dy**2, 1e-12), 0.0, 1.0)
-    return soften(jnp.hypot(px - share * dx, py - share * dy) - width / 2, seen.pixel)
+    return soften(jnp.hypot(px - share * dx, py - share * dy) - width / 2, camera.pixel)

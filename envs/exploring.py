@@ -1,4 +1,4 @@
-"""Trajectories to learn from: what every exploring policy returns and draws its turns from."""
+"""Trajectories of exploring policies: their type, the loop that makes them, and the random numbers they use."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 
 class Trajectories(NamedTuple):
-    """What was done and what came of it, for B trajectories of L steps; frames are a task's `observe`, mapped over them."""
+    """States and actions of B trajectories of L steps; observations follow by mapping a task's `observe` over the states."""
 
     states: Any
     """`[B, L+1, ...]`."""
@@ -21,13 +21,13 @@ class Trajectories(NamedTuple):
 
 
 def walk(advance: Callable[[Any, Any], tuple[Any, tuple[Any, Array]]], carry: Any, state: Any, drawn: Any) -> Trajectories:
-    """One trajectory, `[L+1, ...]` and `[L, A]`.
+    """Returns one trajectory: states `[L+1, ...]` and actions `[L, A]`.
 
     Args:
-        advance: `(carry, what was drawn for a step) -> (carry, (next state, action))`.
-        carry: What the policy remembers, the state included.
-        state: Where it begins.
-        drawn: `[L, ...]`: all that is random, drawn at once, which is much faster than in every step.
+        advance: `(carry, random numbers of a step) -> (carry, (next state, action))`.
+        carry: Initial carry of the policy; it includes the state.
+        state: Start state.
+        drawn: `[L, ...]`: the random numbers of all steps. One draw is much faster than a draw in every step.
     """
     _, (states, actions) = jax.lax.scan(advance, carry, drawn)
     states = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
@@ -35,8 +35,8 @@ def walk(advance: Callable[[Any, Any], tuple[Any, tuple[Any, Array]]], carry: An
 
 
 @cache
-def _turns(concentration: float, entries: int = 2049) -> np.ndarray:
-    """Quantiles of the von Mises distribution around 0, at `entries` evenly spaced probabilities."""
+def _von_mises_quantiles(concentration: float, entries: int = 2049) -> np.ndarray:
+    """Returns quantiles of the von Mises distribution around 0, at `entries` evenly spaced probabilities."""
     angle = np.linspace(-np.pi, np.pi, 20_001)
     density = np.exp(concentration * (np.cos(angle) - 1.0))
     mass = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1]))])
@@ -44,13 +44,13 @@ def _turns(concentration: float, entries: int = 2049) -> np.ndarray:
 
 
 def von_mises(draws: Float[Array, "*n"], concentration: float) -> Float[Array, "*n"]:
-    """Angles around 0 in rad, from uniform numbers in [0, 1), by inverting the distribution function from a table."""
-    table = jnp.asarray(_turns(concentration))
-    place = draws * (table.shape[0] - 1)
-    below = jnp.clip(place.astype(jnp.int32), 0, table.shape[0] - 2)
-    return table[below] + (place - below) * (table[below + 1] - table[below])
+    """Returns von Mises angles in rad for uniform numbers in [0, 1), by a table of the inverse distribution function."""
+    table = jnp.asarray(_von_mises_quantiles(concentration))
+    index = draws * (table.shape[0] - 1)
+    below = jnp.clip(index.astype(jnp.int32), 0, table.shape[0] - 2)
+    return table[below] + (index - below) * (table[below + 1] - table[below])
 
 
 def normal_within_two(draws: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Standard normal numbers cut off at ±2, from uniform numbers in [0, 1), by the inverse error function."""
+    """Returns standard normal numbers truncated to ±2 for uniform numbers in [0, 1), by the inverse error function."""
     return np.float32(np.sqrt(2.0)) * jax.scipy.special.erfinv((2.0 * draws - 1.0) * math.erf(np.sqrt(2.0)))

@@ -1,8 +1,8 @@
-"""The Gymnasium face of a task: one environment, or thousands that step in one compiled program.
+"""Gymnasium environments of a task: a single one, or a vector that steps thousands in one compiled program.
 
-Both run the same functions: a vector of n environments reset with seed s does, environment by environment, what n single
-ones reset with the seeds s … s + n - 1 do. Actions are in [-1, 1] per coordinate, as `gymnasium.utils.env_checker`
-recommends, and scaled to the task's own units; `normalised=False` takes them in those units.
+Both run the same functions. A vector of n environments reset with seed s is identical to n single environments reset with
+the seeds s … s + n - 1. Actions are in [-1, 1] per coordinate, as `gymnasium.utils.env_checker` recommends, and are scaled
+to the units of the task; with `normalised=False` they are given in those units.
 """
 
 import importlib
@@ -24,15 +24,15 @@ from envs.task import Bounds, Task
 PyTree = Any
 
 
-class Run(NamedTuple):
-    """One environment between two calls; a vector of them has a leading axis in every part."""
+class EnvState(NamedTuple):
+    """State of an environment between two calls; in a vector of environments every leaf has a leading axis."""
 
     state: PyTree
     key: jax.Array
 
 
-class Seen(NamedTuple):
-    """What a call returns, on the device."""
+class Outputs(NamedTuple):
+    """Arrays of one call of `reset` or `step`, on the device."""
 
     observation: jax.Array
     reward: jax.Array
@@ -41,94 +41,96 @@ class Seen(NamedTuple):
 
 
 def named(name: str, settings: Mapping[str, Any]) -> Task:
-    """The task of a module of this package.
+    """Returns the task of a module of this package.
 
     Args:
-        name: Of the module, for example `"two_rooms"`.
-        settings: Of its `task`; and for any, `leaves`: strength of the leaves behind images, `noise`: numbers beside
-            vectors.
+        name: Name of the module, for example `"two_rooms"`.
+        settings: Keywords of its `task`, and of every task `leaves` (strength of the leaves behind images) and `noise`
+            (noise dimensions appended to vectors).
 
     Raises:
-        ValueError: If it knows no such setting, or no such value of one.
+        ValueError: If a setting or its value is unknown.
     """
     make = importlib.import_module(f"envs.{name}").task
-    known = list(inspect.signature(make).parameters)
-    unknown = [setting for setting in settings if setting not in (*known, *_WINDY)]
+    own = list(inspect.signature(make).parameters)
+    unknown = [setting for setting in settings if setting not in (*own, *_DISTRACTOR_SETTINGS)]
     if unknown:
-        has = ", ".join([*known, *_WINDY, "normalised"])
-        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has {has}")
-    task = make(**{setting: value for setting, value in settings.items() if setting in known})
+        available = ", ".join([*own, *_DISTRACTOR_SETTINGS, "normalised"])
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has {available}")
+    task = make(**{setting: value for setting, value in settings.items() if setting in own})
     if settings.get("leaves"):
         task = leaves.behind(task, leaves.STRENGTH if settings["leaves"] is True else float(settings["leaves"]))
     return leaves.beside(task, settings["noise"]) if settings.get("noise") else task
 
 
-_WINDY = ("leaves", "noise")
+_DISTRACTOR_SETTINGS = ("leaves", "noise")
 
 
 class Programs:
-    """The compiled functions of a task, shared by all environments of it: single ones `[...]` and vectors `[n, ...]`."""
+    """Compiled functions of a task, shared by all its environments: single ones `[...]` and vectors `[n, ...]`."""
 
     def __init__(self, task: Task):
-        def look(state: PyTree, reward: jax.Array) -> Seen:
+        def outputs(state: PyTree, reward: jax.Array) -> Outputs:
             info = {"success": task.success(state)} | task.report(state)
-            return Seen(task.observe(state), reward, task.terminated(state), info)
+            return Outputs(task.observe(state), reward, task.terminated(state), info)
 
-        def begin(key: jax.Array, given: dict[str, jax.Array]) -> tuple[Run, Seen, dict[str, jax.Array]]:
+        def reset(key: jax.Array, given: dict[str, jax.Array]) -> tuple[EnvState, Outputs, dict[str, jax.Array]]:
             key, use = jax.random.split(key)
             state = task.reset(use, **given)
-            return Run(state, key), look(state, jnp.zeros(())), task.possible(state)
+            return EnvState(state, key), outputs(state, jnp.zeros(())), task.possible(state)
 
-        def step(params: PyTree, run: Run, action: jax.Array) -> tuple[Run, Seen]:
-            key, use = jax.random.split(run.key)
-            following = task.step(params, run.state, action, use)
-            return Run(following, key), look(following, task.reward(params, run.state, action, following))
+        def step(params: PyTree, env: EnvState, action: jax.Array) -> tuple[EnvState, Outputs]:
+            key, use = jax.random.split(env.key)
+            following = task.step(params, env.state, action, use)
+            return EnvState(following, key), outputs(following, task.reward(params, env.state, action, following))
 
-        begins, steps = jax.vmap(begin), jax.vmap(step, in_axes=(None, 0, 0))
+        reset_all, step_all = jax.vmap(reset), jax.vmap(step, in_axes=(None, 0, 0))
 
-        def begin_where(mask: jax.Array, run: Run, seen: Seen, given: dict[str, jax.Array]) -> tuple[Run, Seen, dict]:
-            fresh, looks, possible = begins(run.key, given)
-            return chosen(mask, fresh, run), chosen(mask, looks, seen), possible
+        def reset_where(
+            mask: jax.Array, envs: EnvState, last: Outputs, given: dict[str, jax.Array]
+        ) -> tuple[EnvState, Outputs, dict]:
+            fresh, first, possible = reset_all(envs.key, given)
+            return select(mask, fresh, envs), select(mask, first, last), possible
 
-        def step_or_begin(params: PyTree, run: Run, action: jax.Array, over: jax.Array) -> tuple[Run, Seen]:
-            run_, seen = steps(params, run, action)
-            fresh, looks, _ = begins(run.key, {})
-            looks = looks._replace(terminated=jnp.zeros_like(looks.terminated))
-            return chosen(over, fresh, run_), chosen(over, looks, seen)
+        def step_or_reset(params: PyTree, envs: EnvState, action: jax.Array, over: jax.Array) -> tuple[EnvState, Outputs]:
+            stepped, last = step_all(params, envs, action)
+            fresh, first, _ = reset_all(envs.key, {})
+            first = first._replace(terminated=jnp.zeros_like(first.terminated))
+            return select(over, fresh, stepped), select(over, first, last)
 
-        self.begin, self.step = jax.jit(begin), jax.jit(step)
-        self.begins, self.steps = jax.jit(begins), jax.jit(steps)
-        self.begin_where, self.step_or_begin = jax.jit(begin_where), jax.jit(step_or_begin)
-        self.render, self.renders = jax.jit(task.render), jax.jit(jax.vmap(task.render))
-        self.goal = self.goals = None
+        self.reset, self.step = jax.jit(reset), jax.jit(step)
+        self.reset_all, self.step_all = jax.jit(reset_all), jax.jit(step_all)
+        self.reset_where, self.step_or_reset = jax.jit(reset_where), jax.jit(step_or_reset)
+        self.render, self.render_all = jax.jit(task.render), jax.jit(jax.vmap(task.render))
+        self.goal = self.goal_all = None
         if task.goal is not None:
-            self.goal, self.goals = jax.jit(task.goal), jax.jit(jax.vmap(task.goal))
+            self.goal, self.goal_all = jax.jit(task.goal), jax.jit(jax.vmap(task.goal))
         self.keys = jax.jit(jax.vmap(jax.random.key))
 
 
 programs = cache(Programs)
 
 
-def chosen(mask: jax.Array, yes: PyTree, no: PyTree) -> PyTree:
-    """One of two vectors of environments, environment by environment."""
+def select(mask: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
+    """Returns a pytree that takes each environment from `on_true` or `on_false`, by a mask over the leading axis."""
 
-    def choose(a: jax.Array, b: jax.Array) -> jax.Array:
+    def where(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
 
-    return jax.tree.map(choose, yes, no)
+    return jax.tree.map(where, on_true, on_false)
 
 
-class _Face:
-    """What single and vector environments share: spaces, units, checks."""
+class _TaskEnv:
+    """Spaces, units and checks shared by single and vector environments."""
 
     task: Task
     normalised: bool
 
-    def _dress(self, task: Task | str, render_mode: str | None, normalised: bool, settings: dict[str, Any]) -> None:
+    def _configure(self, task: Task | str, render_mode: str | None, normalised: bool, settings: dict[str, Any]) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array'; got {render_mode!r}")
         if isinstance(task, Task) and settings:
-            raise ValueError(f"a task that is made already takes no settings; got {', '.join(settings)}")
+            raise ValueError(f"settings need the name of a task, not a Task; got {', '.join(settings)}")
         self.task = named(task, settings) if isinstance(task, str) else task
         self.params, self.normalised, self.render_mode = self.task.params, normalised, render_mode
         self._programs = programs(self.task)
@@ -141,30 +143,30 @@ class _Face:
         return _box(Bounds(np.full_like(low, -1.0), np.full_like(high, 1.0)) if self.normalised else self.task.actions)
 
     def _physical(self, action: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Actions in the task's units, within its bounds.
+        """Returns actions in the units of the task, clipped to its bounds.
 
         Raises:
-            ValueError: If they are not numbers of that shape.
+            ValueError: If the shape differs from `shape` or a number is not finite.
         """
-        given = np.asarray(action, np.float32)
-        if given.shape != shape or not np.isfinite(given).all():
-            raise ValueError(f"an action must be finite numbers of shape {shape}; got shape {given.shape}: {given}")
+        actions = np.asarray(action, np.float32)
+        if actions.shape != shape or not np.isfinite(actions).all():
+            raise ValueError(f"an action must be finite numbers of shape {shape}; got shape {actions.shape}: {actions}")
         low, high = self.task.actions
         if self.normalised:
-            given = low + (np.clip(given, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
-        return np.clip(given, low, high)
+            actions = low + (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+        return np.clip(actions, low, high)
 
-    def _given(self, options: Mapping[str, Any] | None, count: int | None) -> dict[str, np.ndarray]:
-        """Options as arrays, one row for each of `count` environments, or without rows.
+    def _options(self, options: Mapping[str, Any] | None, count: int | None) -> dict[str, np.ndarray]:
+        """Returns the options as arrays, with a leading axis of `count` environments unless `count` is None.
 
         Raises:
-            ValueError: If there is no such option, or its value is not in bounds.
+            ValueError: If an option is unknown, or its value has another shape or is out of bounds.
         """
         given = {}
         for name, value in (options or {}).items():
             if name not in self.task.options:
-                known = ", ".join(self.task.options) or "none"
-                raise ValueError(f"{self.task.name} cannot be reset with {name!r}; its options: {known}")
+                available = ", ".join(self.task.options) or "none"
+                raise ValueError(f"{self.task.name} has no reset option {name!r}; its options: {available}")
             low, high = self.task.options[name]
             array = np.asarray(value, np.float32)
             shapes = [low.shape] if count is None else [low.shape, (count, *low.shape)]
@@ -174,14 +176,12 @@ class _Face:
             given[name] = array if count is None else np.broadcast_to(array, (count, *low.shape))
         return given
 
-    def _refuse(self, given: dict[str, np.ndarray], possible: dict[str, jax.Array]) -> None:
+    def _check_possible(self, given: dict[str, np.ndarray], possible: dict[str, jax.Array]) -> None:
         for name in given:
-            fine = np.atleast_1d(possible.get(name, True))
-            if not fine.all():
-                value = given[name] if fine.size == 1 else given[name][int(np.argmin(fine))]
-                raise ValueError(
-                    f"{name} {value} is not possible in {self.task.name}: it is not free of walls and obstacles"
-                )
+            valid = np.atleast_1d(possible.get(name, True))
+            if not valid.all():
+                value = given[name] if valid.size == 1 else given[name][int(np.argmin(valid))]
+                raise ValueError(f"{name} {value} is inside a wall or an obstacle of {self.task.name}")
 
 
 def _box(bounds: Bounds) -> gymnasium.spaces.Box:
@@ -189,113 +189,113 @@ def _box(bounds: Bounds) -> gymnasium.spaces.Box:
 
 
 def _clipped(observation: jax.Array, bounds: Bounds) -> np.ndarray:
-    seen = np.array(observation)
-    return seen if seen.dtype == np.uint8 else np.clip(seen, bounds.low, bounds.high)
+    array = np.array(observation)
+    return array if array.dtype == np.uint8 else np.clip(array, bounds.low, bounds.high)
 
 
-class Env(_Face, gymnasium.Env):
-    """One environment of a task, in the conventions of Gymnasium.
+class Env(_TaskEnv, gymnasium.Env):
+    """A Gymnasium environment of a task.
 
-    `info` carries `success` and what the task reports. `reset(options=...)` takes what the task names in `options`.
+    `info` has `success` and the entries of `Task.report`. `reset(options=...)` takes the options of `Task.options`.
 
     Args:
         task: A task, or the name of its module.
         render_mode: None or `"rgb_array"`.
-        normalised: Whether actions are in [-1, 1], or else in the task's units.
-        **settings: Of the task.
+        normalised: If True, actions are in [-1, 1]; otherwise in the units of the task.
+        **settings: Settings of the task.
 
     Raises:
-        ValueError: If there is no such setting, with those that there are.
+        ValueError: If a setting is unknown; the message lists the available ones.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 as Gymnasium declares it
 
     def __init__(self, task: Task | str, render_mode: str | None = None, normalised: bool = True, **settings: Any):
-        self._dress(task, render_mode, normalised, settings)
+        self._configure(task, render_mode, normalised, settings)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.task.fps}
         self.observation_space, self.action_space = self._observation_space(), self._action_space()
-        self._run: Run | None = None
+        self._state: EnvState | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode.
+        """Starts an episode.
 
         Args:
-            seed: Of this and everything that follows.
-            options: What is not to be drawn, by name.
+            seed: Seed of this and all following episodes.
+            options: Parts of the start state, by name; the others are drawn at random.
 
         Raises:
             ValueError: If an option is unknown or impossible.
         """
         super().reset(seed=seed)
-        given = self._given(options, None)
-        if seed is not None or self._run is None:
+        given = self._options(options, None)
+        if seed is not None or self._state is None:
             key = jax.random.key(int(self.np_random.integers(2**31)) if seed is None else seed % 2**31)
         else:
-            key = self._run.key
-        run, seen, possible = self._programs.begin(key, given)
-        self._refuse(given, possible)
-        self._run = run
-        return _clipped(seen.observation, self.task.observations), _infos(seen.info)
+            key = self._state.key
+        state, outputs, possible = self._programs.reset(key, given)
+        self._check_possible(given, possible)
+        self._state = state
+        return _clipped(outputs.observation, self.task.observations), _infos(outputs.info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Act once.
+        """Takes one step.
 
         Raises:
             ValueError: If the action has another shape, or is not finite.
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        run = self._running()
+        state = self._current()
         physical = self._physical(action, self.task.actions.low.shape)
-        self._run, seen = self._programs.step(self.params, run, physical)
-        observation = _clipped(seen.observation, self.task.observations)
-        return observation, float(seen.reward), bool(seen.terminated), False, _infos(seen.info)
+        self._state, outputs = self._programs.step(self.params, state, physical)
+        observation = _clipped(outputs.observation, self.task.observations)
+        return observation, float(outputs.reward), bool(outputs.terminated), False, _infos(outputs.info)
 
     def render(self) -> Any:
-        """The scene as `[h, w, 3]` bytes, or None without a render mode."""
-        return np.array(self._programs.render(self._running().state)) if self.render_mode == "rgb_array" else None
+        """Returns the scene as `[h, w, 3]` bytes, or None without a render mode."""
+        return np.array(self._programs.render(self._current().state)) if self.render_mode == "rgb_array" else None
 
     def goal_observation(self) -> np.ndarray:
-        """What would be observed at the goal of this episode.
+        """Returns the observation at the goal of this episode.
 
         Raises:
-            ValueError: If the task has no goal to be seen.
+            ValueError: If the task has no goal observation.
         """
         if self._programs.goal is None:
-            raise ValueError(f"{self.task.name} has no goal that could be observed")
-        return _clipped(self._programs.goal(self._running().state), self.task.observations)
+            raise ValueError(f"{self.task.name} has no goal observation")
+        return _clipped(self._programs.goal(self._current().state), self.task.observations)
 
     @property
     def state(self) -> PyTree:
-        """The task's state now."""
-        return self._running().state
+        """Current state of the task."""
+        return self._current().state
 
-    def _running(self) -> Run:
-        if self._run is None:
-            raise gymnasium.error.ResetNeeded("call reset before anything else")
-        return self._run
+    def _current(self) -> EnvState:
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("call reset first")
+        return self._state
 
 
 def _infos(info: dict[str, jax.Array]) -> dict[str, Any]:
-    """As NumPy arrays of their own, or numbers of Python."""
+    """Returns the infos as NumPy arrays (copies) or Python numbers."""
     return {name: np.array(value) if np.ndim(value) else np.asarray(value).item() for name, value in info.items()}
 
 
-class VectorEnv(_Face, gymnasium.vector.VectorEnv):
-    """Many environments of a task, stepped in one compiled program.
+class VectorEnv(_TaskEnv, gymnasium.vector.VectorEnv):
+    """A Gymnasium vector environment of a task; one compiled program steps all its environments.
 
     Args:
         task: A task, or the name of its module.
-        num_envs: How many.
-        max_episode_steps: Steps after which an episode is truncated; the task's own number if None.
-        autoreset_mode: What happens when an episode ends: the next step begins a new one whatever the action (`NEXT_STEP`),
-            the same step does (`SAME_STEP`, what was seen last in `infos["final_obs"]` and `infos["final_info"]`), or
-            nothing until `reset(options={"reset_mask": mask})` (`DISABLED`).
+        num_envs: Number n of environments.
+        max_episode_steps: Steps after which an episode is truncated; `Task.horizon` if None.
+        autoreset_mode: When an episode that ended is reset: in the next step, which ignores the action (`NEXT_STEP`); in the
+            same step, with the last observation in `infos["final_obs"]` and `infos["final_info"]` (`SAME_STEP`); or by
+            `reset(options={"reset_mask": mask})` only (`DISABLED`).
         render_mode: None or `"rgb_array"`.
-        normalised: Whether actions are in [-1, 1], or else in the task's units.
-        **settings: Of the task.
+        normalised: If True, actions are in [-1, 1]; otherwise in the units of the task.
+        **settings: Settings of the task.
 
     Raises:
-        ValueError: If there is no such setting, with those that there are.
+        ValueError: If a setting is unknown; the message lists the available ones.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 as Gymnasium declares it
@@ -314,7 +314,7 @@ class VectorEnv(_Face, gymnasium.vector.VectorEnv):
         normalised: bool = True,
         **settings: Any,
     ):
-        self._dress(task, render_mode, normalised, settings)
+        self._configure(task, render_mode, normalised, settings)
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1; got {num_envs}")
         limit = self.task.horizon if max_episode_steps is None else max_episode_steps
@@ -330,20 +330,20 @@ class VectorEnv(_Face, gymnasium.vector.VectorEnv):
         self.single_observation_space, self.single_action_space = self._observation_space(), self._action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._run: Run | None = None
+        self._state: EnvState | None = None
         self._steps = np.zeros(num_envs, np.int64)
         self._over = np.zeros(num_envs, bool)
-        self._seen: Seen | None = None
+        self._outputs: Outputs | None = None
 
     def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin all episodes, or those of a mask.
+        """Starts all episodes, or those of a mask.
 
         Args:
-            seed: Environment i gets `seed + i`, or the i-th of a list.
-            options: What is not to be drawn, by name, one value or one per environment; `"reset_mask"`: `[n]`, which to
-                reset.
+            seed: Environment i gets `seed + i`, or the i-th seed of a list.
+            options: Parts of the start states, by name: one value, or one per environment. `"reset_mask"`: `[n]`, the
+                environments to reset.
 
         Raises:
             ValueError: If an option is unknown or impossible, or there are not n seeds.
@@ -351,76 +351,78 @@ class VectorEnv(_Face, gymnasium.vector.VectorEnv):
         super().reset(seed=seed if isinstance(seed, int) else None)
         rest = dict(options or {})
         mask = self._mask(rest.pop("reset_mask", None))
-        given = self._given(rest, self.num_envs)
-        if seed is not None or self._run is None:
+        given = self._options(rest, self.num_envs)
+        if seed is not None or self._state is None:
             keys = self._programs.keys(self._seeds(seed))
-            keys = keys if self._run is None else chosen(jnp.asarray(mask), keys, self._run.key)
+            keys = keys if self._state is None else select(jnp.asarray(mask), keys, self._state.key)
         else:
-            keys = self._run.key
-        if self._run is None or self._seen is None or mask.all():
-            run, seen, possible = self._programs.begins(keys, given)
+            keys = self._state.key
+        if self._state is None or self._outputs is None or mask.all():
+            state, outputs, possible = self._programs.reset_all(keys, given)
         else:
-            run, seen, possible = self._programs.begin_where(mask, self._run._replace(key=keys), self._seen, given)
-        self._refuse(given, possible)
-        self._run, self._seen = run, seen
+            before = self._state._replace(key=keys)
+            state, outputs, possible = self._programs.reset_where(mask, before, self._outputs, given)
+        self._check_possible(given, possible)
+        self._state, self._outputs = state, outputs
         self._steps, self._over = np.where(mask, 0, self._steps), self._over & ~mask
-        return _clipped(seen.observation, self.task.observations), _masked(seen.info, mask)
+        return _clipped(outputs.observation, self.task.observations), _masked(outputs.info, mask)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Act once in every environment.
+        """Takes one step in every environment.
 
         Raises:
             ValueError: If the actions have another shape, or are not finite.
-            gymnasium.error.ResetNeeded: Before the first reset, or when an episode is over and nothing resets it by itself.
+            gymnasium.error.ResetNeeded: Before the first reset, or after the end of an episode if `autoreset_mode` is
+                `DISABLED`.
         """
-        if self._run is None or (self.autoreset_mode is AutoresetMode.DISABLED and self._over.any()):
+        if self._state is None or (self.autoreset_mode is AutoresetMode.DISABLED and self._over.any()):
             raise gymnasium.error.ResetNeeded(f"reset the environments {np.flatnonzero(self._over).tolist()} first")
         physical = self._physical(actions, (self.num_envs, *self.task.actions.low.shape))
-        fresh = self._over  # those that the last step ended; none of them with SAME_STEP
+        fresh = self._over  # episodes that the last step ended; with SAME_STEP they are reset already
         if fresh.any():
-            self._run, seen = self._programs.step_or_begin(self.params, self._run, physical, fresh)
+            self._state, outputs = self._programs.step_or_reset(self.params, self._state, physical, fresh)
         else:
-            self._run, seen = self._programs.steps(self.params, self._run, physical)
+            self._state, outputs = self._programs.step_all(self.params, self._state, physical)
         self._steps = np.where(fresh, 0, self._steps + 1)
-        rewards, terminated = np.array(seen.reward, np.float64), np.array(seen.terminated)
+        rewards, terminated = np.array(outputs.reward, np.float64), np.array(outputs.terminated)
         truncated = self._steps >= self.max_episode_steps
         over = terminated | truncated
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and over.any():
-            infos = self._final(seen, over)
-            self._run, seen, _ = self._programs.begin_where(over, self._run, seen, {})
+            infos = self._final(outputs, over)
+            self._state, outputs, _ = self._programs.reset_where(over, self._state, outputs, {})
             self._steps, over = np.where(over, 0, self._steps), np.zeros_like(over)
-        self._over, self._seen = over, seen
-        infos |= _masked(seen.info, np.ones(self.num_envs, bool))
-        return _clipped(seen.observation, self.task.observations), rewards, terminated, truncated, infos
+        self._over, self._outputs = over, outputs
+        infos |= _masked(outputs.info, np.ones(self.num_envs, bool))
+        return _clipped(outputs.observation, self.task.observations), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """Every scene as `[h, w, 3]` bytes, or None without a render mode."""
-        return tuple(np.array(self._programs.renders(self.state))) if self.render_mode == "rgb_array" else None
+        """Returns every scene as `[h, w, 3]` bytes, or None without a render mode."""
+        return tuple(np.array(self._programs.render_all(self.state))) if self.render_mode == "rgb_array" else None
 
     def goal_observation(self) -> np.ndarray:
-        """What would be observed at the goals of these episodes, `[n, ...]`.
+        """Returns the observations at the goals of these episodes, `[n, ...]`.
 
         Raises:
-            ValueError: If the task has no goal to be seen.
+            ValueError: If the task has no goal observation.
         """
-        if self._programs.goals is None:
-            raise ValueError(f"{self.task.name} has no goal that could be observed")
-        return _clipped(self._programs.goals(self.state), self.task.observations)
+        if self._programs.goal_all is None:
+            raise ValueError(f"{self.task.name} has no goal observation")
+        return _clipped(self._programs.goal_all(self.state), self.task.observations)
 
     @property
     def state(self) -> PyTree:
-        """The task's states now, `[n, ...]`."""
-        if self._run is None:
-            raise gymnasium.error.ResetNeeded("call reset before anything else")
-        return self._run.state
+        """Current states of the task, `[n, ...]`."""
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("call reset first")
+        return self._state.state
 
     def _seeds(self, seed: int | list[int] | None) -> np.ndarray:
         if seed is None:
             return self.np_random.integers(2**31, size=self.num_envs)
         seeds = np.arange(self.num_envs) + seed if isinstance(seed, int) else np.asarray(seed, np.int64)
         if seeds.shape != (self.num_envs,):
-            raise ValueError(f"there must be one seed for each of {self.num_envs} environments; got {seed}")
+            raise ValueError(f"seed must be one integer or {self.num_envs} integers, one per environment; got {seed}")
         return seeds % 2**31
 
     def _mask(self, mask: Any) -> np.ndarray:
@@ -428,20 +430,20 @@ class VectorEnv(_Face, gymnasium.vector.VectorEnv):
             return np.ones(self.num_envs, bool)
         mask = np.asarray(mask)
         if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise ValueError(f"reset_mask must be {self.num_envs} booleans, not all of them False; got {mask}")
+            raise ValueError(f"reset_mask must be {self.num_envs} booleans with at least one True; got {mask}")
         return mask
 
-    def _final(self, seen: Seen, over: np.ndarray) -> dict[str, Any]:
-        """What was seen last, where an episode ended; objects, as Gymnasium's own vectors have them."""
+    def _final(self, outputs: Outputs, over: np.ndarray) -> dict[str, Any]:
+        """Returns the last observations and infos of ended episodes, as object arrays like Gymnasium's own vectors."""
         last = np.full(self.num_envs, None, object)
-        observations = _clipped(seen.observation, self.task.observations)
+        observations = _clipped(outputs.observation, self.task.observations)
         for i in np.flatnonzero(over):
             last[i] = observations[i]
-        return {"final_obs": last, "_final_obs": over, "final_info": _masked(seen.info, over), "_final_info": over}
+        return {"final_obs": last, "_final_obs": over, "final_info": _masked(outputs.info, over), "_final_info": over}
 
 
 def _masked(info: dict[str, jax.Array], mask: np.ndarray) -> dict[str, Any]:
-    """Infos as Gymnasium's vectors have them: zero and unmarked where they do not apply."""
+    """Returns infos in the format of Gymnasium's vectors: zero, with a False mask, where they do not apply."""
     infos = {}
     for name, value in info.items():
         array = np.array(value)

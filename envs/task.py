@@ -1,4 +1,4 @@
-"""What every task is: a value made of pure functions, which the Gymnasium face, a planner and a world model can all use."""
+"""`Task`: a value made of pure functions, used by Gymnasium environments, planners and world models."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,19 +12,19 @@ PyTree = Any
 
 
 class Bounds(NamedTuple):
-    """The least and the largest value of every coordinate of an array; its shape and dtype are theirs."""
+    """Smallest and largest value of each coordinate of an array, with the shape and dtype of the array."""
 
     low: np.ndarray
     high: np.ndarray
 
 
 def bounds(low: Any, high: Any) -> Bounds:
-    """Bounds in float32, of numbers or sequences of them."""
+    """Returns float32 bounds."""
     return Bounds(np.asarray(low, np.float32), np.asarray(high, np.float32))
 
 
 def pixels(*shape: int) -> Bounds:
-    """Bounds of an image in bytes."""
+    """Returns the bounds of an image of bytes."""
     return Bounds(np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8))
 
 
@@ -40,16 +40,16 @@ def _nothing(state: PyTree) -> dict[str, jax.Array]:
 class Task:
     """A Markov decision process as pure functions of one state; batching is the caller's `vmap`.
 
-    Actions are in the task's own units, and clipped to their bounds by `step` and `reward`. A state is a pytree: whatever
-    changes within an episode or between episodes, the layout of a maze and the goal included, and nothing else.
+    Actions are in the units of the task; `step` and `reward` clip them to their bounds. A state is a pytree with everything
+    that changes within or between episodes, including the goal and the layout of a maze.
     """
 
     name: str
-    """Of the module that makes it."""
+    """Name of its module."""
     params: PyTree
-    """Physical parameters; an argument of the functions below, so that changing one never recompiles anything."""
+    """Physical parameters; they are arguments of the functions below, so that changing one does not recompile."""
     reset: Callable[..., PyTree]
-    """`(key, **given) -> state`: a start, in which what is `given` under a name of `options` is not drawn but used."""
+    """`(key, **given) -> state`: a random start state, with the values `given` for names of `options`."""
     step: Callable[[PyTree, PyTree, jax.Array, jax.Array], PyTree]
     """`(params, state, action, key) -> next state`."""
     observe: Callable[[PyTree], jax.Array]
@@ -57,32 +57,32 @@ class Task:
     reward: Callable[[PyTree, PyTree, jax.Array, PyTree], jax.Array]
     """`(params, state, action, next state) -> scalar`."""
     render: Callable[[PyTree], jax.Array]
-    """`state -> [h, w, 3]` bytes, for people."""
+    """`state -> [h, w, 3]` bytes: an image for people."""
     actions: Bounds
     observations: Bounds
     horizon: int
-    """Steps after which an episode is cut off (truncated)."""
+    """Steps after which an episode is truncated."""
     fps: int
-    """Steps per second when shown."""
+    """Steps per second of a video."""
     success: Callable[[PyTree], jax.Array] = _never
     """`state -> bool`."""
     terminated: Callable[[PyTree], jax.Array] = _never
-    """`state -> bool`: nothing comes after."""
+    """`state -> bool`: the episode has ended."""
     report: Callable[[PyTree], dict[str, jax.Array]] = _nothing
-    """`state -> {name: array}`: what else `info` says."""
+    """`state -> {name: array}`: further entries of Gymnasium's `info`."""
     goal: Callable[[PyTree], jax.Array] | None = None
-    """`state -> observation` as it would be at the goal; None where there is no goal to be seen."""
+    """`state -> observation` at the goal; None if the task has no goal observation."""
     options: Mapping[str, Bounds] = field(default_factory=dict)
-    """What a start can be given, and between which bounds."""
+    """Names of the parts of a start state that `reset` accepts, with their bounds."""
     possible: Callable[[PyTree], dict[str, jax.Array]] = _nothing
-    """`state -> {option: bool}`: whether what was given can be, beyond its bounds: a start inside a wall cannot."""
+    """`state -> {option: bool}`: False for a value that is within its bounds but impossible, such as a start in a wall."""
 
 
 def choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Refuse a setting that is none of the choices.
+    """Checks that a setting is one of its choices.
 
     Raises:
-        ValueError: With what arrived and what was wanted.
+        ValueError: If it is not.
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")

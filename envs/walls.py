@@ -1,8 +1,8 @@
-"""A point that moves among walls: the one place where segments meet boxes.
+"""Collisions of a moving point with walls.
 
-A world is the inside of an axis-aligned rectangle minus K solid axis-aligned boxes. A move is a segment, and it is the
-segment that is tested, not its end: however long a move is, it passes through nothing. Everything is branch-free, so that
-batches of worlds and points cost a handful of fused operations.
+The free space is an axis-aligned rectangle minus K solid axis-aligned boxes. A collision test uses the whole segment of a
+move, not only its end, so a long move cannot pass through a wall. All functions are branch-free: batches of worlds and
+points cost a few fused operations.
 """
 
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-_STILL = 1e-9  # a displacement below this counts as this, so that nothing is divided by zero
+_MIN_MOVE = 1e-9  # smaller displacements are raised to this to avoid division by zero
 
 
 class Walls(NamedTuple):
-    """What a point cannot enter."""
+    """Border and boxes that a point cannot enter."""
 
     inside: Float[Array, "2 2"]
-    """`(low, high)`: the rectangle that it cannot leave."""
+    """`(low, high)` of the outer rectangle."""
     low: Float[Array, "K 2"]
     """Lower corners of the solid boxes."""
     high: Float[Array, "K 2"]
@@ -25,29 +25,29 @@ class Walls(NamedTuple):
 
 
 class Contact(NamedTuple):
-    """Where a move first touches a wall."""
+    """First contact of a move with a wall."""
 
     hit: Bool[Array, ""]
     fraction: Float[Array, ""]
-    """Of the move made until then, 1 if it touches nothing."""
+    """Fraction of the move before the contact; 1 without contact."""
     normal: Float[Array, "2"]
-    """Unit vector from the face that was hit towards the free side; zero if none was."""
+    """Unit normal of the face, towards the free side; zero without contact."""
     outer: Bool[Array, ""]
-    """Whether it was the rectangle around the world."""
+    """True if the contact is with the outer rectangle."""
 
 
 def contact(walls: Walls, start: Float[Array, "2"], move: Float[Array, "2"]) -> Contact:
-    """The first touch of a move with any wall.
+    """Returns the first contact of a move with any wall.
 
-    A box is entered when the segment is between both of its pairs of faces at once (the slab test), the rectangle around the
-    world left at the nearest of the two faces ahead. The start is taken to be free.
+    A segment enters a box where it is between both pairs of faces at once (the slab test). It leaves the outer rectangle at
+    the nearer of the two faces ahead. The start must be free.
 
     Args:
-        walls: What is solid.
+        walls: Border and boxes.
         start: Where the move begins.
         move: Displacement.
     """
-    safe = jnp.where(jnp.abs(move) < _STILL, _STILL, move)
+    safe = jnp.where(jnp.abs(move) < _MIN_MOVE, _MIN_MOVE, move)
     heading = jnp.sign(safe)
     first, second = (walls.low - start) / safe, (walls.high - start) / safe
     enters, leaves = jnp.minimum(first, second), jnp.maximum(first, second)
@@ -65,16 +65,16 @@ def contact(walls: Walls, start: Float[Array, "2"], move: Float[Array, "2"]) -> 
 
 
 def free(walls: Walls, point: Float[Array, "2"], clearance: float = 0.0) -> Bool[Array, ""]:
-    """Whether a point is inside the world and in no box, with at least some clearance."""
+    """Returns True if a point is inside the outer rectangle and outside all boxes, with a minimal clearance."""
     within = (point >= walls.inside[0] + clearance) & (point <= walls.inside[1] - clearance)
     buried = (point > walls.low - clearance) & (point < walls.high + clearance)
     return within.all() & ~buried.all(axis=1).any()
 
 
 def clear(walls: Walls, point: Float[Array, "2"], clearance: Float[Array, ""] | float) -> Float[Array, "2"]:
-    """The point moved until it is some clearance away from every wall, each time the shortest way out.
+    """Returns the point moved by the shortest displacement to a given clearance from each wall, one wall at a time.
 
-    Right where gaps between walls are wider than twice the clearance, and walls that meet, meet at right angles.
+    The result is correct if gaps between walls are wider than twice the clearance and adjoining walls form right angles.
     """
     for k in range(walls.low.shape[0]):
         down, up = point - (walls.low[k] - clearance), walls.high[k] + clearance - point
@@ -92,17 +92,17 @@ def stop(
     rebound: Float[Array, ""],
     clearance: Float[Array, ""] | float,
 ) -> tuple[Float[Array, "2"], Contact]:
-    """Move until something is touched, and end slightly off it.
+    """Moves a point until it touches a wall, and ends slightly off that wall.
 
     Args:
-        walls: What is solid.
-        start: Where the move begins.
+        walls: Border and boxes.
+        start: Start of the move.
         move: Displacement.
-        rebound: Distance kept from what was touched, along its normal; at least the clearance.
-        clearance: Least distance from any wall after a touch.
+        rebound: Distance from the touched wall along its normal; at least the clearance.
+        clearance: Smallest distance from any wall after a contact.
 
     Returns:
-        Where the move ends, and what it touched.
+        End of the move, and its contact.
     """
     touch = contact(walls, start, move)
     off = start + touch.fraction * move + touch.normal * jnp.maximum(rebound, clearance)
@@ -112,16 +112,16 @@ def stop(
 def slide(
     walls: Walls, start: Float[Array, "2"], move: Float[Array, "2"], clearance: float
 ) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
-    """Move until something is touched, and go on along it with what is left of the move.
+    """Moves a point until it touches a wall, then slides along the wall for the rest of the move.
 
     Args:
-        walls: What is solid.
-        start: Where the move begins.
+        walls: Border and boxes.
+        start: Start of the move.
         move: Displacement.
-        clearance: Distance kept from what was touched.
+        clearance: Distance from the touched wall.
 
     Returns:
-        Where the move ends, and 0 for every direction in which something blocked it, 1 elsewhere.
+        End of the move, and a mask per axis: 0 where a wall blocked the move, 1 elsewhere.
     """
     here, touch = stop(walls, start, move, jnp.zeros(()), clearance)
     along = 1.0 - jnp.abs(touch.normal)

@@ -1,7 +1,7 @@
-"""Robots that MuJoCo simulates: what each is made of, what it shows of itself, and what it should do.
+"""Robots simulated by MuJoCo: their models, observations and costs.
 
-A robot's state is (q, q̇), MuJoCo's positions and velocities; its observation shows angles as cosine and sine. The MJCF lies
-beside this file. MuJoCo is imported when a robot is first built, for nothing else here needs it.
+The state of a robot is (q, q̇), MuJoCo's positions and velocities. Its observation has the cosine and sine of each angle. The
+MJCF files are in this folder. MuJoCo is imported when a robot is first built; everything else works without it.
 """
 
 import os
@@ -19,15 +19,15 @@ Action = Float[Array, " A"]
 
 
 class Robot(NamedTuple):
-    """A robot and its task; S = 2Q for the Q joints.
+    """A robot and its task; S = 2Q for Q joints.
 
-    `name`: of its MJCF file, without the ending. `names`, `units`: of what is observed.
-    `observe(q, q̇, xp=numpy) -> [O]`, and its inverse `state_of(observation) -> [S]`, in JAX, with angles in ±π.
-    `cost(state, action) -> scalar`: of a second in that state; `end(state) -> scalar`: of what comes after a plan.
-    `good(state) -> bool`: what it should do is being done. `start`: q to begin with, at rest; `spread`: how far starts lie
-    from it at most. `anywhere`: how far states may lie from it at most, `[S]`, to begin with what is to be learnt from.
-    `arena`: how far every joint may be from 0, infinite where anywhere. `period`: seconds between two actions. `horizon`:
-    steps that a plan should look ahead. `pushed`: the body that disturbances take hold of.
+    `name`: name of the MJCF file, without its suffix. `names`, `units`: of the O observed quantities.
+    `observe(q, q̇, xp=numpy) -> [O]`; `state_of(observation) -> [S]`: its inverse in JAX, with angles in ±π.
+    `cost(state, action) -> scalar`: cost per second. `end(state) -> scalar`: terminal cost of a plan.
+    `good(state) -> bool`: True while the task is achieved. `start`: initial q, at rest. `spread`: half-width `[Q]` of the
+    start distribution. `anywhere`: half-width `[S]` of the wide start distribution for learning. `arena`: largest |q| per
+    joint, infinite if unlimited. `period`: seconds between two actions. `horizon`: recommended planning horizon in steps.
+    `pushed`: name of the body that disturbance forces act on.
     """
 
     name: str
@@ -48,12 +48,15 @@ class Robot(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Of its MJCF file."""
+        """Path of the MJCF file."""
         return Path(__file__).parent / f"{self.name}.xml"
 
 
 def _angles(kinds: str) -> tuple[Callable[..., Any], Callable[[Array], State]]:
-    """`observe` and `state_of` for joints that slide, `s`, or turn, `t`: what slides, cosines, sines, all velocities."""
+    """Returns `observe` and `state_of` for slide (`s`) and hinge (`t`) joints.
+
+    The observation is: positions of slides, cosines and sines of hinges, velocities of all joints.
+    """
     turns = np.array([kind == "t" for kind in kinds])
 
     def observe(q: Any, speed: Any, xp: Any = np) -> Any:
@@ -164,7 +167,7 @@ def _quadrotor() -> Robot:
         ("m", "m", "", "", "m/s", "m/s", "rad/s"),
         observe,
         state_of,
-        # thrust turns the frame within a step: where it costs little, plans jump from bound to bound and are never followed
+        # thrust turns the frame within one step: with a lower weight, plans jump between bounds and cannot be tracked
         cost=lambda x, u: bad(x) + 0.1 * ((u - weight / 2) ** 2).sum(),
         end=bad,
         good=lambda x: x[0] ** 2 + x[1] ** 2 < 0.3**2,
@@ -179,28 +182,28 @@ def _quadrotor() -> Robot:
 
 
 ROBOTS: dict[str, Robot] = {robot.name: robot for robot in (_cartpole(), _double_pendulum(), _reacher(), _quadrotor())}
-"""By name."""
+"""Robots by name."""
 
 
 def named(name: str) -> Robot:
-    """A robot of `ROBOTS`.
+    """Returns the robot of a name.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If the name is not in `ROBOTS`.
     """
     if name not in ROBOTS:
-        raise ValueError(f"there is no robot {name!r}; there are {', '.join(ROBOTS)}")
+        raise ValueError(f"robot must be one of {', '.join(ROBOTS)}; got {name!r}")
     return ROBOTS[name]
 
 
 def mujoco() -> Any:
-    """MuJoCo, imported when it is first needed.
+    """Imports and returns MuJoCo.
 
     Raises:
-        ImportError: If it is missing, with how to get it.
+        ImportError: If it is not installed.
     """
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # there is no screen to draw on
+        os.environ.setdefault("MUJOCO_GL", "egl")  # render off screen
     try:
         import mujoco
     except ImportError as error:
@@ -209,5 +212,5 @@ def mujoco() -> Any:
 
 
 def built(robot: Robot) -> Any:
-    """The robot as MuJoCo's `MjModel`."""
+    """Returns the robot as MuJoCo's `MjModel`."""
     return mujoco().MjModel.from_xml_path(str(robot.path))

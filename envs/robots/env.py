@@ -1,4 +1,4 @@
-"""The Gymnasium face of a robot that MuJoCo simulates: to learn from, an action at a time, outside of time."""
+"""Gymnasium environment of a robot simulated by MuJoCo; simulated time advances only in `step`."""
 
 from typing import Any
 
@@ -11,26 +11,26 @@ from envs.robots import built, mujoco, named
 
 
 class RobotEnv(gymnasium.Env):
-    """One robot; an action is held for the robot's period, and the reward is minus the cost of that time.
+    """A robot that holds each action for its period; the reward is minus the cost of that period.
 
-    Episodes are truncated where the robot leaves its arena: a cart that is far away teaches nothing about its pole.
+    Episodes are truncated when the robot leaves its arena, because distant states carry no information about the task.
 
     Args:
         robot: Name of one of `envs.robots.ROBOTS`.
-        anywhere: Share of the episodes that begin in any state rather than at rest near the robot's start, so that a pole is
-            seen standing long before anybody can swing it up.
+        anywhere: Share of episodes that start from the wide distribution `Robot.anywhere` rather than at rest near the
+            robot's start. With it the data has upright poles before the policy can swing them up.
         render_mode: None or `"rgb_array"`.
 
     Raises:
-        ImportError: If MuJoCo is missing.
-        ValueError: If there is no such robot, or the share is none.
+        ImportError: If MuJoCo is not installed.
+        ValueError: If the robot is unknown, or the share is outside [0, 1].
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 as Gymnasium declares it
 
     def __init__(self, robot: str, anywhere: float = 0.5, render_mode: str | None = None):
         if not 0.0 <= anywhere <= 1.0:
-            raise ValueError(f"anywhere is a share of episodes, from 0 to 1; got {anywhere}")
+            raise ValueError(f"anywhere is a share of episodes in [0, 1]; got {anywhere}")
         self.robot, self.render_mode, self._anywhere = named(robot), render_mode, anywhere
         self.model = built(self.robot)
         self.data = mujoco().MjData(self.model)
@@ -44,7 +44,7 @@ class RobotEnv(gymnasium.Env):
         self._renderer: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode, at rest near the robot's start or, with `anywhere`, in another state."""
+        """Starts an episode at rest near the robot's start or, in a share `anywhere` of episodes, in another state."""
         super().reset(seed=seed)
         mujoco().mj_resetData(self.model, self.data)
         rest = (*self.robot.spread, *np.zeros(self.model.nv))
@@ -55,15 +55,15 @@ class RobotEnv(gymnasium.Env):
         return self._observation(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Hold an action for one period."""
+        """Holds an action for one period."""
         self.data.ctrl[:] = np.clip(action, *self._bounds)
         cost = float(self._cost(self._state(), jnp.asarray(self.data.ctrl, jnp.float32)))
         mujoco().mj_step(self.model, self.data, self._steps)
-        away = bool((np.abs(self.data.qpos) > self.robot.arena).any())
-        return self._observation(), -cost, False, away, {"success": bool(self.robot.good(self._state()))}
+        outside = bool((np.abs(self.data.qpos) > self.robot.arena).any())
+        return self._observation(), -cost, False, outside, {"success": bool(self.robot.good(self._state()))}
 
     def render(self) -> Any:
-        """The scene as `[h, w, 3]` bytes, or None without a render mode."""
+        """Returns the scene as `[h, w, 3]` bytes, or None without a render mode."""
         if self.render_mode != "rgb_array":
             return None
         if self._renderer is None:
@@ -72,7 +72,7 @@ class RobotEnv(gymnasium.Env):
         return self._renderer.render()
 
     def pose(self, positions: np.ndarray) -> Any:
-        """Put the robot somewhere, and return the scene as `render` does.
+        """Moves the robot to a pose and returns the scene as `render` does.
 
         Args:
             positions: q of every joint.
@@ -82,7 +82,7 @@ class RobotEnv(gymnasium.Env):
         return self.render()
 
     def close(self) -> None:
-        """Let the renderer go."""
+        """Frees the renderer."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

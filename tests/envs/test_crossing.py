@@ -1,4 +1,4 @@
-"""The street: what is not determined, what its average hides, and who touches whom."""
+"""Tests of the crossing: latent variables, the mean future, and contact."""
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ RUNS = 500
 
 
 def drive(state, speed):
-    """Keep to the lane at a speed: the driver who expects that nobody moves."""
+    """Keeps the lane at a constant speed, like a driver who expects that no agent moves."""
     steering = -0.15 * (state.car[1] + crossing.LANE) - 0.8 * state.car[2]
     return jnp.stack([4.0 * (speed - state.car[3]), steering])
 
 
 def careful(state):
-    """As fast as stopping allows for whoever may still step out or cut in, and behind whoever has."""
+    """Drives as fast as braking for undecided agents allows, and behind agents in the lane."""
     ahead, across = state.place[:, 0] - state.car[0], state.place[:, 1]
     open_ = (state.decided == 0.0) & (ahead > -4.0) & (ahead < 20.0)
     walker = jnp.sqrt(8.0 * jnp.maximum(ahead - 14.5, 0.0) + 2.5**2)
@@ -31,7 +31,7 @@ def careful(state):
 
 @pytest.fixture(scope="module")
 def runs():
-    """Share of runs that arrive, for each driver, in drawn futures and in the average one; and how the undecided decided."""
+    """Returns the share of successful runs per driver, in random futures and in the mean future, and all decisions."""
     policies = {"fast": lambda s: drive(s, 10.0), "careful": careful}
 
     def run(policy, scale, key):
@@ -59,24 +59,24 @@ def runs():
     return all_of_them(jax.random.split(jax.random.key(0), RUNS))
 
 
-def test_the_average_future_is_harmless_and_wrong(runs):
+def test_planning_with_the_mean_future_crashes(runs):
     assert runs["fast", 0.0][0].all() and not runs["fast", 0.0][1].any()
     assert runs["fast", 1.0][0].mean() < 0.2
 
 
-def test_who_keeps_the_futures_apart_arrives(runs):
+def test_planning_over_sampled_futures_arrives(runs):
     assert runs["careful", 1.0][0].mean() > 0.99
 
 
-def test_half_of_those_who_decide_get_in_the_way(runs):
+def test_half_of_the_decisions_lead_into_the_path_of_the_car(runs):
     decided = np.asarray(runs["careful", 1.0][1])[:, : crossing.PEDESTRIANS]
     assert (decided != 0.0).mean() > 0.95
     np.testing.assert_allclose((decided[decided != 0.0] > 0).mean(), 0.5, atol=0.045)  # four standard deviations
 
 
-def test_futures_are_mirror_images_around_the_average():
+def test_opposite_latents_give_mirrored_futures_around_the_mean():
     state = crossing.reset(jax.random.key(1))
-    state = state._replace(place=state.place.at[:, 0].set(6.0))  # all of them near enough to decide
+    state = state._replace(place=state.place.at[:, 0].set(6.0))  # all agents are near enough to decide
     step = jax.jit(crossing.advance)
     both = [step(crossing.PARAMS, state, jnp.zeros(2), jnp.full(crossing.OTHERS, z)) for z in (2.0, -2.0)]
     still = step(crossing.PARAMS, state, jnp.zeros(2), jnp.zeros(crossing.OTHERS))
@@ -88,7 +88,7 @@ def test_futures_are_mirror_images_around_the_average():
     np.testing.assert_allclose(still.place[:, 1], state.home, atol=1e-6)
 
 
-def test_nobody_decides_far_away():
+def test_distant_agents_do_not_decide():
     state = crossing.reset(jax.random.key(2))
     after = jax.jit(crossing.advance)(crossing.PARAMS, state, jnp.zeros(2), jnp.full(crossing.OTHERS, 3.0))
     ahead = state.place[:, 0] - state.car[0]
@@ -96,7 +96,7 @@ def test_nobody_decides_far_away():
 
 
 def test_clearance_is_the_distance_between_outlines():
-    """Against points all around the outline of our car."""
+    """Compares with points on the outline of the car."""
     random = np.random.default_rng(0)
     side = np.linspace(-1, 1, 801)
     outline = np.concatenate([np.stack([2.1 * side, 0 * side + s * 0.9], 1) for s in (-1, 1)])
@@ -118,7 +118,7 @@ def test_clearance_is_the_distance_between_outlines():
             np.testing.assert_allclose(measured, min(gaps), atol=0.01)
 
 
-def test_our_car_neither_reverses_nor_races():
+def test_the_speed_of_the_car_stays_within_its_limits():
     step, state = jax.jit(crossing.step), crossing.reset(jax.random.key(4))
     slow, fast = state, state
     for _ in range(25):

@@ -1,4 +1,4 @@
-"""The Gymnasium faces: the checker, vectors against loops of single environments, seeds, and what is refused."""
+"""Tests of the Gymnasium environments: the checker, vectors compared with loops of single ones, seeds, and errors."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from envs import pendulum, two_rooms
 from envs.gym import Env, VectorEnv
 
 
-def test_importing_envs_registers_and_loads_nothing_else():
+def test_importing_envs_only_registers_ids():
     program = "import sys, envs, gymnasium; print('jax' in sys.modules, len(envs.IDS), 'craik/Car-v0' in gymnasium.registry)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "12", "True"]
@@ -24,9 +24,9 @@ def test_importing_envs_registers_and_loads_nothing_else():
 
 
 @pytest.mark.parametrize("name", envs.IDS)
-def test_the_checker_has_nothing_to_say(name):
+def test_the_gymnasium_checker_passes(name):
     env = gymnasium.make(name)
-    check_env(env.unwrapped)  # its warnings are errors here, and it renders
+    check_env(env.unwrapped)  # the tests turn its warnings into errors
     task = env.unwrapped.task  # type: ignore[attr-defined]
     assert env.spec is not None and env.spec.max_episode_steps == task.horizon
     assert type(env.unwrapped).metadata["render_modes"] == ["rgb_array"]
@@ -40,12 +40,12 @@ def test_the_checker_has_nothing_to_say(name):
 
 
 FALLING = replace(pendulum.task(), terminated=lambda state: state[1] > 1.5)
-"""A small task that ends now and then; nothing of it has to be random or seen for what is tested with it."""
+"""A small task with terminations, for the tests of vector environments."""
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_a_vector_does_what_a_loop_of_single_environments_does(mode):
-    """Against Gymnasium's own vector of single ones; some episodes end by themselves, others are cut off."""
+def test_a_vector_equals_a_loop_of_single_environments(mode):
+    """Compares with Gymnasium's vector of single environments; some episodes terminate, others are truncated."""
     limit = 4
     ours = VectorEnv(FALLING, 5, limit, mode)
     theirs = SyncVectorEnv([lambda: gymnasium.wrappers.TimeLimit(Env(FALLING), limit)] * 5, autoreset_mode=mode)
@@ -86,7 +86,7 @@ def infos(mine, other):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_seeds_reproduce_and_differ():
+def test_equal_seeds_reproduce_and_different_seeds_differ():
     env = VectorEnv("two_rooms", 4, observation="state")
     first, _ = env.reset(seed=[5, 6, 7, 5])
     again, _ = env.reset(seed=[5, 6, 7, 5])
@@ -107,7 +107,7 @@ def test_actions_are_scaled_to_the_units_of_the_task():
     np.testing.assert_allclose(Env("quadrotor")._physical([0.0, -1.0], (2,)), [9.81 / 2, 0.0])  # of [0, 9.81] N
 
 
-def test_starts_goals_and_layouts_are_as_given_and_goals_can_be_seen():
+def test_reset_options_set_start_goal_and_layout_and_the_goal_is_observed():
     env = Env("two_rooms", render_mode="rgb_array")
     options = {"start": [10.0, 20.0], "goal": [50.0, 40.0], "layout": [25, 30]}
     _, info = env.reset(seed=0, options=options)
@@ -147,31 +147,31 @@ def stepped(action):
         (made(observation="sound"), "observation must be one of 'pixels', 'state'; got 'sound'"),
         (made(layout="round"), "layout must be one of 'random', 'fixed'; got 'round'"),
         (lambda: Env("two_rooms", render_mode="human"), "render_mode must be None or 'rgb_array'; got 'human'"),
-        (lambda: Env(two_rooms.task(), layout="fixed"), "takes no settings; got layout"),
-        (reset(begin=[1, 2]), "cannot be reset with 'begin'; its options: start, goal, layout"),
+        (lambda: Env(two_rooms.task(), layout="fixed"), "settings need the name of a task, not a Task; got layout"),
+        (reset(begin=[1, 2]), "has no reset option 'begin'; its options: start, goal, layout"),
         (reset(start=[1, 2, 3]), r"start must have shape \(2,\) and lie between"),
         (reset(goal=[10.0, 99.0]), "goal must have shape .* lie between .* got"),
         (reset(start=[float("nan"), 20.0]), "start must have shape .* got"),
-        (reset(layout=[32, 10], start=[32.0, 40.0]), r"start \[32. 40.\] is not possible in two_rooms: it is not free"),
+        (reset(layout=[32, 10], start=[32.0, 40.0]), r"start \[32. 40.\] is inside a wall or an obstacle of two_rooms"),
         (stepped([0.1, 0.2]), r"finite numbers of shape \(1,\); got shape \(2,\)"),
         (stepped([float("nan")]), "finite numbers of shape"),
         (lambda: VectorEnv("two_rooms", 0), "num_envs must be at least 1; got 0"),
         (lambda: VectorEnv("two_rooms", 2, 0), "max_episode_steps must be at least 1; got 0"),
-        (lambda: VectorEnv("two_rooms", 2, observation="state").reset(seed=[1]), "one seed for each of 2 environments"),
+        (lambda: VectorEnv("two_rooms", 2, observation="state").reset(seed=[1]), "2 integers, one per environment"),
         (lambda: VectorEnv("two_rooms", 2).reset(options={"reset_mask": [1, 0]}), "reset_mask must be 2 booleans"),
         (
             lambda: VectorEnv("two_rooms", 2).reset(options={"start": [[5.0, 5.0]]}),
             r"start must have shape \(2,\) or \(2, 2\)",
         ),
-        (lambda: Env("car").goal_observation(), "car has no goal that could be observed"),
+        (lambda: Env("car").goal_observation(), "car has no goal observation"),
     ],
 )
-def test_what_is_wrong_is_said(bad, says):
+def test_invalid_input_raises_with_a_clear_message(bad, says):
     with pytest.raises(ValueError, match=says):
         bad()
 
 
-def test_a_reset_has_to_come_first():
+def test_calls_before_reset_raise():
     for call in (lambda e: e.step([0.0, 0.0]), lambda e: e.state, lambda e: e.goal_observation()):
         with pytest.raises(gymnasium.error.ResetNeeded, match="reset"):
             call(Env("two_rooms"))

@@ -1,4 +1,4 @@
-"""Cart-pole, car, quadrotor and rendezvous: the reference problems' physics, known solutions, and what is conserved."""
+"""Tests of cart-pole, car, quadrotor and rendezvous: reference physics, known solutions and conserved quantities."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ WIDTHS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_physics_bounds_and_start_are_the_reference_problems(name):
+def test_physics_bounds_and_start_match_the_reference_problem(name):
     reference, module, random = REFERENCES[name], PAIRS[name], np.random.default_rng(0)
     task = module.task()
     np.testing.assert_allclose(task.actions.low, reference.low, rtol=1e-6)
@@ -36,7 +36,7 @@ def test_physics_bounds_and_start_are_the_reference_problems(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_costs_and_limits_are_the_reference_problems(name):
+def test_costs_and_limits_match_the_reference_problem(name):
     reference, module, random = REFERENCES[name], PAIRS[name], np.random.default_rng(1)
     for _ in range(5):
         x = random.uniform(-1, 1, len(module.START)) * WIDTHS[name]
@@ -59,8 +59,8 @@ def test_costs_and_limits_are_the_reference_problems(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_best_known_plan_succeeds_in_the_task(name):
-    """The stored optima, action by action; the rendezvous docks with its very last one."""
+def test_the_best_known_plan_succeeds(name):
+    """Executes the stored optimum; the rendezvous docks with its last action."""
     task, actions = PAIRS[name].task(spread=0.0), jnp.asarray(optimum(name).actions, jnp.float32)
 
     def advance(state, action):
@@ -80,7 +80,7 @@ def test_the_best_known_plan_succeeds_in_the_task(name):
     assert last is not None
 
 
-def test_rewards_of_crashes_and_limits():
+def test_crashes_and_limit_violations_are_penalised():
     resting = jnp.zeros(2)
     inside, outside = jnp.array([5.0, -0.3, 0.0, 1.0]), jnp.array([0.0, 0.0, 0.0, 3.0])
     assert car.reward(car.PARAMS, outside, resting, inside) < -200 and car.crashed(inside) and not car.crashed(outside)
@@ -95,7 +95,7 @@ def test_rewards_of_crashes_and_limits():
     assert quadrotor.crashed(low) and float(quadrotor.reward(quadrotor.PARAMS, rest, hover, low)) == pytest.approx(-100.5)
 
 
-def test_steps_of_the_rendezvous_are_the_matrix_exponential():
+def test_rendezvous_steps_equal_the_matrix_exponential():
     n, dt = 0.00113, 20.0
     rates = np.zeros((9, 9))
     rates[:3, 3:6] = np.eye(3)
@@ -104,10 +104,10 @@ def test_steps_of_the_rendezvous_are_the_matrix_exponential():
     exact = expm(rates * dt)
     drift, push = rendezvous.transition(jnp.float32(n), jnp.float32(dt))
     np.testing.assert_allclose(drift, exact[:6, :6], rtol=2e-4, atol=1e-6)
-    np.testing.assert_allclose(push, exact[:6, 6:], rtol=2e-3, atol=2e-2)  # lag/n² cancels most of single precision away
+    np.testing.assert_allclose(push, exact[:6, 6:], rtol=2e-3, atol=2e-2)  # lag/n² loses precision by cancellation
 
 
-def test_a_coasting_craft_on_a_closed_relative_orbit_returns():
+def test_a_craft_without_thrust_returns_on_a_closed_relative_orbit():
     """With ẏ = -2 n x there is no drift: the relative orbit is a closed 2:1 ellipse, back after one period."""
     n = 2 * np.pi / (280 * 20.0)
     motion = jnp.array([100.0, 0.0, 50.0, 0.0, -2 * n * 100.0, 0.0])
@@ -122,7 +122,7 @@ def test_a_coasting_craft_on_a_closed_relative_orbit_returns():
     np.testing.assert_allclose([np.ptp(path[:, 1]), np.ptp(path[:, 0])], [400.0, 200.0], rtol=1e-3)
 
 
-def test_docking_takes_ten_steps_in_the_cone():
+def test_docking_requires_ten_steps_in_the_cone():
     motion = jnp.array([0.0, 45.2, 0.0, 0.0, 0.0, 0.0])
     for steps, docked in ((9, False), (10, True)):
         assert bool(rendezvous.success(rendezvous.State(motion, jnp.asarray(steps, jnp.int32)))) == docked
@@ -133,7 +133,7 @@ def test_docking_takes_ten_steps_in_the_cone():
     assert int(rendezvous.step(rendezvous.PARAMS, outside, jnp.zeros(3), jax.random.key(0)).inside) == 0
 
 
-def test_a_free_cart_pole_keeps_its_energy_and_momentum():
+def test_a_free_cart_pole_conserves_energy_and_momentum():
     cart, pole, length, gravity = 1.0, 0.1, 0.5, 9.81
     params = cartpole_swingup.PARAMS | {"dt": 0.01}
 
@@ -148,7 +148,7 @@ def test_a_free_cart_pole_keeps_its_energy_and_momentum():
     np.testing.assert_allclose(invariants(after), invariants(start), atol=2e-3)
 
 
-def test_a_turning_car_drives_the_circle_of_its_wheelbase():
+def test_a_turning_car_follows_the_circle_of_its_wheelbase():
     radius, state, steps = 2.5 / np.tan(0.4), jnp.array([0.0, 0.0, 0.0, 3.0]), 40
     turn = jax.jit(lambda s: car.dynamics(car.PARAMS, s, jnp.array([0.0, 0.4])))
     with jax.disable_jit():
@@ -160,7 +160,7 @@ def test_a_turning_car_drives_the_circle_of_its_wheelbase():
     np.testing.assert_allclose(state, [radius * np.sin(angle), radius * (1 - np.cos(angle)), angle, 3.0], rtol=1e-4)
 
 
-def test_a_quadrotor_hovers_and_falls():
+def test_a_quadrotor_hovers_at_hover_thrust_and_falls_without_thrust():
     resting = jnp.zeros(6)
     np.testing.assert_allclose(quadrotor.dynamics(quadrotor.PARAMS, resting, jnp.full(2, quadrotor.HOVER)), 0.0, atol=1e-6)
     fallen = quadrotor.dynamics(quadrotor.PARAMS, resting, jnp.zeros(2))
@@ -168,6 +168,6 @@ def test_a_quadrotor_hovers_and_falls():
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5])
-def test_a_spread_that_is_none_is_refused(value):
+def test_a_spread_outside_its_range_raises(value):
     with pytest.raises(ValueError, match=r"spread must lie in \[0, 1\].*got"):
         car.task(spread=value)

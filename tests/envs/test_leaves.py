@@ -1,4 +1,4 @@
-"""Leaves and noise: they move, they cannot be predicted, and the task underneath does not know of them."""
+"""Tests of leaves and noise: their statistics, and that the task itself is unchanged."""
 
 import gymnasium
 import jax
@@ -11,7 +11,7 @@ from envs.wrappers import WindyLeaves, WindyNoise
 
 
 def trajectory(task, steps=6):
-    """States and observations of one episode, keys and actions always the same."""
+    """Returns states and observations of one episode with fixed keys and actions."""
     reset, step, observe = jax.jit(task.reset), jax.jit(task.step), jax.jit(task.observe)
     state, states, seen = reset(jax.random.key(1)), [], []
     for t in range(steps):
@@ -21,24 +21,24 @@ def trajectory(task, steps=6):
     return states, np.stack(seen)
 
 
-def test_a_task_under_leaves_does_what_it_does_without():
+def test_leaves_do_not_change_the_task():
     windy, plain = leaves.behind(two_rooms.task()), two_rooms.task()
     (states, seen), (bare, images) = trajectory(windy), trajectory(plain)
     for ours, theirs in zip(states, bare, strict=True):
         jax.tree.map(np.testing.assert_array_equal, ours.inner, theirs)
     walls = images[..., 1] == 255
-    assert (seen[walls] == images[walls]).all()  # what is drawn stays in front
+    assert (seen[walls] == images[walls]).all()  # drawn shapes stay in front of the leaves
     floor = images.max(axis=-1) == 0
     assert windy.goal is not None and plain.goal is not None
     see = jax.jit(windy.goal)
     goals = [np.asarray(see(state)) for state in (states[0], states[-1])]
-    np.testing.assert_array_equal(goals[0], goals[1])  # the picture of the goal was taken once
+    np.testing.assert_array_equal(goals[0], goals[1])  # the goal image is constant
     assert (goals[0] != np.asarray(jax.jit(plain.goal)(bare[0]))).mean() > 0.5
     moving = np.abs(np.diff(seen[..., 1].astype(float), axis=0))
     assert (moving[floor[1:] & floor[:-1]] > 2).mean() > 0.15 and seen[floor].mean() > 30
 
 
-def test_every_leaf_and_wave_changes_the_scene_where_it_is():
+def test_every_leaf_and_wave_changes_the_scene_at_its_position():
     draw = jax.jit(lambda wind: leaves.scene(wind, 48, 48))
     wind = jax.jit(leaves.calm)(jax.random.key(0))
     image = np.random.default_rng(0).integers(0, 256, (48, 48, 3)).astype(np.uint8)
@@ -53,7 +53,7 @@ def test_every_leaf_and_wave_changes_the_scene_where_it_is():
     assert changed[36:44].any() and not changed[:30].any()
 
 
-def test_noise_has_the_memory_and_the_variance_it_is_said_to_have():
+def test_noise_has_the_documented_autocorrelation_and_variance():
     task = leaves.beside(pendulum.task(), 64)
     assert task.observations.low.shape == (67,)
 
@@ -71,21 +71,21 @@ def test_noise_has_the_memory_and_the_variance_it_is_said_to_have():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: leaves.beside(two_rooms.task(), 4), r"noise goes beside vectors; two_rooms observes .*\(65, 65, 2\)"),
+        (lambda: leaves.beside(two_rooms.task(), 4), r"noise needs vector observations; two_rooms observes .*\(65, 65, 2\)"),
         (lambda: leaves.beside(pendulum.task(), 0), "must be 1 or more; got 0"),
         (lambda: leaves.behind(two_rooms.task(), 1.5), r"must lie in \[0, 1\]; got 1.5"),
-        (lambda: WindyLeaves(gymnasium.make("Pendulum-v1")), r"images of bytes \[h, w, c\]; the observation space is Box"),
+        (lambda: WindyLeaves(gymnasium.make("Pendulum-v1")), r"images of bytes \[h, w, c\]; got Box"),
         (lambda: WindyNoise(gymnasium.make("Pendulum-v1"), 0), "must be 1 or more; got 0"),
-        (lambda: WindyNoise(gymnasium.make("CliffWalking-v1")), "noise goes beside vectors; .* Discrete"),
+        (lambda: WindyNoise(gymnasium.make("CliffWalking-v1")), "noise needs vector observations; got Discrete"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make, says):
+def test_invalid_settings_raise(make, says):
     with pytest.raises(ValueError, match=says):
         make()
 
 
 class Painted(gymnasium.Env):
-    """A white square with a black one in it, somebody else's."""
+    """An external environment: a black square on a white image."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (32, 32, 3), np.uint8)
     action_space = gymnasium.spaces.Discrete(2)
@@ -105,7 +105,7 @@ class Painted(gymnasium.Env):
         return image
 
 
-def test_wrappers_work_on_environments_that_are_not_ours():
+def test_wrappers_work_on_other_environments():
     bare, windy = Painted(), WindyLeaves(Painted())
     plain, _ = bare.reset(seed=3)
     seen, _ = windy.reset(seed=3)

@@ -1,4 +1,4 @@
-"""The maze: trees, ways and walls against counting, brute force and pictures."""
+"""Tests of the maze: trees, shortest paths and walls compared with counting, search and images."""
 
 from itertools import pairwise
 
@@ -12,13 +12,13 @@ from envs import maze, rooms
 
 @pytest.fixture(scope="module")
 def starts():
-    """400 mazes with far goals, and all of their ways."""
+    """Returns 400 mazes with far goals, and all shortest paths in them."""
     states = jax.jit(jax.vmap(maze.task().reset))(jax.random.split(jax.random.key(0), 400))
-    return states, np.asarray(jax.jit(jax.vmap(maze.ways))(states.layout))
+    return states, np.asarray(jax.jit(jax.vmap(maze.shortest_paths))(states.layout))
 
 
 def flood(layout, start):
-    """Cells of way to every cell, by walking."""
+    """Returns the path length to every cell by breadth-first search."""
     far, edge = {start: 0}, [start]
     while edge:
         here = edge.pop(0)
@@ -30,7 +30,7 @@ def flood(layout, start):
     return far
 
 
-def test_doors_make_a_tree_and_ways_are_counted_right(starts):
+def test_doors_form_a_tree_and_shortest_paths_match_a_search(starts):
     states, ways = starts
     assert (np.asarray(states.layout).sum(axis=1) == 15).all()  # fifteen doors that join sixteen cells: a tree
     for index in range(0, 400, 40):
@@ -40,22 +40,22 @@ def test_doors_make_a_tree_and_ways_are_counted_right(starts):
     assert len(np.unique(np.asarray(states.layout), axis=0)) > 390
 
 
-def test_far_goals_are_nine_cells_of_way_or_more_and_places_are_free(starts):
+def test_goal_distances_match_the_setting_and_positions_are_free(starts):
     states, _ = starts
-    cells = np.asarray(jax.jit(jax.vmap(maze.away))(states))
+    cells = np.asarray(jax.jit(jax.vmap(maze.cells_to_goal))(states))
     assert cells.min() >= 9 and (cells >= 11).any()
     for place in (states.position, states.goal):
         offset = (np.asarray(place) - rooms.LOW) % maze.CELL - maze.CELL / 2
         assert np.abs(offset).max() <= maze.ROOM + 1e-4
     near = jax.jit(jax.vmap(maze.task("state", "near").reset))(jax.random.split(jax.random.key(1), 100))
-    assert set(np.asarray(jax.jit(jax.vmap(maze.away))(near))) <= {3.0, 4.0, 5.0}
+    assert set(np.asarray(jax.jit(jax.vmap(maze.cells_to_goal))(near))) <= {3.0, 4.0, 5.0}
 
 
-def test_a_picture_shows_doors_where_dots_can_pass(starts):
-    """Through every place for a door, from the middle of one cell to that of the other."""
+def test_the_image_shows_doors_where_dots_can_pass(starts):
+    """Moves through every possible door, from the centre of one cell to that of the other."""
     layout = starts[0].layout[0]
     shown = np.asarray(jax.jit(maze.plan)(layout))
-    middles = np.array([maze._middle(jnp.asarray(pair)) for pair in maze.PAIRS])
+    middles = np.array([maze._centre(jnp.asarray(pair)) for pair in maze.PAIRS])
     state = maze.State(jnp.asarray(middles[:, 0]), jnp.asarray(middles[:, 0]), jnp.tile(layout, (24, 1)))
     step = jax.jit(jax.vmap(maze.step, in_axes=(None, 0, 0, 0)))
     heading = (middles[:, 1] - middles[:, 0]) / maze.CELL
@@ -68,7 +68,7 @@ def test_a_picture_shows_doors_where_dots_can_pass(starts):
     np.testing.assert_array_equal(shown[row, column] == 0, passed)
 
 
-def test_explorers_pass_doors_and_no_walls():
+def test_explorers_pass_through_doors_only():
     walks = jax.jit(lambda key: maze.explore(key, 40, 300))(jax.random.key(2))
     cells = np.asarray(jax.vmap(jax.vmap(maze.cell))(walks.states.position)) @ np.array([1, 4])
     seen = []

@@ -1,4 +1,4 @@
-"""The pure pendulum against Gymnasium's, step for step."""
+"""Tests of the pendulum: step-by-step comparison with Gymnasium's pendulum."""
 
 import gymnasium
 import jax
@@ -8,7 +8,7 @@ import numpy as np
 from envs import pendulum
 
 
-def test_every_step_equals_gymnasiums():
+def test_every_step_equals_gymnasiums_pendulum():
     env, random = gymnasium.make("Pendulum-v1"), np.random.default_rng(0)
     step = jax.jit(lambda s, a: (pendulum.dynamics(pendulum.PARAMS, s, a), pendulum.reward(pendulum.PARAMS, s, a)))
     for seed in range(3):
@@ -22,13 +22,13 @@ def test_every_step_equals_gymnasiums():
             np.testing.assert_allclose(reward, float(real), rtol=1e-4, atol=1e-4)
 
 
-def test_starts_fill_the_ranges_gymnasium_draws_from():
+def test_starts_cover_the_ranges_of_gymnasium():
     states = np.asarray(jax.vmap(pendulum.reset)(jax.random.split(jax.random.key(0), 4000)))
     assert np.abs(states[:, 0]).max() <= np.pi and np.abs(states[:, 1]).max() <= 1.0
     np.testing.assert_allclose(states.std(axis=0), np.array([np.pi, 1.0]) / np.sqrt(3), rtol=0.03)
 
 
-def test_energy_is_kept_when_nothing_pushes():
+def test_energy_is_conserved_without_torque():
     params, state = pendulum.PARAMS | {"dt": 1e-4}, jnp.array([2.0, 0.0])
 
     def energy(s):
@@ -39,7 +39,7 @@ def test_energy_is_kept_when_nothing_pushes():
     assert abs(float(after[0] - state[0])) > 0.5
 
 
-def test_slopes_agree_with_finite_differences():
+def test_gradients_agree_with_finite_differences():
     state, action = jnp.array([1.0, 0.5]), jnp.array([0.3])
     slope = jax.jacobian(pendulum.dynamics, argnums=1)(pendulum.PARAMS, state, action)
     step = 1e-2

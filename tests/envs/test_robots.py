@@ -1,4 +1,4 @@
-"""Robots in MuJoCo: that their observations can be undone, and delays, pushes and equilibria against what is known."""
+"""Tests of the MuJoCo robots: inverse of the observation, delays, pushes and equilibria compared with known values."""
 
 import multiprocessing
 import time
@@ -9,13 +9,13 @@ import pytest
 
 from envs.robots import ROBOTS, named
 from envs.robots.env import RobotEnv
-from envs.robots.plant import PUSH, Body, Plant
+from envs.robots.plant import PUSH_DURATION, Body, Plant
 
 pytest.importorskip("mujoco", reason="robots need the extra [mujoco]")
 
 
 @pytest.mark.parametrize("name", ROBOTS)
-def test_states_come_back_from_observations_and_episodes_repeat(name):
+def test_state_of_inverts_observe_and_seeds_reproduce_episodes(name):
     env, drawn = RobotEnv(name), np.random.default_rng(0)
     first, _ = env.reset(seed=3)
     actions = [env.action_space.sample() for _ in range(3)]
@@ -29,7 +29,7 @@ def test_states_come_back_from_observations_and_episodes_repeat(name):
     np.testing.assert_allclose(state, np.concatenate([q, speed]), atol=1e-6)
 
 
-def test_rewards_are_costs_and_upright_is_where_there_are_none():
+def test_rewards_are_negative_costs_and_zero_at_the_upright_equilibrium():
     cartpole, quadrotor = RobotEnv("cartpole"), RobotEnv("quadrotor")
     cartpole.reset(seed=0)
     cartpole.pose(np.zeros(2))
@@ -38,12 +38,12 @@ def test_rewards_are_costs_and_upright_is_where_there_are_none():
     assert np.isclose(reward, -0.02 * 0.001 * 25.0) and not terminated and not truncated and info["success"]
     quadrotor.reset(seed=0)
     quadrotor.pose(np.zeros(3))
-    for _ in range(50):  # its weight, carried by both rotors
+    for _ in range(50):  # both rotors carry the weight
         quadrotor.step([0.54 * 9.81 / 2] * 2)
     np.testing.assert_allclose(quadrotor.data.qpos, 0.0, atol=1e-6)
 
 
-def test_episodes_begin_at_rest_or_anywhere_and_end_where_the_arena_does():
+def test_episodes_start_as_configured_and_truncate_outside_the_arena():
     robot = named("cartpole")
     for share, spread in ((0.0, np.array([*robot.spread, 0.0, 0.0])), (1.0, np.array(robot.anywhere))):
         env = RobotEnv("cartpole", anywhere=share)
@@ -55,11 +55,11 @@ def test_episodes_begin_at_rest_or_anywhere_and_end_where_the_arena_does():
     for position, away in ((-2.99, False), (3.01, True)):
         env.pose(np.array([position, 0.0]))
         assert env.step([0.0])[2:4] == (False, away)
-    with pytest.raises(ValueError, match=r"share of episodes, from 0 to 1; got 1\.5"):
+    with pytest.raises(ValueError, match=r"share of episodes in \[0, 1\]; got 1\.5"):
         RobotEnv("cartpole", anywhere=1.5)
 
 
-def test_actions_act_after_the_delay_and_not_before():
+def test_actions_take_effect_after_the_delay():
     body = Body(named("cartpole"), delay=0.05, push=0.0, seed=0)
     body.advance(0.1)
     body.receive(0.1, np.array([7.0]))
@@ -69,12 +69,12 @@ def test_actions_act_after_the_delay_and_not_before():
     expected = np.where(trace.times > 0.15 - 1e-9, 7.0, 0.0)
     np.testing.assert_array_equal(trace.actions[:, 0], expected)
     assert body.observation().dtype == np.float32
-    body.advance(0.3009)  # half a step on
-    assert 0.3 - 1e-9 <= body.data.time <= 0.3009  # and shows nothing that is still to come
+    body.advance(0.3009)  # half a step later
+    assert 0.3 - 1e-9 <= body.data.time <= 0.3009  # time does not exceed the request
 
 
-def test_a_push_gives_the_momentum_of_its_force():
-    """The quadrotor with its rotors off, which nothing else moves sideways but a little drag."""
+def test_a_push_transfers_force_times_duration_as_momentum():
+    """Uses the quadrotor without thrust, for which only a small drag acts horizontally."""
     body = Body(named("quadrotor"), delay=0.0, push=2.0, seed=1)
     body.advance(5.0)
     trace = body.trace()
@@ -82,16 +82,16 @@ def test_a_push_gives_the_momentum_of_its_force():
     assert len(pushes) >= 1 and set(np.abs(trace.pushes)) == {0.0, 2.0}
     begin = pushes[0]
     gained = trace.states[begin + 7, 3] - trace.states[begin, 3]
-    assert np.isclose(abs(gained), 2.0 * PUSH / 0.54, rtol=0.05)
+    assert np.isclose(abs(gained), 2.0 * PUSH_DURATION / 0.54, rtol=0.05)
 
 
-def test_a_plant_lives_by_the_wall_clock_and_says_what_happened():
+def test_a_plant_follows_the_wall_clock_and_returns_its_trajectory():
     threads = len(multiprocessing.active_children())
     with Plant(named("cartpole"), delay=0.02, seed=2) as plant:
         first, begun = plant.newest()
         plant.send(np.array([10.0]))
         later, stamp = first, begun
-        patience = begun + 30.0  # of a machine that does other things besides
+        patience = begun + 30.0  # allows for other load of the machine
         while stamp < begun + 0.4 and time.monotonic() < patience:
             time.sleep(0.02)
             later, stamp = plant.newest()
@@ -105,5 +105,5 @@ def test_a_plant_lives_by_the_wall_clock_and_says_what_happened():
     assert len(multiprocessing.active_children()) == threads
     with pytest.raises(ValueError, match="must not be negative"):
         Plant(named("cartpole"), delay=-1.0)
-    with pytest.raises(ValueError, match=r"no robot 'toaster'; there are cartpole"):
+    with pytest.raises(ValueError, match=r"robot must be one of cartpole.*got 'toaster'"):
         named("toaster")

@@ -1,4 +1,4 @@
-"""Two Rooms, Wall and Teleport: their pictures, starts, ways and explorers against what is known of them."""
+"""Tests of Two Rooms, Wall and Teleport: images, starts, path lengths and explorers compared with formulas and search."""
 
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from envs import exploring, rooms, teleport, two_rooms, wall
 LAYOUT = jnp.array([32.0, 10.0])
 
 
-def test_a_picture_is_the_formula_of_the_dot_and_the_lines_of_the_walls():
+def test_the_image_matches_the_formula_of_dot_and_walls():
     picture = np.asarray(jax.jit(two_rooms.picture)(jnp.array([20.0, 41.0]), LAYOUT), float)
     rows, columns = np.mgrid[:65, :65]
     expected = 255.0 * np.exp(-((columns - 20) ** 2 + (rows - 41) ** 2) / (2 * 1.3**2))
@@ -27,7 +27,7 @@ def test_a_picture_is_the_formula_of_the_dot_and_the_lines_of_the_walls():
     np.testing.assert_array_equal(picture[..., 1], lines)
 
 
-def test_walls_are_drawn_three_and_a_half_times_as_large():
+def test_wall_draws_the_room_at_3_5_times_the_resolution():
     picture = np.asarray(jax.jit(wall.picture)(jnp.array([20.0, 41.0]), jnp.array([32.0, 30.0])), float)
     dark = (picture.sum(axis=-1) < 255).mean(axis=0)[60:190]  # share of each column that is wall
     assert 224 * 6 / 65 - 1.5 <= (dark > 0.5).sum() <= 224 * 6 / 65 + 1.5
@@ -40,7 +40,7 @@ def starts():
     return jax.jit(jax.vmap(two_rooms.reset))(jax.random.split(jax.random.key(0), 4000))
 
 
-def test_starts_and_goals_lie_in_different_rooms_either_way_round_and_off_the_walls(starts):
+def test_starts_and_goals_lie_in_different_rooms_and_off_the_walls(starts):
     position, goal, layout = (np.asarray(a) for a in starts)
     left = position[:, 0] < layout[:, 0]
     assert ((goal[:, 0] < layout[:, 0]) != left).all() and abs(left.mean() - 0.5) < 0.03
@@ -50,13 +50,13 @@ def test_starts_and_goals_lie_in_different_rooms_either_way_round_and_off_the_wa
     np.testing.assert_allclose([position[:, 1].min(), position[:, 1].max()], [6.6, 57.4], atol=0.2)
 
 
-def test_layouts_take_every_whole_place(starts):
+def test_layouts_cover_all_integer_positions(starts):
     layout = np.asarray(starts.layout)
     np.testing.assert_array_equal(np.unique(layout[:, 0]), np.arange(20, 45))
     np.testing.assert_array_equal(np.unique(layout[:, 1]), np.arange(10, 55))
 
 
-def test_a_dot_moves_by_its_action_within_bounds_and_is_stopped_by_the_wall():
+def test_a_dot_moves_by_its_clipped_action_and_stops_at_the_wall():
     step = jax.jit(jax.vmap(two_rooms.step, in_axes=(None, 0, 0, 0)))
     places = jnp.array([[20.0, 40.0]] + [[30.0, 40.0]] * 300)
     state = rooms.State(places, jnp.full((301, 2), 50.0), jnp.tile(LAYOUT, (301, 1)))
@@ -68,7 +68,7 @@ def test_a_dot_moves_by_its_action_within_bounds_and_is_stopped_by_the_wall():
     np.testing.assert_allclose((off < 0.301).mean(), 0.451, atol=0.09)  # P(|N(0, 0.5²)| < 0.3)
 
 
-def test_the_shortest_way_is_the_best_of_all_pairs_of_crossings():
+def test_path_length_equals_a_brute_force_search_over_door_crossings():
     slits = np.linspace(-4.0, 4.0, 201)
     keys = jax.random.split(jax.random.key(3), 40)
     drawn = jax.jit(jax.vmap(two_rooms.reset))(keys)
@@ -86,7 +86,7 @@ def test_the_shortest_way_is_the_best_of_all_pairs_of_crossings():
     np.testing.assert_allclose(length(drawn.layout, *within), np.hypot(6, 6), rtol=1e-5)
 
 
-def test_explorers_stride_turn_and_pass_the_door_as_told():
+def test_explorers_match_their_stride_turn_and_door_statistics():
     walks = jax.jit(lambda key: two_rooms.explore(key, 2000))(jax.random.key(0))
     assert walks.actions.shape == (2000, 91, 2) and walks.states.position.shape == (2000, 92, 2)
     strides = np.linalg.norm(walks.actions, axis=-1)
@@ -96,26 +96,26 @@ def test_explorers_stride_turn_and_pass_the_door_as_told():
     np.testing.assert_allclose((side != side[:, :1]).any(axis=1).mean(), 0.35, atol=0.04)
     heading = np.arctan2(walks.actions[..., 1], walks.actions[..., 0])
     turns = np.cos(np.diff(heading, axis=1)).mean(axis=1)
-    np.testing.assert_allclose(np.median(turns), ive(1, 5) / ive(0, 5), atol=0.02)  # most of them seek nothing
+    np.testing.assert_allclose(np.median(turns), ive(1, 5) / ive(0, 5), atol=0.02)  # most dots do not seek the door
     frames = jax.jit(jax.vmap(two_rooms.task().observe))(jax.tree.map(lambda a: a[0], walks.states))
     assert frames.shape == (92, 65, 65, 2)
 
 
-def test_long_recordings_see_both_rooms():
+def test_long_recordings_visit_both_rooms():
     walks = jax.jit(lambda key: two_rooms.explore(key, 200, 728, 1.0))(jax.random.key(0))
     side = np.asarray(walks.states.position[..., 0] < walks.states.layout[..., 0])
-    assert (side[:, 1:] != side[:, :-1]).sum(axis=1).mean() > 6  # of eight times that they set out
+    assert (side[:, 1:] != side[:, :-1]).sum(axis=1).mean() > 6  # in eight periods
     assert np.minimum(side.mean(axis=1), 1 - side.mean(axis=1)).mean() > 0.25
 
 
-def test_turns_follow_von_mises():
+def test_turns_follow_the_von_mises_distribution():
     turns = exploring.von_mises(jax.random.uniform(jax.random.key(0), (20_000,)), 5.0)
     for order in (1, 2):
         np.testing.assert_allclose(jnp.cos(order * turns).mean(), ive(order, 5) / ive(0, 5), atol=0.01)
     assert abs(float(jnp.sin(turns).mean())) < 0.01
 
 
-def test_the_right_border_leads_to_the_left_one_and_not_back():
+def test_the_right_border_teleports_to_the_left_border_only():
     step = jax.jit(teleport.step)
     layout, goal, none = jnp.array([32.0, 30.0]), jnp.array([10.0, 10.0]), jnp.zeros((), jnp.int32)
     right = teleport.State(jnp.array([59.0, 20.0]), goal, layout, none)
@@ -131,18 +131,18 @@ def test_the_right_border_leads_to_the_left_one_and_not_back():
     assert 20.0 < float(step(teleport.PARAMS, right, jnp.array([2.0, 1.0]), key).position[1]) < 21.0
 
 
-def test_ways_through_the_border_are_measured_right():
-    """Through the border a way is straight on a plane on which the left room is put to the right of the right one."""
+def test_path_lengths_through_the_teleport_are_correct():
+    """With the left room copied to the right of the right room, a path through the teleport is straight."""
     state = teleport.State(
         jnp.array([50.0, 20.0]), jnp.array([14.0, 40.0]), jnp.array([32.0, 54.0]), jnp.zeros((), jnp.int32)
     )
-    door, jump = jax.jit(teleport.ways)(state)
+    door, jump = jax.jit(teleport.path_lengths)(state)
     np.testing.assert_allclose(jump, np.hypot(60 - 50 + 14 - 4, 20), atol=0.01)
     corner = np.array([[50, 20], [33.5, 50], [30.5, 50], [14, 40]])
     np.testing.assert_allclose(door, sum(np.linalg.norm(q - p) for p, q in pairwise(corner)), atol=0.01)
 
 
-def test_a_budget_of_thirty_steps_and_success_without_an_early_stop():
+def test_episodes_truncate_at_the_budget_and_do_not_terminate_on_success():
     env = gymnasium.make("craik/Wall-v0", max_episode_steps=30, observation="state")
     _, info = env.reset(seed=0, options={"start": [20.0, 20.0], "goal": [23.0, 20.0]})
     assert info["success"] and info["distance"] == pytest.approx(3.0)

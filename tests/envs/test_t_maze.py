@@ -1,4 +1,4 @@
-"""The T-maze: who remembers the cue is paid, who does not is as often punished, and nothing on the way tells."""
+"""Tests of the T-maze: rewards, and observations that do not repeat the cue."""
 
 import gymnasium
 import numpy as np
@@ -8,7 +8,7 @@ from envs import t_maze
 
 
 def walk(policy, seed, **settings):
-    """Observations and rewards of an episode, and whether it ended by itself and well."""
+    """Returns observations and rewards of an episode, and its termination and success flags."""
     env = gymnasium.make("craik/TMaze-v0", **settings)
     observation, info = env.reset(seed=seed)
     observations, rewards, terminated, truncated = [observation], [], False, False
@@ -20,7 +20,7 @@ def walk(policy, seed, **settings):
     return np.array(observations), np.array(rewards), terminated, bool(info["success"])
 
 
-def test_who_remembers_the_cue_is_paid_and_who_turns_the_other_way_punished():
+def test_the_return_is_1_for_the_cued_arm_and_minus_1_for_the_other():
     for seed in range(6):
         _, rewards, over, well = walk(lambda seen: seen[0][2], seed)
         assert over and well and len(rewards) == t_maze.LENGTH + 4
@@ -30,8 +30,8 @@ def test_who_remembers_the_cue_is_paid_and_who_turns_the_other_way_punished():
         assert over and not well and rewards.sum() == -1.0
 
 
-def test_behind_the_cue_both_mazes_look_alike():
-    """Whatever is done before the junction: actions that depend on the cue leave no trace of it."""
+def test_observations_after_the_cue_are_identical():
+    """Actions before the junction that depend on the cue leave no trace of it."""
 
     def marking(seen):
         return seen[0][2] if len(seen) <= t_maze.LENGTH else 0.3
@@ -41,7 +41,7 @@ def test_behind_the_cue_both_mazes_look_alike():
     np.testing.assert_array_equal(left[1:], right[1:])
 
 
-def test_who_does_not_turn_is_cut_off_and_the_visible_cue_stays():
+def test_an_episode_without_a_turn_is_truncated_and_a_visible_cue_stays():
     seen, rewards, over, well = walk(lambda _: 0.0, 3, visible=True)
     assert not over and not well and len(rewards) == 60 and not rewards.any()
     assert (seen[:, 2] == seen[0, 2]).all() and abs(seen[0, 2]) == 1.0

@@ -1,4 +1,4 @@
-"""The ball in the U-maze against closed forms, and against the walls."""
+"""Tests of the U-maze: motion of the ball compared with closed forms, and contact with walls."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def ball(position, velocity=(0.0, 0.0)):
     return u_maze.State(jnp.array(position), jnp.array(velocity), jnp.array([1.0, 2.8]))
 
 
-def test_a_push_from_rest_follows_the_closed_form_of_linear_drag():
+def test_acceleration_from_rest_follows_the_closed_form_of_linear_drag():
     """`v[k] = F/c (1 - (1 + c dt/m)^-k)`, the implicit step of `m v̇ = F - c v` from rest."""
     state, speeds = ball([0.6, 0.8]), []
     for _ in range(15):
@@ -24,19 +24,19 @@ def test_a_push_from_rest_follows_the_closed_form_of_linear_drag():
     np.testing.assert_allclose(state.position, [0.6 + 0.01 * np.sum(speeds), 0.8], rtol=1e-5)
 
 
-def test_the_fastest_is_as_published():
+def test_the_maximal_speed_is_as_published():
     fast = step(u_maze.PARAMS, ball([0.6, 0.8], (5.0, 0.0)), jnp.array([1.0, 0.0]), jax.random.key(0))
     np.testing.assert_allclose(fast.velocity[0], 5.23, atol=0.005)
 
 
-def test_a_wall_takes_the_speed_towards_it_and_leaves_that_along_it():
+def test_a_wall_removes_the_normal_velocity_and_keeps_the_tangential():
     state = step(u_maze.PARAMS, ball([1.0, 1.09], (2.0, 3.0)), jnp.zeros(2), jax.random.key(0))
     drag = 1 + 0.01 / 4.18879
     np.testing.assert_allclose(state.velocity, [2.0 / drag, 0.0], rtol=1e-5)
     np.testing.assert_allclose(state.position, [1.0 + 0.02 / drag, 1.1 - 1e-3], rtol=1e-5)
 
 
-def test_explorers_stay_in_the_corridor_and_get_round_the_bend():
+def test_explorers_stay_in_the_corridor_and_pass_the_bend():
     walks = jax.jit(lambda key: u_maze.explore(key, 1000, 150))(jax.random.key(0))
     x, y = np.moveaxis(np.asarray(walks.states.position), -1, 0)
     assert min(x.min(), y.min()) >= 0.5 and max(x.max(), y.max()) <= 3.1
@@ -58,7 +58,7 @@ def test_starts_are_at_rest_in_one_arm_and_goals_in_the_other():
     assert fine["start"].all() and fine["goal"].all() and not states.velocity.any()
 
 
-def test_the_ball_is_seen_where_it_is():
+def test_the_image_shows_the_ball_at_its_position():
     picture = np.asarray(jax.jit(u_maze.picture)(jnp.array([2.8, 0.8])), float)
     red = picture[..., 0] - picture[..., 1]
     row, column = (np.average(np.mgrid[:64, :64][i], weights=red.clip(0) ** 2) for i in range(2))

@@ -1,4 +1,4 @@
-"""Moves among walls against a march in tiny steps, and against what may never happen."""
+"""Tests of collisions: comparison with a march in small steps, and invariants."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ stop = jax.jit(lambda layout, start, move, rebound: walls.stop(rooms.walls(layou
 
 
 def free(layout, points, clearance=0.0):
-    """Whether points `[..., 2]` are in the room and not in the wall, written down independently."""
+    """Returns True for points `[..., 2]` in free space, by an independent formula."""
     x, y = points[..., 0], points[..., 1]
     in_room = np.minimum(np.minimum(x, y) - 4, 60 - np.maximum(x, y)) >= clearance
     beside = np.abs(x - layout[0]) >= WIDTH / 2 + clearance
@@ -29,7 +29,7 @@ def corners(layout):
 
 @st.composite
 def moves(draw):
-    """Layout, free start and move: anywhere, or around the door; some straight at one of its corners or along an axis."""
+    """Returns layout, free start and move: uniform or around the door; some towards its corners or along an axis."""
     layout = np.array([draw(st.integers(20, 44)), draw(st.integers(10, 54))], float)
     corner = corners(layout)[draw(st.integers(0, 3))]
     if draw(st.booleans()):
@@ -52,7 +52,7 @@ def moves(draw):
 
 @settings(max_examples=200, deadline=None)
 @given(moves())
-def test_the_first_touch_is_where_a_march_finds_it(drawn):
+def test_the_first_contact_agrees_with_a_fine_march(drawn):
     layout, start, move = drawn
     touch = contact(*(jnp.asarray(a, jnp.float32) for a in drawn))
     shares = np.linspace(0.0, 1.0, 2001)
@@ -69,7 +69,7 @@ def test_the_first_touch_is_where_a_march_finds_it(drawn):
 
 @settings(max_examples=200, deadline=None)
 @given(moves(), st.floats(0.0, 2.5))
-def test_a_move_ends_in_the_free_and_off_what_it_touched(drawn, rebound):
+def test_a_move_ends_in_free_space_off_the_touched_wall(drawn, rebound):
     layout, start, move = drawn
     end = np.asarray(stop(*(jnp.asarray(a, jnp.float32) for a in (*drawn, rebound))))
     touch = contact(*(jnp.asarray(a, jnp.float32) for a in drawn))
@@ -78,12 +78,12 @@ def test_a_move_ends_in_the_free_and_off_what_it_touched(drawn, rebound):
         assert free(layout, end, 0.3 - 1e-4)
     else:
         np.testing.assert_allclose(end, start + move, atol=1e-4)
-    if (start[0] - layout[0]) * (end[0] - layout[0]) < 0:  # it changed rooms, which only the door allows
+    if (start[0] - layout[0]) * (end[0] - layout[0]) < 0:  # the dot changed rooms, which requires the door
         into = start + (np.clip((layout[0] - start[0]) / move[0], 0, 1)) * move
         assert abs(into[1] - layout[1]) <= 4 + 1e-3
 
 
-def test_a_thousand_dots_pushed_at_random_stay_in_the_free():
+def test_a_thousand_randomly_moved_dots_stay_in_free_space():
     begin = jax.jit(jax.vmap(lambda key: rooms.begin(key, WIDTH, None, None, None)))
     start, _, layouts = begin(jax.random.split(jax.random.key(0), 1000))
 
@@ -97,15 +97,15 @@ def test_a_thousand_dots_pushed_at_random_stay_in_the_free():
 
 
 @pytest.mark.parametrize("move", [(0.0, 0.0), (1.0, 0.0), (0.0, -1.0), (2.0, 0.5)])
-def test_slopes_are_finite_and_right_where_nothing_is_touched(move):
+def test_gradients_are_finite_and_correct_without_contact(move):
     layout, start = jnp.array([32.0, 30.0]), jnp.array([12.0, 20.0])
     slope = jax.jacobian(stop, argnums=2)(layout, start, jnp.array(move), jnp.zeros(()))
     np.testing.assert_allclose(slope, np.eye(2), atol=1e-6)
     against = jax.jacobian(stop, argnums=2)(layout, jnp.array([30.0, 20.0]), jnp.array([2.4, 0.3]), jnp.zeros(()))
-    assert np.isfinite(against).all() and abs(float(against[0, 0])) < 1e-5  # the wall decides where it ends across
+    assert np.isfinite(against).all() and abs(float(against[0, 0])) < 1e-5  # the wall determines the normal coordinate
 
 
-def test_sliding_goes_on_along_a_wall_and_into_a_corner():
+def test_sliding_follows_a_wall_and_stops_in_a_corner():
     clearance = 1e-3
     slide = jax.jit(lambda start, move: walls.slide(u_maze.walls(), start, move, clearance))
     along, way = slide(jnp.array([1.0, 1.0]), jnp.array([0.3, 0.3]))
