@@ -1,4 +1,4 @@
-# Every target makes its own virtual environment first.
+# Every target but clean creates the virtual environment first.
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist worksteal
 BIN := .venv/bin
@@ -12,10 +12,12 @@ bench: .venv/dev
 	$(BIN)/python -m benchmarks.learning --suite
 
 help:
-	@echo "make demo   set up, learn to swing a pendulum up, show it"
-	@echo "make bench  set up, then the learning benchmark (long)"
-	@echo "make test   set up, lint, run the tests"
-	@echo "make lint   set up, then ruff, pyright, import-linter"
+	@echo "make demo   train an agent to swing up a pendulum, and show it"
+	@echo "make bench  run the learning benchmark (hours)"
+	@echo "make test   run the linters and all tests"
+	@echo "make lint   run ruff, pyright and import-linter"
+	@echo "make clean  delete the virtual environment and caches"
+	@echo "All targets but clean create the virtual environment .venv if needed."
 
 .venv/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "craik needs Python 3.11 or newer; set PYTHON=")'
