@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mpc.agent.config import Settings
+from mpc.agent.config import AgentConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -14,7 +14,7 @@ BRIEF: dict[str, Any] = {
     "updates": 2,
     "first_trainings": 1,
     "actor_critic_reset_rounds": 1,
-    "practice": 2,
+    "actor_critic_updates": 2,
     "first_iterations": 1,
     "iterations": 1,
     "random_steps": 290,
@@ -28,8 +28,14 @@ BRIEF: dict[str, Any] = {
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_examples_run(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what an example writes, it writes here
-    brief = classmethod(lambda cls, image, **given: cls(**(given or BRIEF)))
-    monkeypatch.setattr(Settings, "fitting", brief)  # the same code, with hardly any learning
+    defaults = AgentConfig.of
+
+    def brief(changes: Any = None, *, goals: bool = False, image: bool = False) -> AgentConfig:
+        """The same code, with hardly any learning."""
+        chosen = defaults(changes, goals=goals, image=image)
+        return chosen if goals else chosen.changed(BRIEF)
+
+    monkeypatch.setattr(AgentConfig, "of", brief)
     examples = re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
     assert examples
     scope: dict = {"__name__": document.stem}

@@ -156,7 +156,7 @@ def exact_agent(
     """Return an agent that knows the dot's dynamics and is given a goal."""
     if env is None:
         given = {"observation_space": PLACES, "action_space": MOVES} | given
-    return Agent(env, task=Task(goal=goal), config=EXACT | (config or {}), **({"model": exact()} | given))
+    return Agent(env, task=Task(goal=goal), config=EXACT | (config or {}), **(dict[str, Any](model=exact()) | given))
 
 
 def image_agent(

@@ -88,9 +88,9 @@ def test_rows_of_earlier_commands_are_kept(tmp_path, monkeypatch):
 
 def test_a_good_proposal_needs_fewer_iterations_than_noise():
     """The optimal feedback needs one iteration; a zero proposal needs more than five."""
-    from tests.agent.actor.test_distillation import EYES, PROBLEM, K
+    from tests.agent.actor.test_distillation import ADAPTER, PROBLEM, K
 
     planner = mpc.gradient(PROBLEM, starts=4)
-    best, idle = (proposal_iterations(planner, EYES, jnp.asarray(gain), jnp.full((3, 1), 0.5), 0) for gain in (K, 0.0))
+    best, idle = (proposal_iterations(planner, ADAPTER, jnp.asarray(gain), jnp.full((3, 1), 0.5), 0) for gain in (K, 0.0))
     assert best == {"iterations": 1.0, "never": 0.0}
     assert 5 < idle["iterations"] <= MOST

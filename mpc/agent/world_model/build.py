@@ -146,7 +146,7 @@ def distance(config: AgentConfig, latent: int) -> Distance | None:
     learnt: Callable[..., Distance] = temporal_distance
     if name == "shortest_path":
         learnt = partial(shortest_path_distance, block=config.world_model.block)
-    given = {"updates": max(learning.finetune_updates, 1)} | dict(_plain(config.cost.distance_options))
+    given: dict[str, Any] = {"updates": max(learning.finetune_updates, 1)} | dict(_plain(config.cost.distance_options))
     try:
         return learnt(latent=latent, **given)
     except TypeError as error:  # of a keyword that it does not have, or that another setting gives

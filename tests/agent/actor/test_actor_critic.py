@@ -67,8 +67,8 @@ def buffer() -> data.TrajectoryBuffer:
 @pytest.fixture(scope="module")
 def learnt(buffer) -> tuple[ActorCritic, ActorCriticState]:
     """Actor and critic after learning."""
-    faster = {"actor_averaging": 0.98, "critic_averaging": 0.95, "learning_rate": 5e-3}
-    made = actor_critic(WORLD, Hyperparameters(hidden=16, steps=5, updates=600, **faster))
+    faster = Hyperparameters(actor_averaging=0.98, critic_averaging=0.95, learning_rate=5e-3)
+    made = actor_critic(WORLD, faster._replace(hidden=16, steps=5, updates=600))
     return made, made.fit(made.init(jax.random.key(0)), {}, buffer)[0]
 
 

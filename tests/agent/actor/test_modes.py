@@ -13,6 +13,7 @@ import mpc
 from mpc.agent import Agent
 from mpc.agent.actor.policy import Parts, proposal
 from mpc.agent.actor.time_budget import PATIENCE, TimeBudget
+from mpc.agent.cost.terms import mean_dynamics
 from mpc.agent.viz import episode
 from tests.agent.toys import SMALL
 from world_models import analytic
@@ -73,6 +74,7 @@ def test_other_modes_are_refused(agent, mode):
 
 def reaction(agent: Agent, row: np.ndarray) -> np.ndarray:
     """Return what the actor does at one observation."""
+    assert agent.components.actor_critic is not None
     variables = agent.components.actor_critic.act(agent.params["actor"], agent.encode(row))
     return np.asarray(agent.policy.action_space.decide(variables))
 
@@ -116,7 +118,7 @@ def test_an_episode_that_began_with_a_reaction_is_planned_from_the_actors_propos
     _, state = agent.predict(SEEN, state=state, episode_start=np.array([True, False]), mode="react")
     _, state = agent.predict(SEEN, state=state)
     made, problem = agent.components, agent.program.problem
-    parts = Parts(made.model, made.spaces, made.history, made.act(False), 0, 1)
+    parts = Parts(made.model, mean_dynamics(made.parts), made.spaces, made.history, made.act(False), 0, 1)
     belief = made.model.encode(agent.params["model"], jnp.asarray(SEEN[0]))
     actions = proposal(parts, agent.program.made.planning, agent.params, belief)
     own = mpc.rollout(problem, agent.params, belief, problem.action_space.embed(actions)).energy

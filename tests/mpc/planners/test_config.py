@@ -50,7 +50,7 @@ ROWS = {
     "icem": (Config("icem", samples=32, elites=4), lambda p: mpc.icem(p, samples=32, elites=4)),
     "predictive sampling": (Config("predictive_sampling", samples=8), lambda p: mpc.predictive_sampling(p, samples=8)),
     "chain": (
-        Config("chain", stages=(Config("cem", samples=16, elites=4), "ilqr"), switch_after=2),
+        Config("chain", stages=(Config("cem", samples=16, elites=4), Config("ilqr")), switch_after=2),
         lambda p: mpc.chain(mpc.cem(p, samples=16, elites=4), mpc.ilqr(p), switch_after=2),
     ),
 }
@@ -119,7 +119,7 @@ def test_a_new_planner_joins_by_one_row(monkeypatch):
         (Config("gradient", step_size=0.1, options={"optimizer": "lbfgs"}), "optimizer of one's own"),
         (Config("gradient", anneal=5), "Box has none"),
         (Config("chain", switch_after=3), "chain needs stages"),
-        (Config("chain", stages=("cem",), switch_after=3), "two stages"),
+        (Config("chain", stages=(Config("cem"),), switch_after=3), "two stages"),
         (Config("cem", samples=4, elites=8), "elites"),
     ],
 )
