@@ -152,7 +152,8 @@ class DecidingAgent:
             episode_start: `[B]`, where episodes begin.
             deterministic: Without exploration noise.
             mode: `"plan"`; `"react"`, the actor alone, at a small part of the compute; or milliseconds per decision: plans
-                as long as plans have been taking no longer, and reacts otherwise.
+                as long as plans have been taking no longer, and reacts otherwise. Where the task allows so many
+                milliseconds, an agent that plans does so, too, or, without an actor, spends fewer iterations.
 
         Returns:
             Actions of the action space, finite and in bounds, and the state for the next call.
@@ -168,13 +169,24 @@ class DecidingAgent:
         due = starts | (np.ones(len(rows), bool) if state is None else state.left == 0)
         if due.any():
             before = None if state is None else state.policy
-            policy, held = self._decide(self.params, rows, before, starts, due, deterministic, mode)
+            params, mode = self._in_time(len(rows), mode)
+            policy, held = self._decide(params, rows, before, starts, due, deterministic, mode)
             left = np.zeros(len(rows), int) if state is None else state.left
             state = PredictState(policy, held, left, self._tasks)
         assert state is not None
         repeat = self.config.perception.action_repeat
         state = state._replace(left=np.where(due, repeat, state.left) - 1)
         return (state.held if batched else state.held[0]), state
+
+    def _in_time(self, decisions: int, mode: Mode) -> tuple[PyTree, Mode]:
+        """The parameters and the mode to decide in the milliseconds that the task allows."""
+        params, limit = self.params, self.setup.milliseconds
+        if mode != "plan" or limit is None:
+            return params, mode
+        if self.program.react is not None:
+            return params, limit
+        spent = self._budget.iterations((self.setup.shape, decisions), int(self.setup.iterations), limit)
+        return params | {"iterations": np.int32(spent)}, mode
 
     def _decide(
         self,
@@ -190,7 +202,8 @@ class DecidingAgent:
         program = self.program
         if mode != "plan" and program.react is None:
             raise ValueError(f"mode={mode!r} needs an actor, and this agent has none yet: distil makes one")
-        plans, begun = self._budget.plans(mode, len(rows)), time.perf_counter()
+        kind = self.setup.shape, len(rows)
+        plans = self._budget.plans(mode, kind)
         if state is None or starts.any():
             init = program.init if mode == "plan" else program.init_briefly
             fresh = init(params, rows, jax.random.split(jax.random.key(self.seed), len(rows)))
@@ -199,14 +212,14 @@ class DecidingAgent:
         again = program.due(state) & due
         later = state
         if again.any():
-            decide: Any = program.decide if plans else program.react
-            later = program.choose(again, decide(params, rows, state), state)
+            decide, begun = program.decide if plans else program.react, time.perf_counter()
+            assert decide is not None
+            later = program.choose(again, jax.block_until_ready(decide(params, rows, state)), state)
+            if plans:
+                self._budget.spent(kind, 1e3 * (time.perf_counter() - begun), int(params["iterations"]))
         holding = due & ~again
         if holding.any():
             later = program.choose(holding, program.hold(params, rows, state), later)
-        if plans:
-            jax.block_until_ready(later.plan.actions)
-            self._budget.spent(len(rows), 1e3 * (time.perf_counter() - begun))
         actions = program.actions(later)
         if not deterministic:
             noisy = np.asarray(program.perturb(actions, self.draw()))

@@ -3,10 +3,13 @@
 Planning is chosen while the median duration of recent plans is within the budget. Afterwards it is tried again now and then:
 a machine that was busy may not be any more.
 
+An agent without an actor spends fewer iterations instead: as many as fit the budget at the median duration of one.
+
 Source: LeCun (2022), A Path Towards Autonomous Machine Intelligence, section 3.1.
 """
 
 from collections import defaultdict, deque
+from collections.abc import Hashable
 from statistics import median
 from typing import Literal
 
@@ -20,11 +23,12 @@ class TimeBudget:
     """Chooses between planning and reacting by how long recent plans took, by kind of decision."""
 
     def __init__(self) -> None:
-        self._taken: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
-        self._compiled: set[int] = set()
+        self._taken: dict[Hashable, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
+        self._each: dict[Hashable, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
+        self._compiled: set[Hashable] = set()
         self._refused = 0
 
-    def plans(self, mode: Mode, kind: int) -> bool:
+    def plans(self, mode: Mode, kind: Hashable) -> bool:
         """Return whether to plan.
 
         Args:
@@ -46,13 +50,26 @@ class TimeBudget:
             taken.clear()
         return False
 
-    def spent(self, kind: int, milliseconds: float) -> None:
+    def iterations(self, kind: Hashable, most: int, milliseconds: float) -> int:
+        """Return how many iterations to spend on a plan, at least 1.
+
+        Args:
+            kind: Kind of decision.
+            most: Iterations where there is time.
+            milliseconds: That the plan may take.
+        """
+        each = self._each[kind]
+        return most if not each else int(min(max(milliseconds / max(median(each), 1e-9), 1), most))
+
+    def spent(self, kind: Hashable, milliseconds: float, iterations: int = 1) -> None:
         """Record how long a plan took; the first of each kind, which compiles, does not count.
 
         Args:
             kind: Kind of decision.
             milliseconds: Its duration.
+            iterations: Spent on it.
         """
         if kind in self._compiled:
             self._taken[kind].append(milliseconds)
+            self._each[kind].append(milliseconds / max(iterations, 1))
         self._compiled.add(kind)

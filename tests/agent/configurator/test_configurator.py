@@ -1,56 +1,56 @@
-"""Tasks from files, and a planner that takes on one after the other: against closed forms, brute force, and fresh starts."""
+"""Tasks from code and files, and agents that take on one after the other: against closed forms and brute force."""
 
 import warnings
-from functools import partial
+from functools import cache
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import mpc
-from mpc.agent.configurator import configurator as module
-from mpc.agent.configurator.configurator import Configurator, OutOfDistributionGoal
-from mpc.agent.configurator.task import Task, TaskError
-from tests.agent.test_goals import QUICK, knowing
+from mpc.agent import Agent, Task, TaskError
+from mpc.agent.configurator.configurator import OutOfDistributionGoal
+from tests.agent.toys import EXACT, exact, exact_agent
 from world_models.base import WorldModel, initial_state
 
-SPACE = mpc.Box([-1.0, -1.0], [1.0, 1.0])
+SPACE = gymnasium.spaces.Box(-1.0, 1.0, (2,))
 HERE = np.array([0.1, -0.2], np.float32)
+LIMITS = {"right": lambda params, observation, action, t: observation[0], "top": lambda p, o, a, t: o[1]}
+CONFIG = EXACT | {
+    "distance": "none",
+    "block": 1,
+    "horizon": 1,
+    "starts": 2,
+    "first_starts": 2,
+    "first_iterations": 40,
+    "iterations": 80,
+    "effort_weight": 1e-9,
+}
 
 
-def puck(latents: int | None) -> WorldModel:
-    """A puck that goes where it is pushed; with latents, by more or less."""
+@cache
+def puck(latents: int | None = None) -> WorldModel:
+    """A puck that goes where it is pushed; with a latent variable, by more or less."""
 
     def predict(params, state, action, latent=None):
         push = 1.0 if latent is None else 1.0 + 0.5 * latent[0]
-        return initial_state(state.latent + params["gain"] * push * action)
+        return initial_state(state.latent + push * action)
 
-    def nothing(params, windows):
-        return jnp.zeros(()), {}
-
-    return WorldModel(
-        init=lambda key: {"gain": jnp.float32(1.0)},
-        encode=lambda params, o: initial_state(o),
-        predict=predict,
-        normalise=lambda params, moments: params,
-        loss=nothing,
-        optimizer=optax.identity(),
-        members=1,
-        latents=latents,
-    )
+    return exact(1)._replace(predict=predict, latents=latents)
 
 
-def made(latents: int | None = None, **given) -> Configurator:
-    return Configurator(
-        puck(latents),
-        {"gain": jnp.float32(1.0)},
-        SPACE,
-        HERE,
-        terms={"goal": (1.0, module.to_goal), "effort": (0.0, partial(module.effort, SPACE))},
-        limits={"right": lambda p, s, a, t: s.latent[0], "top": lambda p, s, a, t: s.latent[1]},
-        **given,
+def made(latents: int | None = None, config: dict | None = None) -> Agent:
+    """An agent that knows the puck, and measures goals by observations."""
+    return Agent(
+        None,
+        task=Task(goal=np.zeros(2)),
+        config=CONFIG | (config or {}),
+        model=puck(latents),
+        limits=LIMITS,
+        observation_space=gymnasium.spaces.Box(-9.0, 9.0, (2,)),
+        action_space=SPACE,
     )
 
 
@@ -59,8 +59,13 @@ def certain():
     return made()
 
 
-def one_step(goal, weights, **given) -> Task:
-    return Task(np.asarray(goal, np.float32), weights=weights, horizon=1, iterations=80, starts=2, **given)
+@pytest.fixture(scope="module")
+def uncertain():
+    return made(latents=1)
+
+
+def acted(agent: Agent, task: Task) -> np.ndarray:
+    return agent.configure(task).predict(HERE)[0]
 
 
 @pytest.mark.parametrize(
@@ -74,63 +79,71 @@ def one_step(goal, weights, **given) -> Task:
 )
 def test_every_part_of_a_task_is_heeded(certain, goal, weight, effort, limits):
     """One step: minimise `w/2 |x + a - g|² + e/2 |a|²`, so that `a = w (g - x) / (w + e)`, and `x + a` at most the limit."""
-    certain.configure(one_step(goal, {"goal": weight, "effort": effort}, limits=limits))
+    weights = {"observation_goal": weight} | ({"effort": effort} if effort else {})
+    action = acted(certain, Task(np.asarray(goal), weights=weights, limits=limits))
     wanted = weight * (np.nan_to_num(np.asarray(goal) - HERE)) / (weight + effort)
     wanted[0] = min(wanted[0], limits.get("right", np.inf) - HERE[0])
-    np.testing.assert_allclose(certain.act(HERE), wanted, atol=0.02)
+    np.testing.assert_allclose(action, wanted, atol=0.02)
 
 
 @pytest.mark.parametrize("risk", [1.0, 0.4, 0.0])
 def test_risk_is_a_number_of_the_task(uncertain, risk):
     """Against every action on a grid, in the same futures."""
-    uncertain.configure(one_step((0.9, -0.2), {"goal": 1.0}, risk=risk))
+    action = acted(uncertain, Task(np.array([0.9, -0.2]), risk=risk))
     push = 1.0 + 0.5 * np.random.default_rng(0).standard_normal((8, 1, 1))[:, 0, 0]
-    actions = np.linspace(-1, 1, 2001)
+    actions = np.linspace(-1, 1, 101)
     energies = 0.5 * (HERE[0] + push[:, None] * actions - 0.9) ** 2
-    worst = np.array([float(mpc.risk.cvar(max(risk, 1e-3))(jnp.asarray(e))) for e in energies.T[::20]])
-    np.testing.assert_allclose(uncertain.act(HERE)[0], actions[::20][worst.argmin()], atol=0.05)
+    worst = np.array([float(mpc.risk.cvar(max(risk, 1e-3))(jnp.asarray(e))) for e in energies.T])
+    np.testing.assert_allclose(action[0], actions[worst.argmin()], atol=0.05)
 
 
-@pytest.fixture(scope="module")
-def uncertain():
-    return made(latents=1)
-
-
-def test_ten_tasks_compile_nothing_after_the_first_of_each_shape(certain):
-    """And an episode in which the task changes goes on as one that began there."""
+def test_nothing_is_compiled_after_the_first_task_of_each_shape(certain, uncertain):
+    """Goals, weights, bounds, risk and iterations are parameters; and agents that were told before decide alike."""
     random, compiled = np.random.default_rng(1), []
-    shapes = {1: (), 2: (), 3: ("right",)}
 
-    def task(horizon):
-        limits = {name: float(random.uniform(0.2, 0.6)) for name in shapes[horizon]}
-        weights = {"goal": float(random.uniform(0.5, 2.0)), "effort": float(random.uniform(0.0, 1.0))}
-        goal = random.uniform(-0.5, 0.5, 2).astype(np.float32)
-        return Task(goal, weights, limits, horizon=horizon, starts=2, iterations=int(random.integers(3, 9)))
+    def task(limited: bool, risky: bool) -> Task:
+        weights = {"observation_goal": float(random.uniform(0.5, 2.0)), "effort": float(random.uniform(0.1, 1.0))}
+        return Task(
+            random.uniform(-0.5, 0.5, 2),
+            weights,
+            {"right": float(random.uniform(0.2, 0.6))} if limited else {},
+            risk=float(random.uniform(0.2, 1.0)) if risky else None,
+            iterations=int(random.integers(3, 9)),
+        )
 
-    for horizon in shapes:
-        certain.configure(task(horizon))
-        certain.act(HERE)
-    known, later = list(certain.shapes), [task(horizon) for horizon in (1, 2, 3, 3, 2, 1, 1, 3, 2, 2)]
+    def act_on_all() -> None:
+        for agent, limited in ((certain, False), (certain, True), (uncertain, False)):
+            agent.configure(task(limited, agent is uncertain))
+            _, state = agent.predict(HERE)
+            agent.predict(HERE, state)
 
     def hear(event: str, duration_secs: float, **_: str | int) -> None:
         compiled.append(event)
 
+    act_on_all()
+    shapes = len(certain.components.shapes), len(uncertain.components.shapes)
     jax.monitoring.register_event_duration_secs_listener(hear)
     try:
         jax.jit(lambda x: x + 1.5)(jnp.ones(3))
         assert any("compile" in name for name in compiled)  # the listener does hear of compilations
         compiled.clear()
-        actions = []
-        for one in later:
-            certain.configure(one)
-            actions.append([certain.act(HERE), certain.act(HERE)])
+        for _ in range(3):
+            act_on_all()
         assert not [name for name in compiled if "compile" in name]
     finally:
         jax.monitoring.clear_event_listeners()
-    assert certain.shapes == known
-    fresh = made()
-    fresh.configure(later[-1])
-    np.testing.assert_array_equal([fresh.act(HERE), fresh.act(HERE)], actions[-1])
+    assert shapes == (len(certain.components.shapes), len(uncertain.components.shapes))
+    one = task(limited=True, risky=False)
+    np.testing.assert_array_equal(acted(made(), one), acted(certain, one))
+
+
+def test_a_shorter_horizon_and_fewer_starts_are_a_program_of_their_own(certain):
+    shapes = len(certain.components.shapes)
+    certain.configure(Task(HERE, horizon=3, starts=1))
+    assert len(certain.components.shapes) == shapes + 1
+    assert certain.policy.horizon == certain.program.problem.horizon == 3
+    certain.configure(Task(HERE + 0.1, horizon=3, starts=1))
+    assert len(certain.components.shapes) == shapes + 1
 
 
 BAD = """
@@ -140,7 +153,7 @@ risk = 0.5
 speed = 3
 
 [weights]
-goal = -1.0
+observation_goal = -1.0
 comfort = 2.0
 
 [limits]
@@ -152,18 +165,23 @@ iterations = 2.5
 """
 
 
-def test_a_bad_file_is_told_all_of_its_problems_and_where_they_are(certain, tmp_path):
+def test_all_problems_of_a_file_are_named_with_their_lines(certain, tmp_path):
     file = tmp_path / "task.toml"
     file.write_text(BAD)
     with pytest.raises(TaskError) as error:
-        certain.read(file)
-    told = error.value.problems
-    for line, word in ((2, "shape"), (3, "horizon"), (4, "one future only"), (5, "speed is unknown"), (8, "weights.goal")):
-        assert any(problem.startswith(f"line {line}:") and word in problem for problem in told), (line, told)
+        certain.configure(file)
+    found = error.value.problems
+    for line, word in (
+        (2, "shape"),
+        (3, "horizon"),
+        (4, "one future only"),
+        (5, "speed is unknown"),
+        (8, "observation_goal"),
+    ):
+        assert any(problem.startswith(f"line {line}:") and word in problem for problem in found), (line, found)
     for line, word in ((9, "comfort is unknown"), (12, "limits.right"), (13, "left is unknown"), (16, "whole number")):
-        assert any(problem.startswith(f"line {line}:") and word in problem for problem in told), (line, told)
-    assert len(told) == 9
-    assert [int(problem.split(":")[0].split()[1]) for problem in told] == [2, 3, 4, 5, 8, 9, 12, 13, 16]
+        assert any(problem.startswith(f"line {line}:") and word in problem for problem in found), (line, found)
+    assert [int(problem.split(":")[0].split()[1]) for problem in found] == [2, 3, 4, 5, 8, 9, 12, 13, 16]
 
 
 @pytest.mark.parametrize(
@@ -172,9 +190,9 @@ def test_a_bad_file_is_told_all_of_its_problems_and_where_they_are(certain, tmp_
         ("goal = [1.0", "not TOML"),
         ("goal = 'none.npy'", "cannot be read"),
         ("goal = [nan, nan]", "cannot be all of them"),
-        ("[weights]\ngoal = 1.0", "the task has none"),
-        ("goal = [0.0, 0.0]\n[weights]\ngoal = 0.0\neffort = 1.0", "nothing would go there"),
-        ("[weights]\ngoal = 0.0", "nothing to minimise"),
+        ("[weights]\nobservation_goal = 1.0", "the task has none"),
+        ("goal = [0.0, 0.0]\n[weights]\nobservation_goal = 0.0\neffort = 1.0", "nothing would go there"),
+        ("[weights]\nobservation_goal = 0.0\neffort = 0.0", "nothing to minimise"),
         ("weights = 3", "must be a table"),
     ],
 )
@@ -182,49 +200,52 @@ def test_contradictions_are_refused(certain, tmp_path, text, said):
     file = tmp_path / "task.toml"
     file.write_text(text)
     with pytest.raises(TaskError, match=said):
-        certain.read(file)
+        certain.configure(file)
 
 
 def test_a_file_says_what_code_says(certain, tmp_path):
     file = tmp_path / "task.toml"
     np.save(tmp_path / "goal.npy", np.array([0.4, 0.1], np.float32))
-    file.write_text("goal = 'goal.npy'\nhorizon = 1\n[weights]\ngoal = 2\n[budget]\niterations = 80\nstarts = 2\n")
-    certain.configure(certain.read(file))
-    by_file = certain.act(HERE)
-    certain.configure(one_step((0.4, 0.1), {"goal": 2.0}))
-    np.testing.assert_array_equal(by_file, certain.act(HERE))
+    file.write_text("goal = 'goal.npy'\n[weights]\nobservation_goal = 2\n[budget]\niterations = 60\nstarts = 2\n")
+    by_file = certain.configure(file).predict(HERE)[0]
+    by_code = acted(certain, Task(np.array([0.4, 0.1]), weights={"observation_goal": 2.0}, iterations=60, starts=2))
+    np.testing.assert_array_equal(by_file, by_code)
 
 
-def test_code_is_held_to_what_files_are(certain):
-    with pytest.raises(TaskError, match="comfort is unknown"):
-        certain.configure(Task(HERE, {"comfort": 1.0}))
-    with pytest.raises(ValueError, match="configure"):
-        made().act(HERE)
-    certain.configure(one_step((0.4, 0.1), {}))
-    with pytest.raises(ValueError, match=r"shape \(3,\)"):
-        certain.act(np.zeros(3))
+def test_a_task_that_is_refused_leaves_the_one_before(certain):
+    certain.configure(Task(HERE))
+    before = certain.task
+    for task in (Task(HERE, {"comfort": 1.0}), Task(np.zeros(3)), Task(HERE, risk=0.5)):
+        with pytest.raises(TaskError):
+            certain.configure(task)
+    assert certain.task is before
+
+
+def test_plans_of_another_task_are_begun_anew(certain):
+    certain.configure(Task(np.array([0.5, 0.3])))
+    _, state = certain.predict(HERE)
+    certain.configure(Task(np.array([-0.5, 0.3])))
+    np.testing.assert_array_equal(certain.predict(HERE, state)[0], certain.predict(HERE)[0])
+
+
+def test_fewer_iterations_are_spent_where_there_is_little_time(certain):
+    goal = np.array([0.5, 0.3])
+    plenty = acted(certain, Task(goal, iterations=70))
+    for _ in range(2):  # durations are known after the first, which compiles
+        certain.predict(HERE)
+    np.testing.assert_array_equal(acted(certain, Task(goal, iterations=70, milliseconds=1e9)), plenty)
+    np.testing.assert_array_equal(
+        acted(certain, Task(goal, iterations=70, milliseconds=1e-3)), acted(certain, Task(goal, iterations=1))
+    )
 
 
 def test_an_unfamiliar_goal_is_planned_for_with_a_warning():
-    known = np.random.default_rng(0).uniform(-1, 1, (400, 2)).astype(np.float32)
-    wary = made(disagreement=module.nearest_latent_distance(known[::2]), seen=known[1::2])
+    """Goals whose nearest experience is further than nearly all experience is from itself."""
+    agent = exact_agent()
+    agent.samples = np.random.default_rng(0).uniform(1, 14, (400, 2)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        wary.configure(one_step((0.5, 0.5), {}))
-    with pytest.warns(OutOfDistributionGoal, match=r"disagreement there is 2\.\d"):  # about (4 - 1) sqrt(1/2)
-        wary.configure(one_step((4.0, 0.5), {}))
-    assert wary.act(HERE)[0] > 0.95
-
-
-def test_a_goal_reaching_agent_is_configured_as_it_is():
-    """What it knows exactly, its configurator plans in exactly: straight to the goal, at full speed, block by block."""
-    agent = knowing(QUICK)
-    agent.album = np.random.default_rng(0).uniform(1, 14, (200, 2)).astype(np.float32)
-    planner, place = module.for_goals(agent), np.array([3.0, 5.0], np.float32)
-    planner.configure(Task(np.array([9.0, 11.0], np.float32), horizon=6, starts=2, iterations=30))
-    for _ in range(6):
-        for move in planner.act(place).reshape(-1, 2):
-            place = np.clip(place + move, 1.0, 14.0).astype(np.float32)
-    assert np.linalg.norm(place - [9.0, 11.0]) < 0.3
-    with pytest.warns(OutOfDistributionGoal):
-        planner.configure(Task(np.array([40.0, 5.0], np.float32), horizon=6, starts=2, iterations=30))
+        agent.configure(Task(np.array([9.0, 11.0])))
+    with pytest.warns(OutOfDistributionGoal, match=r"18\.\d* from the nearest latent"):  # about (40 - 14) / sqrt(2)
+        agent.configure(Task(np.array([40.0, 5.0])))
+    assert agent.predict(np.array([3.0, 5.0], np.float32))[0][0] > 1.0
