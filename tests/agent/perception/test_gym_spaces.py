@@ -30,10 +30,9 @@ def test_the_best_action_of_every_space_is_found(observation, action):
     assert action.contains(exploring) or action.contains(int(exploring))
 
 
-def test_a_model_is_learnt_and_planned_with_by_gradients_where_actions_are_several_choices():
+def test_a_model_an_actor_and_a_critic_are_learnt_where_actions_are_several_choices():
     observation, action = OBSERVATIONS[4], ACTIONS[3]
-    config = SMALL | {"random_steps": 10, "actor_critic_updates": 0}
-    agent = Agent(Toy(observation, action), config=config).learn(15, progress_bar=False)
+    agent = Agent(Toy(observation, action), config=SMALL | {"random_steps": 10}).learn(15, progress_bar=False)
     assert int(agent.learner.training.updates) == SMALL["updates"]
     assert action.contains(agent.predict(observation.sample(), deterministic=False)[0])
 

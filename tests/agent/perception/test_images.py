@@ -95,6 +95,8 @@ def test_defaults_follow_the_observations_and_given_settings_override_them():
     space, choice = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
     with pytest.raises(ValueError, match=r"gradient, .*cem.* got 'guess'"):
         Agent(None, config={"planner": "guess"}, observation_space=space, action_space=choice)
+    with pytest.raises(ValueError, match=r"planner_options .*'zeal'"):
+        Agent(None, config={"planner_options": {"zeal": 1}}, observation_space=space, action_space=choice)
     with pytest.raises(ValueError, match="FrameStackObservation"):
         Agent(None, config={"history": 2}, observation_space=spaces.Box(0, 255, (6, 6), np.uint8), action_space=choice)
 
@@ -119,29 +121,29 @@ def test_members_that_share_windows_lose_as_much_as_with_copies_of_their_own():
     np.testing.assert_allclose(seen(windows.observations[0, 0, 0]), seen(windows.observations[0, 0, 0] / 255.0), atol=1e-4)
 
 
-@pytest.mark.usefixtures("optimised")
-def test_catching_is_learnt_from_300_steps():
-    """Without actor and critic, whose programs take longer to compile than all of this: plans see to the episode's end."""
-    smaller = {
-        "hidden": 64,
-        "members": 2,
-        "window": 3,
-        "horizon": 5,
-        "actor_critic_updates": 0,
-        "first_starts": 8,
-        "first_iterations": 6,
-    }
-    agent = Agent(CATCH, seed=0, config=smaller).learn(300, progress_bar=False)
-    # one after the other: a batch would be another program
-    planned, random = np.concatenate([evaluate(agent, CATCH, [s]) for s in range(40)]), random_returns(CATCH, range(200))
-    print(f"{planned.mean():.2f} of 5; random actions {random.mean():.2f}")
-    assert planned.mean() > random.mean() + 0.7
+LEARNT = {
+    "hidden": 64,
+    "members": 2,
+    "window": 3,
+    "horizon": 5,
+    "actor_critic_updates": 0,
+    "first_starts": 8,
+    "first_iterations": 6,
+}
+"""Without actor and critic, whose programs take longer to compile than all of this: plans see to the episode's end."""
 
 
 @pytest.fixture(scope="module")
 def catcher():
-    """An agent that has seen a few episodes."""
-    return Agent(CATCH, seed=0, config=SMALL | {"updates": 50}).learn(40, progress_bar=False)
+    """An agent that learnt from 300 steps."""
+    return Agent(CATCH, seed=0, config=LEARNT).learn(300, progress_bar=False)
+
+
+def test_catching_is_learnt_from_300_steps(catcher):
+    # one after the other: a batch would be another program
+    planned, random = np.concatenate([evaluate(catcher, CATCH, [s]) for s in range(40)]), random_returns(CATCH, range(200))
+    print(f"{planned.mean():.2f} of 5; random actions {random.mean():.2f}")
+    assert planned.mean() > random.mean() + 0.7
 
 
 def test_it_is_saved_loaded_and_drawn(catcher, tmp_path):
@@ -151,7 +153,7 @@ def test_it_is_saved_loaded_and_drawn(catcher, tmp_path):
     np.testing.assert_array_equal(loaded.predict(seen)[0], catcher.predict(seen)[0])
     np.testing.assert_array_equal(loaded.buffer.observations, catcher.buffer.observations)
     errors = figures.show(catcher, CATCH, tmp_path, 0)["prediction_error"]
-    assert errors["unchanged"][0] == 0.0 < errors["unchanged"][1] and len(errors["imagined"]) == SMALL["horizon"] + 1
+    assert errors["unchanged"][0] == 0.0 < errors["unchanged"][1] and len(errors["imagined"]) == LEARNT["horizon"] + 1
     assert imageio.imread(tmp_path / "futures.png").std() > 10
     assert (tmp_path / "video.mp4").stat().st_size > 1000
 
