@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.agent.memory.trajectory_latents import nearest
 from mpc.agent.viz import images
 from mpc.agent.viz.probe import probe
 from world_models.base import initial_state
@@ -66,7 +65,8 @@ def _nearest(agent: Any) -> Reader:
 
     def read(latents: Any) -> np.ndarray:
         latents = np.asarray(latents)
-        picked = nearest(known, latents.reshape(-1, latents.shape[-1]))
+        apart = latents.reshape(-1, 1, latents.shape[-1]) - known
+        picked = np.square(apart).sum(axis=-1).argmin(axis=1)
         return shown[picked].reshape(*latents.shape[:-1], *shown.shape[1:])
 
     return read
