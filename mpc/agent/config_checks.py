@@ -35,7 +35,11 @@ def check(config: AgentConfig) -> None:
                 value = getattr(getattr(config, group), one.name)
                 raise ValueError(f"{one.name} must be one of {', '.join(_CHOICES[one.name])}; got {value!r}")
     model, actor, learning = config.world_model, config.actor, config.learning
-    if model.chained_steps > learning.window:
+    try:
+        config.planner(actor.iterations)
+    except TypeError as error:  # of a field that no planner's configuration has
+        raise ValueError(f"planner_options don't fit: {error}") from error
+    if model.predictor != "ensemble" and model.chained_steps > learning.window:  # an ensemble chains the whole window
         raise ValueError(f"a window of {learning.window} steps cannot chain chained_steps={model.chained_steps} predictions")
     if model.straightness_weight and learning.window < 2:
         raise ValueError(f"straightness_weight needs a window of at least 2 steps; got window={learning.window}")
