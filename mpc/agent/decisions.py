@@ -99,6 +99,7 @@ class DecidingAgent:
         """
         if not isinstance(task, Task):
             task = read(Path(task), configurator.schema(self.components))
+        task = configurator.with_goal(task, self.components)
         self.setup, self.task = configurator.set_up(task, self.components), task
         self._tasks, self._goal = self._tasks + 1, None
         _ = self.program  # so that a planner that does not fit is told of now, not at the first decision

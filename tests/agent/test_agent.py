@@ -177,6 +177,7 @@ def test_recordings_come_first_and_experience_after():
     config = {"noise": 1e-6, "exploration_bonus": 0.0, "disagreement_weight": 0.0, "actor_critic_reset_growth": 100.0}
     agent, swings = Agent("Pendulum-v1", config=SMALL | config, seed=3), collect("Pendulum-v1", 2, length=20)
     agent.learn_from(swings, progress_bar=False)
+    assert swings.actions is not None
     assert agent.learner.updates == SMALL["offline_updates"] and int(agent.buffer.filled[0]) == 42
     np.testing.assert_allclose(agent.buffer.rewards[0, :42], swings.rewards, rtol=1e-6)
     np.testing.assert_allclose(2.0 * agent.buffer.actions[0, :20, 0], swings.actions[:20, 0], atol=1e-5)  # torques up to 2

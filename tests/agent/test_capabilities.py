@@ -234,7 +234,7 @@ def test_serve(trained, artefact):
     server = Server(artefact, "tcp://127.0.0.1:*")
     try:
         seen = np.asarray(trained.kind.shown(trained.kind.seen[0]), "<f4").tobytes()
-        answer = server.reply([msgpack.packb({"craik": 1, "do": "act", "observation": seen, "loop": "a"})])
+        answer = server.reply([msgpack.packb({"craik": 1, "do": "act", "observation": seen, "loop": "a"}) or b""])
     finally:
         server.close()
         server.run()

@@ -229,6 +229,7 @@ def test_recordings_in_which_few_actions_are_told_are_learnt_from():
     mixed = data.mixed(dots.dataset(3), dots.dataset(9, seed=1))
     agent = image_agent(config={"finetune_updates": 3}).learn_from(mixed, progress_bar=False)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(agent.params))
+    assert mixed.actions is not None
     scales = agent.learner.training.params["scales"]  # of the actions that are told
     assert float(scales.action_std[0]) == pytest.approx(np.nanstd(mixed.actions[:, 0]) / dots.STEP, rel=0.1)
     with pytest.raises(ValueError, match=r"72% of these recordings' actions are missing: set inverse_weight"):

@@ -12,6 +12,8 @@ Source: the configurator of LeCun (2022), A path towards autonomous machine inte
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpc.agent.components import FUTURES, Components
-from mpc.agent.configurator.task import Task, TaskError, TaskSchema, validate
+from mpc.agent.configurator.task import Task, TaskError, TaskSchema, read_goal, validate
 from mpc.agent.cost import terms
 from mpc.agent.cost.terms import LOOSE, Shape
 
@@ -59,6 +61,24 @@ def schema(made: Components) -> TaskSchema:
     goals = tuple(name for name in terms.available(made.parts) if "goal" in name)
     weights = dict.fromkeys(terms.available(made.parts), 1.0)
     return TaskSchema(weights, tuple(made.parts.limits), made.history.observation, goals, made.model.latents is not None)
+
+
+def with_goal(task: Task, made: Components) -> Task:
+    """Return a task whose goal, where it was given as a file, is read.
+
+    Args:
+        task: What to do.
+        made: The components of the agent's kind.
+
+    Raises:
+        TaskError: If the file cannot be read, or holds no observation.
+    """
+    if not isinstance(task.goal, str | Path):
+        return task
+    try:
+        return replace(task, goal=read_goal(task.goal, made.history.observation))
+    except ValueError as error:
+        raise TaskError("the task", [f"goal {error}"]) from error
 
 
 def set_up(task: Task, made: Components) -> Setup:

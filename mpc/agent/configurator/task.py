@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import imageio.v3 as imageio
 import numpy as np
+from numpy.typing import ArrayLike
 
 Place = tuple[str, ...]
 
@@ -62,8 +63,8 @@ class Task:
         >>> agent.configure(Task(goal=image, limits={"x": 0.8}, risk=0.25))  # doctest: +SKIP
     """
 
-    goal: np.ndarray | None = None
-    """An observation to reach; NaN where it may be anything."""
+    goal: ArrayLike | str | Path | None = None
+    """An observation to reach, or the file that holds it; NaN where it may be anything."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Weights of cost terms, see `mpc.agent.cost.terms`."""
     limits: Mapping[str, float] = field(default_factory=dict)

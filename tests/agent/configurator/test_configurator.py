@@ -212,6 +212,16 @@ def test_a_file_says_what_code_says(certain, tmp_path):
     np.testing.assert_array_equal(by_file, by_code)
 
 
+def test_a_goal_in_a_file_is_the_goal_itself(certain, tmp_path):
+    goal = np.array([0.4, 0.1], np.float32)
+    np.save(tmp_path / "goal.npy", goal)
+    direct = acted(certain, Task(goal=goal))
+    np.testing.assert_array_equal(acted(certain, Task(goal=tmp_path / "goal.npy")), direct)
+    np.testing.assert_array_equal(certain.task.goal, goal)
+    with pytest.raises(TaskError, match="goal cannot be read"):
+        certain.configure(Task(goal=str(tmp_path / "none.npy")))
+
+
 def test_a_task_that_is_refused_leaves_the_one_before(certain):
     certain.configure(Task(HERE))
     before = certain.task
