@@ -31,7 +31,7 @@ def test_a_folder_that_shadows_envs_is_named_and_mpc_alone_still_works(tmp_path)
         "import mpc, jax.numpy as jnp, jax\n"
         "p = mpc.Problem(lambda p, s, a: s + a, lambda p, s, a, t: s @ s, horizon=2, action_space=mpc.Box([-1.], [1.]))\n"
         "print(float(mpc.solve(mpc.gradient(p, starts=2), None, jnp.ones(1), jax.random.key(0), 50).actions[0, 0]))\n"
-        "from mpc.agent.cli.doctor import ours\n"
+        "from mpc.agent.perception.packages import ours\n"
         "ours('envs')\n"
     )
     done = python(program, tmp_path)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mpc.agent.agent import Agent
-from mpc.agent.cli.doctor import ours
 from mpc.agent.cli.learn import learn_into
 from mpc.agent.cli.options import Common, say
 from mpc.agent.evaluation import decision_times, evaluate, random_returns
+from mpc.agent.perception.packages import ours
 from mpc.agent.viz import figures
 from world_models import analytic
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from mpc.agent.cli.doctor import ours
 from mpc.agent.cli.options import Common, say
 from mpc.agent.perception import gym_spaces
 from mpc.agent.perception.action_repeat import Repeated
+from mpc.agent.perception.packages import ours
 from mpc.agent.viz import figures
 from mpc.deploy import runtime
 from mpc.deploy.realtime import RealTime

@@ -18,8 +18,8 @@ import numpy as np
 from gymnasium import spaces as gym
 
 import mpc
-from mpc.agent.cli.doctor import ours
 from mpc.agent.perception.action_repeat import Repeated, repeats
+from mpc.agent.perception.packages import ours
 
 LARGEST = 4096  # numbers in a vector observation; an image has more, which want another encoder
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import mpc
-from mpc.agent.cli.doctor import ours
+from mpc.agent.perception.packages import ours
 from world_models.mjx import mjx_dynamics
 
 
