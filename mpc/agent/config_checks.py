@@ -1,6 +1,7 @@
 """Checks of an agent's settings: each by itself, and those that must fit each other."""
 
 import math
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
@@ -13,12 +14,12 @@ _MAY_BE_0 = {
     "correction_memory", "finetune_updates", "prior_weight", "reachability_weight", "averaging",
 }  # fmt: skip
 _AT_MOST_1 = {"discount", "step_size", "averaging"}
-_CHOICES = {
+_CHOICES: dict[str, Collection[str]] = {
     "predictor": ("ensemble", "mlp", "recurrent", "causal"),
     "encoder": ("auto", "patch", "vit", "vector", "residual"),
     "distance": ("none", "latent", "temporal", "shortest_path"),
     "targets": ("online", "stop_gradient", "average"),
-    "planner": tuple(PLANNERS),
+    "planner": PLANNERS,  # looked up at every check: others may have joined the table
 }
 
 

@@ -153,7 +153,7 @@ def test_objects_are_treated_alike_and_apart():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="latents >= 1"):
         latent_variable_model(2, 1, latents=0)
-    with pytest.raises(ValueError, match="cannot be shared out among 3"):
+    with pytest.raises(ValueError, match="cannot be divided equally among 3"):
         latent_variable_model(7, 1, latents=3, predictor=partial(ObjectPredictor, own=3, objects=3))
     model = latent_variable_model(2, 1, latents=1, **SMALL)
     params = model.init(jax.random.key(0))
