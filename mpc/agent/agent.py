@@ -93,7 +93,6 @@ class Agent(DecidingAgent):
     ):
         super().__init__()
         repeat = AgentConfig.of(config).perception.action_repeat
-        super().__init__()
         self.env = None if env is None else gym_spaces.vectorise(env, repeat)
         if self.env is not None:
             observation_space, action_space = self.env.single_observation_space, self.env.single_action_space

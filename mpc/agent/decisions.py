@@ -134,7 +134,7 @@ class DecidingAgent:
             self._goal = self.learner.training, latent
         return self._goal[1]
 
-    # DecidingAgent
+    # Predicting
 
     def predict(
         self,
