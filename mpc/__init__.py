@@ -25,6 +25,7 @@ from mpc.rollout import Rollout, costates, energy, rollout
 from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 if TYPE_CHECKING:
+    from mpc.agent import Agent, AgentConfig, Task
     from mpc.planners.collocation import collocation
     from mpc.planners.gradient import gradient
 

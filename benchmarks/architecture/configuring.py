@@ -102,7 +102,7 @@ def configurable() -> Agent:
 
 def objective(task: Task, states: np.ndarray, actions: np.ndarray) -> float:
     """Returns a task's objective for episodes with states `[E, T+1, 4]` and actions `[E, T, 2]`."""
-    goal = np.full_like(START, np.nan) if task.goal is None else task.goal
+    goal = np.full_like(START, np.nan) if task.goal is None else np.asarray(task.goal, START.dtype)
     mask, goal = np.isfinite(goal), np.nan_to_num(goal)
 
     def cost(state: jax.Array, action: jax.Array) -> jax.Array:
