@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from mpc import _xla_flags, cascade, constraints, costs, risk, spaces, trigonometry
+from mpc import _compilation_cache, _xla_flags, cascade, constraints, costs, risk, spaces, trigonometry
 from mpc.controller import Controller
 from mpc.export import export
 from mpc.planners.anneal import anneal
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mpc.planners.gradient import gradient
 
 loops_hoisted: str = _xla_flags.hoist_loops()
+compiled_programs: str = _compilation_cache.keep_programs()
 
 LATER: dict[str, str] = {
     "Agent": "mpc.agent",  # brings the world models, Flax and Gymnasium along

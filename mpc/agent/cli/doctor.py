@@ -38,6 +38,7 @@ def examine() -> dict[str, Any]:
         "versions": versions(PACKAGES),
         "devices": [str(d) for d in jax.devices()],
         "small loops hoisted": mpc.loops_hoisted,
+        "compiled programs kept in": mpc.compiled_programs,
         "packages found at": {name: where or "not found" for name, where in places.items()},
         "problems": problems,
     }
