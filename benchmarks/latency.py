@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 FIRST = """
 import sys, time, numpy as np
 from mpc.deploy import runtime
-artefact = runtime.load(sys.argv[1], compiled=sys.argv[2])
+artefact = runtime.load(sys.argv[1])
 seen = np.zeros(artefact.observation.shape)
 action = artefact.step(seen, artefact.init(seen)).action
 print(time.process_time(), flush=True)
@@ -115,7 +115,8 @@ def loading(options: Options, artefact: Path) -> None:
 def _first_action(artefact: Path, folder: str) -> tuple[float, float]:
     """Returns wall and CPU seconds from a process's start to its first action."""
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", FIRST, str(artefact), folder], capture_output=True, text=True, check=True)
+    command, variables = [sys.executable, "-c", FIRST, str(artefact)], os.environ | {"CRAIK_CACHE": folder}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     return round(time.perf_counter() - begun, 3), round(float(done.stdout), 3)
 
 

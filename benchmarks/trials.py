@@ -57,8 +57,6 @@ class Options:
     """Time during planning: wall clock, or stopped."""
     film: bool = True
     """Film the first trial; takes about 15 s without graphics hardware."""
-    compiled: Path | None = None
-    """Folder that caches machine code for later runs."""
     core: int | None = None
     """Core of this process; the simulation process is not pinned."""
     out: Path = Path(__file__).parent / "results"
@@ -160,7 +158,7 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
-    artefact = runtime.load(options.artefact, compiled=options.compiled)
+    artefact = runtime.load(options.artefact)
     env = artefact.manifest["about"].get("env")
     if env not in ROBOT_IDS:
         raise SystemExit(f"trials: {options.artefact} must be for one of {', '.join(ROBOT_IDS)}; it is for {env}")

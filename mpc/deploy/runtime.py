@@ -14,15 +14,13 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxlib.version import __version__ as jaxlib
 
 from mpc.deploy.specs import InFlight, Signal
 
@@ -60,19 +58,12 @@ class Artefact:
         manifest: As `mpc.export` wrote it.
         programs: The entry points for this platform, serialised.
         weights: Parameters by number, as the manifest lists them.
-        compiled: A folder to keep machine code in, or None.
 
     Raises:
         ArtefactError: If the programs cannot run here, with the reason.
     """
 
-    def __init__(
-        self,
-        manifest: dict[str, Any],
-        programs: dict[str, bytes],
-        weights: list[np.ndarray],
-        compiled: Path | None = None,
-    ):
+    def __init__(self, manifest: dict[str, Any], programs: dict[str, bytes], weights: list[np.ndarray]):
         from jax import export as jax_export
 
         self.manifest = manifest
@@ -87,7 +78,7 @@ class Artefact:
             raise ArtefactError(
                 f"the programs, written by JAX {written}, cannot be read by JAX {jax.__version__}: {error}"
             ) from error
-        self._run = {name: _runnable(program, programs[name], compiled) for name, program in exported.items()}
+        self._run = {name: jax.jit(program.call) for name, program in exported.items()}
         self.exported = exported
         self.react: Callable[..., Decision] | None = partial(self._decide, "react") if "react" in exported else None
 
@@ -208,32 +199,24 @@ class Artefact:
         return seen
 
 
-def load(
-    path: str | os.PathLike,
-    *,
-    sha256: str | None = None,
-    prepare: bool = True,
-    compiled: str | os.PathLike | None = None,
-) -> Artefact:
+def load(path: str | os.PathLike, *, sha256: str | None = None, prepare: bool = True) -> Artefact:
     """Reads an artefact, checks every byte of it, and compiles it for this machine.
+
+    Machine code is kept in the user's folder of compiled programs (`CRAIK_CACHE`), so that later processes need not compile.
 
     Args:
         path: The file that `mpc.export` or `craik export` wrote.
         sha256: Of the whole file, where it is known from elsewhere; hashes within the file reveal damage, not forgery.
         prepare: Whether to compile now, where the number of observations is known; else the first calls do.
-        compiled: A folder of this machine's in which machine code is kept, so that later processes start without compiling;
-            None keeps nothing. It is as trustworthy as whoever may write there.
 
     Raises:
         ArtefactError: If the file is missing, foreign, damaged, of another format, platform, or not the one expected.
-        OSError: If machine code cannot be kept in the folder.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
-    folder = None if compiled is None else Path(compiled)
-    return loads(data, name=str(path), sha256=sha256, prepare=prepare, compiled=folder)
+    return loads(data, name=str(path), sha256=sha256, prepare=prepare)
 
 
 def here(manifest: dict[str, Any]) -> str:
@@ -248,14 +231,7 @@ def here(manifest: dict[str, Any]) -> str:
     return name
 
 
-def loads(
-    data: bytes,
-    *,
-    name: str = "the artefact",
-    sha256: str | None = None,
-    prepare: bool = True,
-    compiled: Path | None = None,
-) -> Artefact:
+def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None, prepare: bool = True) -> Artefact:
     """Loads an artefact as `load` does, from bytes."""
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
         raise ArtefactError(f"{name} has SHA-256 {hashlib.sha256(data).hexdigest()}, and {sha256} was expected")
@@ -263,56 +239,8 @@ def loads(
     with np.load(io.BytesIO(members["weights.npz"]), allow_pickle=False) as stored:
         weights = [stored[str(index)] for index in range(len(manifest["parameters"]))]
     platform = here(manifest)
-    folder = None if isinstance(manifest["batch"], str) else compiled  # of sizes not known yet there is no machine code
-    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in manifest["entries"]}, weights, folder)
+    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in manifest["entries"]}, weights)
     return made.prepare() if prepare and not isinstance(made.batch, str) else made
-
-
-def _runnable(program: Any, code: bytes, folder: Path | None) -> Callable[..., Any]:
-    """Returns a callable program; with a folder, compiled now, or taken from the machine code kept there.
-
-    Args:
-        program: Deserialised.
-        code: What it was deserialised from.
-        folder: Of machine code; code of another version of JAX, or damaged, is compiled anew.
-    """
-    call = jax.jit(program.call)
-    if folder is None:
-        return call
-    from jax.experimental import serialize_executable
-
-    backend = jax.devices()[0].client
-    made_by = f"{jax.__version__} {jaxlib} {backend.platform} {backend.platform_version}"
-    path = folder / f"{hashlib.sha256(made_by.encode() + code).hexdigest()}.code"
-    try:
-        digest, kept = (content := path.read_bytes())[:32], content[32:]
-        if hashlib.sha256(kept).digest() == digest:
-            return serialize_executable.deserialize_and_load(kept, program.in_tree, program.out_tree)
-    except Exception:  # XLA, pickle and the file system each have errors of their own
-        pass
-    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in program.in_avals]
-    with _without_cache():
-        compiled = call.lower(*jax.tree.unflatten(program.in_tree, shapes)[0]).compile()
-    kept = serialize_executable.serialize(compiled)[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    write(path, hashlib.sha256(kept).digest() + kept)
-    return compiled
-
-
-@contextmanager
-def _without_cache() -> Iterator[None]:
-    """Makes JAX compile: machine code out of its own cache cannot be serialised again."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    option = "jax_enable_compilation_cache"
-    before = getattr(jax.config, option)
-    try:
-        jax.config.update(option, False)
-        compilation_cache.reset_cache()  # JAX looks at the option once
-        yield
-    finally:
-        jax.config.update(option, before)
-        compilation_cache.reset_cache()
 
 
 def write(path: Path, data: bytes) -> None:

@@ -291,30 +291,9 @@ def test_the_same_policy_gives_the_same_bytes(file, tmp_path):
     assert again.read_bytes() == file.read_bytes()
 
 
-def test_compiled_code_is_kept_on_request_and_made_anew_where_it_is_damaged(file, tmp_path, monkeypatch):
-    """The actions of kept code, that none is compiled for them, and that a flipped bit is noticed before it is run."""
-    folder, compile_, compiled = tmp_path / "compiled", jax.stages.Lowered.compile, []
-    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: compiled.append(1) or compile_(lowered))
-
-    def plan(artefact):
-        return artefact.step([0.5, -0.1], artefact.init([0.5, -0.1]), InFlight(np.full((3, 1), 0.1), 2)).actions
-
-    expected = plan(runtime.load(file))
-    np.testing.assert_array_equal(plan(runtime.load(file, compiled=folder)), expected)
-    assert len(compiled) == 2 and len(list(folder.iterdir())) == 2
-    np.testing.assert_array_equal(plan(runtime.load(file, compiled=folder)), expected)
-    assert len(compiled) == 2
-    first, *_ = folder.iterdir()
-    damaged = bytearray(first.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    first.write_bytes(damaged)
-    np.testing.assert_array_equal(plan(runtime.load(file, compiled=folder)), expected)
-    assert len(compiled) == 3 and first.read_bytes() != damaged
+def test_actions_in_flight_of_another_number_are_refused(file):
     with pytest.raises(ArtefactError, match=r"actions in flight must be of shape \[3, 1\]; got \[2, 1\]"):
-        runtime.load(file, compiled=folder).step([0.5, -0.1], [], InFlight(np.zeros((2, 1)), 0))
-    with pytest.raises(OSError, match="compiled"):
-        (tmp_path / "file").write_bytes(b"")
-        runtime.load(file, compiled=tmp_path / "file" / "compiled")
+        runtime.load(file).step([0.5, -0.1], [], InFlight(np.zeros((2, 1)), 0))
 
 
 def test_signals_say_what_is_wrong():

@@ -24,14 +24,12 @@ class Serve(Common):
     """Where to listen. There is no password: give other machines access only on a network that is your own."""
     sha256: str | None = None
     """Of the artefact, where it is known from elsewhere."""
-    compiled: Path | None = None
-    """A folder to keep machine code in, so that the next start need not compile."""
 
 
 def serve(options: Serve) -> dict[str, Any]:
     """Load, listen, answer, and return the report."""
     tell = say(options)
-    artefact = runtime.load(options.artefact, sha256=options.sha256, compiled=options.compiled)
+    artefact = runtime.load(options.artefact, sha256=options.sha256)
     try:
         server = Server(artefact, options.bind)
     except ServingError as error:

@@ -64,8 +64,6 @@ class Robot(Common):
     """Where to film one of MuJoCo's robots, as MP4."""
     window: bool = False
     """Show the simulation, of an environment that is no robot of MuJoCo's."""
-    compiled: Path | None = None
-    """A folder to keep machine code in, so that the next start need not compile."""
 
 
 class Simulation(Protocol):
@@ -107,7 +105,7 @@ class Stepped(AbstractContextManager["Stepped"]):
 
 def robot(options: Robot) -> dict[str, Any]:
     """Load, simulate, report."""
-    artefact = runtime.load(options.artefact, compiled=options.compiled)
+    artefact = runtime.load(options.artefact)
     name = options.env or artefact.manifest["about"].get("env")
     if name is None:
         raise ValueError("the artefact does not say which environment it is of: give --env ID")
