@@ -14,12 +14,19 @@ BRIEF: dict[str, Any] = {
     "updates": 2,
     "first_trainings": 1,
     "actor_critic_reset_rounds": 1,
-    "actor_critic_updates": 2,
+    "actor_critic_updates": 0,
     "first_iterations": 1,
     "iterations": 1,
     "random_steps": 290,
     "hidden": 8,
     "members": 2,
+    "starts": 2,
+    "first_starts": 2,
+}
+BRIEF_GOALS: dict[str, Any] = {
+    "encoder_options": {"levels": [[8, 8], [8, 8]], "dense": [16]},
+    "predictor_options": {"hidden": [16]},
+    "distance_options": {"size": 8, "parts": 2, "hidden": [16], "updates": 10},
     "starts": 2,
     "first_starts": 2,
 }
@@ -34,7 +41,7 @@ def test_examples_run(document, tmp_path, monkeypatch):
     def brief(changes: Any = None, *, goals: bool = False, image: bool = False) -> AgentConfig:
         """The same code, with hardly any learning."""
         chosen = defaults(changes, goals=goals, image=image)
-        return chosen if goals else chosen.changed(BRIEF)
+        return chosen.changed(BRIEF_GOALS if goals else BRIEF)
 
     monkeypatch.setattr(AgentConfig, "of", brief)
     examples = re.findall(r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)

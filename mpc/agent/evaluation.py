@@ -1,6 +1,7 @@
 """Score an agent: returns of whole episodes, goals reached, and how long its decisions take."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,12 @@ from mpc.agent.perception import gym_spaces
 from mpc.agent.perception.action_repeat import Repeated
 
 
-def evaluate(agent: Any, env: str, seeds: range | list[int], **deciding: Any) -> np.ndarray:
+def evaluate(agent: Any, env: str | Callable[[], gymnasium.Env], seeds: range | list[int], **deciding: Any) -> np.ndarray:
     """Returns of one episode per seed, `[episodes]`, each in an environment of its own.
 
     Args:
         agent: Anything with stable-baselines3's `predict`.
-        env: Id of a Gymnasium environment.
+        env: Id of a Gymnasium environment, or a function that returns one.
         seeds: `env.reset(seed=s)` for each.
         **deciding: For `predict`, such as `mode="react"`.
     """
@@ -83,11 +84,11 @@ def success(
     return reached
 
 
-def random_returns(env: str, seeds: range | list[int]) -> np.ndarray:
+def random_returns(env: str | Callable[[], gymnasium.Env], seeds: range | list[int]) -> np.ndarray:
     """Returns of random actions on the same episodes, `[episodes]`: the floor of every score.
 
     Args:
-        env: Id of a Gymnasium environment.
+        env: Id of a Gymnasium environment, or a function that returns one.
         seeds: `env.reset(seed=s)` for each, and of the actions.
     """
     made, returns = gym_spaces.make(env), []

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import cache
 
 import gymnasium
@@ -14,6 +13,7 @@ import pytest
 from gymnasium import spaces
 
 from mpc.agent import Agent, AgentConfig, evaluate
+from mpc.agent.evaluation import random_returns
 from mpc.agent.memory.collect import collect
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
 from world_models import WorldModel, analytic
@@ -107,7 +107,7 @@ def test_a_known_cost_of_observations_replaces_the_reward():
         seen.append((observation.shape, action.shape))
         return 3.0 * (action[0] - 1.0) ** 2
 
-    exact = {"actor_critic_updates": 0, "disagreement_weight": 0.0, "exploration_bonus": 0.0, "iterations": 150, "starts": 4}
+    exact = {"planner": "gradient", "disagreement_weight": 0.0, "exploration_bonus": 0.0, "iterations": 150, "starts": 4}
     agent = Agent("Pendulum-v1", config=SMALL | exact, cost=cost).learn(25, progress_bar=False)
     assert set(seen) == {((3,), (1,))}
     action, state = agent.predict(np.array([1.0, 0.0, 0.5], np.float32))
@@ -245,11 +245,30 @@ def test_an_interruption_is_not_lost_in_a_finaliser(tmp_path, how, raised):
     assert signal.getsignal(how) is before
 
 
-@pytest.mark.usefixtures("optimised")
-def test_pendulum_is_swung_up_after_300_steps():
-    """The first learning bar in small: one seed instead of five."""
-    begun = time.perf_counter()
-    agent = Agent("Pendulum-v1", seed=0).learn(300, progress_bar=False)
-    returns = evaluate(agent, "Pendulum-v1", range(10))
-    print(f"{returns.mean():.1f} in {time.perf_counter() - begun:.0f} s")
-    assert returns.mean() >= -160.0
+class Slide(gymnasium.Env):
+    """A place on a line, moved by at most 1; ten steps, each costs the square of the distance to 0."""
+
+    observation_space, action_space = spaces.Box(-3.0, 3.0, (1,)), spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        """Begin anywhere in the middle."""
+        super().reset(seed=seed)
+        self.place, self.left = self.np_random.uniform(-2.0, 2.0, 1).astype(np.float32), 10
+        return self.place, {}
+
+    def step(self, action):
+        """Move."""
+        self.place, self.left = np.clip(self.place + action, -3.0, 3.0).astype(np.float32), self.left - 1
+        return self.place, -float(self.place[0] ** 2), False, self.left == 0, {}
+
+
+def test_a_task_is_learnt_in_60_steps():
+    """Learning in small: beside the optimum, an agent loses less than a tenth of what random actions do, for every seed."""
+    config = {"random_steps": 40, "updates": 150, "hidden": 32, "samples": 64, "iterations": 4, "window": 4}
+    episodes = range(5)
+    starts = np.abs([Slide().reset(seed=seed)[0][0] for seed in episodes])
+    optimum = -sum(np.maximum(starts - step, 0.0) ** 2 for step in range(1, 11))  # full speed to the middle
+    lost = optimum - random_returns(Slide, episodes)
+    for seed in range(3):
+        agent = Agent(Slide(), config=SMALL | config, seed=seed).learn(60, progress_bar=False)
+        assert (optimum - evaluate(agent, Slide, episodes)).mean() < 0.1 * lost.mean()

@@ -21,7 +21,7 @@ from mpc.agent.configurator.task import Task
 from mpc.agent.memory.collect import collect
 from mpc.deploy.server import Server
 from tests.agent import toys
-from tests.agent.toys import SMALL, START, Dot, exact, exact_agent, frame, image_agent
+from tests.agent.toys import ACTOR, SMALL, START, Dot, exact, exact_agent, frame, image_agent
 from tests.world_models import dots
 from world_models.data import Dataset
 
@@ -68,7 +68,7 @@ SWUNG = np.array([1.0, 0.0, 0.5], np.float32), np.array([0.99, 0.1, 0.4], np.flo
 PUSHED = START, START + np.float32(0.5)
 KINDS = {
     "reward": Kind(
-        lambda env: Agent(env, config=SMALL | SAMPLING, seed=3),
+        lambda env: Agent(env, config=SMALL | ACTOR, seed=3),
         pendulum,
         swings,
         Task(weights={"disagreement": 0.5}, iterations=3),
@@ -85,7 +85,7 @@ KINDS = {
         given={"model": exact()},
     ),
     "history": Kind(
-        lambda env: Agent(env, config=SMALL | SAMPLING | {"history": 2}, seed=3),
+        lambda env: Agent(env, config=SMALL | ACTOR | {"history": 2}, seed=3),
         pendulum,
         swings,
         Task(weights={"disagreement": 0.5}, iterations=3),

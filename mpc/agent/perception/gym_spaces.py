@@ -11,6 +11,7 @@ Boxes of bytes or of yes and no with two axes or more are images, `[H, W, C]` to
 """
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -181,7 +182,7 @@ def rebuild(description: dict[str, Any]) -> gym.Space:
     return gym.Dict({name: rebuild(part) for name, part in description["spaces"].items()})
 
 
-def make(env: str, **settings: Any) -> gymnasium.Env:
+def make(env: str | Callable[..., gymnasium.Env], **settings: Any) -> gymnasium.Env:
     """`gymnasium.make`, which knows our own tasks, those of DeepMind Control, Atari games and MinAtar's, too.
 
     Atari games come with the usual preprocessing (Machado et al. 2018): up to 30 idle frames at the beginning, every action
@@ -189,12 +190,14 @@ def make(env: str, **settings: Any) -> gymnasium.Env:
 
     Args:
         env: Id of an environment: `craik/...`, `dm_control/DOMAIN-TASK-v0`, `ALE/GAME-v5`, `MinAtar/GAME-v1`, or any that
-            Gymnasium has.
+            Gymnasium has; or a function that returns an environment.
         **settings: Of `gymnasium.make`.
 
     Raises:
         ImportError: If what it takes is not installed or does not work, with the extra that has it.
     """
+    if callable(env):
+        return env(**settings)
     made = _ELSEWHERE.get(env.split("/")[0])
     return gymnasium.make(env, **settings) if made is None else made(env, **settings)
 

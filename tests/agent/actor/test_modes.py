@@ -15,7 +15,7 @@ from mpc.agent.actor.policy import Parts, proposal
 from mpc.agent.actor.time_budget import PATIENCE, TimeBudget
 from mpc.agent.cost.terms import mean_dynamics
 from mpc.agent.viz import episode
-from tests.agent.toys import SMALL
+from tests.agent.toys import ACTOR, SMALL
 from world_models import analytic
 
 SEEN = np.array([[0.4], [-0.7]], np.float32)
@@ -26,7 +26,7 @@ LINE = spaces.Box(-1.0, 1.0, (1,))
 
 def new_agent() -> Agent:
     """Return an agent that knows its world, and whose actor does nothing."""
-    config = SMALL | {"random_steps": RANDOM, "iterations": 4, "starts": 4}
+    config = SMALL | ACTOR | {"planner": "gradient", "random_steps": RANDOM, "iterations": 4, "starts": 4}
     return Agent(None, config=config, model=MODEL, observation_space=LINE, action_space=LINE, seed=3)
 
 

@@ -12,7 +12,7 @@ from mpc.agent.perception.action_repeat import Repeated
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
 from world_models import analytic, data
 
-CONFIG = SMALL | {"actor_critic_updates": 0, "noise": 0.0, "iterations": 10, "first_iterations": 20}
+CONFIG = SMALL | {"planner": "gradient", "noise": 0.0, "iterations": 10, "first_iterations": 20}
 
 
 class Rail(gymnasium.Env):

@@ -42,7 +42,7 @@ class Fragile(gymnasium.Env):
 def trained() -> tuple[Agent, Fragile]:
     """An agent that has learnt for a moment, compiled once for all tests, and its environment."""
     env = Fragile()
-    return Agent(env, config=SMALL | {"history": 2, "actor_critic_updates": 0}).learn(25, progress_bar=False), env
+    return Agent(env, config=SMALL | {"history": 2}).learn(25, progress_bar=False), env
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 
 from mpc.agent import Agent
 from mpc.agent.perception import gym_spaces
-from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
+from tests.agent.toys import ACTIONS, ACTOR, OBSERVATIONS, SMALL, Toy
 from world_models import analytic
 
 PAIRS = list(zip(OBSERVATIONS, ACTIONS, strict=True))  # they are flattened, each on its own
-SAMPLED = {"planner": "cem", "samples": 64, "first_iterations": 10, "horizon": 2, "actor_critic_updates": 0}
+SAMPLED = {"planner": "cem", "samples": 64, "first_iterations": 10, "horizon": 2}
 
 
 @pytest.mark.parametrize(("observation", "action"), PAIRS, ids=lambda s: str(s)[:30])
@@ -32,7 +32,7 @@ def test_the_best_action_of_every_space_is_found(observation, action):
 
 def test_a_model_an_actor_and_a_critic_are_learnt_where_actions_are_several_choices():
     observation, action = OBSERVATIONS[4], ACTIONS[3]
-    agent = Agent(Toy(observation, action), config=SMALL | {"random_steps": 10}).learn(15, progress_bar=False)
+    agent = Agent(Toy(observation, action), config=SMALL | ACTOR | {"random_steps": 10}).learn(15, progress_bar=False)
     assert int(agent.learner.training.updates) == SMALL["updates"]
     assert action.contains(agent.predict(observation.sample(), deterministic=False)[0])
 

@@ -159,7 +159,7 @@ def test_it_is_saved_loaded_and_drawn(catcher, tmp_path):
 
 
 def test_sampled_plans_act_on_images_and_are_exported():
-    agent = Agent(CATCH, config=SMALL | {"planner": "cem", "actor_critic_updates": 0})
+    agent = Agent(CATCH, config=SMALL)
     raw = Catch().reset(seed=1)[0]
     action, state = agent.predict(raw)
     imagined = episode.futures(agent, state)

@@ -29,7 +29,7 @@ def learnt():
     places = (np.stack(walks, axis=1) + COUNT // 2 * opposite[:, None]) % COUNT
     latents = seen(places, np.repeat(opposite[:, None], steps + 1, axis=1)).reshape(-1, 3)
     distance = shortest_path_distance(
-        latent=3, size=8, hidden=(64, 64), updates=2000, batch=256, near=0.5, learning_rate=5e-3
+        latent=3, size=8, hidden=(64, 64), updates=1000, batch=128, near=0.5, learning_rate=5e-3
     )
     assert distance.fit is not None
     first, lengths = np.arange(20) * (steps + 1), np.full(20, steps)

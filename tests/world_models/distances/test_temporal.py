@@ -20,7 +20,7 @@ def learnt():
     random = np.random.default_rng(0)
     walks = [np.clip(np.cumsum(np.append(random.integers(16), random.choice([-1, 1], 60))), 0, 15) for _ in range(20)]
     latents, lengths = places[np.concatenate(walks)], np.full(20, 60)
-    distance = temporal_distance(latent=2, size=32, parts=4, hidden=(128, 128), updates=4000, batch=128, learning_rate=1e-2)
+    distance = temporal_distance(latent=2, size=16, parts=4, hidden=(64, 64), updates=3000, batch=64, learning_rate=1e-2)
     assert distance.fit is not None
     params, metrics = distance.fit(distance.init(jax.random.key(0)), jax.random.key(1), latents, np.arange(20) * 61, lengths)
     return distance, params, metrics, places
