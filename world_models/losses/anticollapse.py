@@ -3,28 +3,25 @@
 The prediction error of a joint-embedding model alone is minimal for an encoder that maps every input to one point. These
 objectives penalise such a collapse. They have one signature, and each of them completes a JEPA:
 
-    objective(embeddings, predictions, weights=None, *, targets=None, key=None, …) -> (loss, metrics)
+    objective(embeddings, predictions, weights=None, *, targets=None, key=None, …) -> (loss, unweighted terms by name)
 
 - `embeddings` `[batch, time, dim]`: embeddings of consecutive observations;
 - `predictions` `[batch, time - 1, dim]`: predictions of all embeddings but the first, each from the one before it;
-- `weights` `[batch, time]`: number of times each embedding counts; rows of weight 0, such as padding after the end of an
+- `weights` `[batch, time]`: number of times each embedding counts, 1 if None; rows of weight 0, such as padding after an
   episode, are ignored and may hold any value;
 - `targets`: targets of the predictions if these are not the embeddings, of the same shape;
 - `key`: for objectives that use random numbers. Settings are keywords, set by `functools.partial`.
 
-| objective | requires that | is minimal when |
-|---|---|---|
-| `decorrelation` | dimensions vary and are uncorrelated | as `vicreg`, without temporal terms |
-| `vicreg` | dimensions vary and are uncorrelated | standard deviations reach the floor, without correlation |
-| `barlow_twins` | dimension i of predictions correlates with dimension i only | the cross-correlation is the identity |
-| `sigreg` | embeddings are standard normal | they are |
-| `infonce` | a prediction is nearest to its own target | targets lie far apart |
-| `byol` | predictions have the direction of an EMA encoder's embeddings | they do; only the EMA prevents a collapse |
+| objective | reads | requires that | is minimal when |
+|---|---|---|---|
+| `decorrelation` | embeddings | dimensions vary and are uncorrelated | as `vicreg`, without its temporal terms |
+| `vicreg` | embeddings | dimensions vary and are uncorrelated | standard deviations reach the floor, without correlation |
+| `barlow_twins` | predictions, targets | dimension i of both correlates alone | the cross-correlation is the identity |
+| `sigreg` | embeddings, key | embeddings are standard normal | they are |
+| `infonce` | predictions, targets | a prediction is nearest to its own target | targets lie far apart |
+| `byol` | predictions, targets | both have one direction | they do; only an EMA encoder prevents a collapse |
 
-The terms of the objectives are in `terms`. `moving_average` updates the EMA encoder.
-
-Sources: Bardes, Ponce, LeCun (2022), VICReg, arXiv:2105.04906; Sobal et al. (2025), PLDM, arXiv:2502.14819, for its use in
-world models; each function cites its own source.
+The terms of the objectives are in `terms`. `moving_average` updates the EMA encoder. Each function cites its own source.
 """
 
 from collections.abc import Callable
@@ -37,6 +34,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from world_models.losses.terms import (
     Loss,
+    Series,
+    Weights,
     as_rows,
     contrast,
     episode_contrast,
@@ -48,14 +47,13 @@ from world_models.losses.terms import (
 )
 
 PyTree = Any
-Objective = Callable[..., tuple[Loss, dict[str, Loss]]]
+Predictions = Float[Array, "batch steps dim"]
+Result = tuple[Loss, dict[str, Loss]]
+Objective = Callable[..., Result]
+Rows = Float[Array, "rows dim"]
 
 
-def _pairs(
-    predictions: Float[Array, "batch steps dim"],
-    targets: Float[Array, "batch time dim"],
-    weights: Float[Array, "batch time"] | None,
-) -> tuple[Float[Array, "rows dim"], Float[Array, "rows dim"], Float[Array, " rows"]]:
+def _pairs(predictions: Predictions, targets: Series, weights: Weights) -> tuple[Rows, Rows, Float[Array, " rows"]]:
     """Returns predictions and their targets as rows, and the weight of each pair."""
     targets, links, _ = linked(targets, weights)
     (predicted, counts), (target, _) = as_rows(predictions, links), as_rows(targets[:, 1:], links)
@@ -63,11 +61,11 @@ def _pairs(
 
 
 def vicreg(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
+    embeddings: Series,
+    predictions: Predictions,
+    weights: Weights = None,
     *,
-    targets: Float[Array, "batch time dim"] | None = None,
+    targets: Series | None = None,
     key: PRNGKeyArray | None = None,
     variance_weight: float = 25.0,
     covariance_weight: float = 1.0,
@@ -76,18 +74,13 @@ def vicreg(
     contrast_weight: float = 0.0,
     floor: float = 1.0,
     episode_floor: float = 0.5,
-) -> tuple[Loss, dict[str, Loss]]:
+) -> Result:
     """Returns the VICReg loss with additional temporal terms; its invariance term is the JEPA's prediction error.
 
         loss = variance_weight v(z) + covariance_weight c(z) + slowness_weight s(z) + episode_weight v(time averages of z)
                + contrast_weight episode_contrast(z)
 
     Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: Unused.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: Unused.
-        key: Unused.
         variance_weight: Weight of `variance` over batch and time.
         covariance_weight: Weight of `covariance` over batch and time.
         slowness_weight: Weight of `slowness`; higher values favour static features, and too high values remove moving ones.
@@ -96,13 +89,10 @@ def vicreg(
         floor: Required standard deviation over batch and time.
         episode_floor: Required standard deviation of time averages; it must be below `floor`, or features cannot move.
 
-    Returns:
-        The weighted sum, and every unweighted term.
+    Source: Bardes, Ponce, LeCun (2022), arXiv:2105.04906; in world models: Sobal et al. (2025), PLDM, arXiv:2502.14819.
     """
-    rows, counts = as_rows(embeddings, weights)
-    loss, terms = variance_covariance(
-        rows, counts, variance_weight=variance_weight, covariance_weight=covariance_weight, floor=floor
-    )
+    given = {"variance_weight": variance_weight, "covariance_weight": covariance_weight, "floor": floor}
+    loss, terms = variance_covariance(*as_rows(embeddings, weights), **given)
     terms["slowness"] = slowness(embeddings, weights)
     terms["episode_variance"] = episode_variance(embeddings, weights, floor=episode_floor)
     loss += slowness_weight * terms["slowness"] + episode_weight * terms["episode_variance"]
@@ -113,63 +103,38 @@ def vicreg(
 
 
 def decorrelation(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
+    embeddings: Series,
+    predictions: Predictions,
+    weights: Weights = None,
     *,
-    targets: Float[Array, "batch time dim"] | None = None,
+    targets: Series | None = None,
     key: PRNGKeyArray | None = None,
     variance_weight: float = 25.0,
     covariance_weight: float = 1.0,
     floor: float = 1.0,
-) -> tuple[Loss, dict[str, Loss]]:
-    """Returns the variance and covariance terms of `vicreg`, without temporal terms (`variance_covariance`).
-
-    Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: Unused.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: Unused.
-        key: Unused.
-        variance_weight: Weight of `variance`.
-        covariance_weight: Weight of `covariance`.
-        floor: Required standard deviation.
-
-    Returns:
-        The weighted sum, and both unweighted terms.
-    """
+) -> Result:
+    """Returns the variance and covariance terms of `vicreg`, without temporal terms (`variance_covariance`)."""
     given = {"variance_weight": variance_weight, "covariance_weight": covariance_weight, "floor": floor}
     return variance_covariance(*as_rows(embeddings, weights), **given)
 
 
 def barlow_twins(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
+    embeddings: Series,
+    predictions: Predictions,
+    weights: Weights = None,
     *,
-    targets: Float[Array, "batch time dim"] | None = None,
+    targets: Series | None = None,
     key: PRNGKeyArray | None = None,
     weight: float = 1.0,
     redundancy: float = 5e-3,
-) -> tuple[Loss, dict[str, Loss]]:
+) -> Result:
     """Returns the Barlow Twins loss: the cross-correlation of predictions and targets should be the identity.
 
         loss = weight / dim ( Σ_i (1 - C[i, i])² + redundancy Σ_{i ≠ j} C[i, j]² )
 
     `C[i, j]` is the correlation of dimension i of predictions with dimension j of targets. The loss is independent of scale.
     The weight of the prediction error must be small relative to it, because the prediction error shrinks the embeddings.
-
-    Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: `[batch, time - 1, dim]`.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: `[batch, time, dim]`, targets of the predictions; the embeddings if None.
-        key: Unused.
-        weight: Weight of the loss.
-        redundancy: Weight of the off-diagonal terms; higher values decorrelate dimensions.
-
-    Returns:
-        The loss, and `alignment` and `redundancy`, the two sums divided by the number of dimensions.
+    The terms `alignment` and `redundancy` are the two sums divided by dim; higher values of `redundancy` decorrelate more.
 
     Source: Zbontar et al. (2021), Barlow Twins, arXiv:2103.03230.
     """
@@ -183,7 +148,7 @@ def barlow_twins(
     return weight * (aligned + redundancy * redundant), {"alignment": aligned, "redundancy": redundant}
 
 
-def _standard(rows: Float[Array, "rows dim"], counts: Float[Array, " rows"]) -> Float[Array, "rows dim"]:
+def _standard(rows: Rows, counts: Float[Array, " rows"]) -> Rows:
     """Normalises every column to weighted mean 0 and standard deviation 1; constant columns become 0."""
     total = jnp.maximum(jnp.sum(counts), 1e-9)
     deviations = rows - jnp.sum(counts[:, None] * rows, axis=0) / total
@@ -191,16 +156,16 @@ def _standard(rows: Float[Array, "rows dim"], counts: Float[Array, " rows"]) -> 
 
 
 def sigreg(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
+    embeddings: Series,
+    predictions: Predictions,
+    weights: Weights = None,
     *,
-    targets: Float[Array, "batch time dim"] | None = None,
+    targets: Series | None = None,
     key: PRNGKeyArray | None = None,
     weight: float = 0.05,
     directions: int = 64,
     points: int = 17,
-) -> tuple[Loss, dict[str, Loss]]:
+) -> Result:
     """Returns LeJEPA's SIGReg loss: embeddings should be standard normal along random directions.
 
     Along a direction u the N embeddings are numbers `x = u·z`. The Epps-Pulley statistic compares their characteristic
@@ -209,20 +174,12 @@ def sigreg(
         T(u) = N ∫ |1/N Σ_n exp(i t x[n]) - exp(-t²/2)|² exp(-t²/2) dt,        loss = weight · mean over u of T(u)
 
     by the trapezoidal rule between -5 and 5. A normal sample has T of about 1 for any N; for collapsed embeddings T grows
-    with N.
+    with N. Without a key, the directions are the same in every step.
 
     Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: Unused.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: Unused.
-        key: Key of the random directions; if None, the directions are the same in every step.
         weight: Weight of the loss.
         directions: Number of directions; more reduce the variance of the loss, at proportional cost.
         points: Number of quadrature points, odd.
-
-    Returns:
-        The loss, and `sigreg`, the mean statistic.
 
     Raises:
         ValueError: If `directions` is below 1, or `points` is even or below 3.
@@ -246,33 +203,22 @@ def sigreg(
 
 
 def infonce(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
+    embeddings: Series,
+    predictions: Predictions,
+    weights: Weights = None,
     *,
-    targets: Float[Array, "batch time dim"] | None = None,
+    targets: Series | None = None,
     key: PRNGKeyArray | None = None,
     weight: float = 1.0,
     temperature: float = 0.1,
-) -> tuple[Loss, dict[str, Loss]]:
+) -> Result:
     """Returns the InfoNCE loss: each prediction should be nearer to its target than to all other targets in the batch.
 
         loss = - weight · mean_n log ( exp(-d[n, n] / temperature) / Σ_m exp(-d[n, m] / temperature) )
 
     `d[n, m]` is the squared distance, averaged over dimensions, from prediction n to target m. It is the distance that
-    planners minimise, rather than an angle.
-
-    Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: `[batch, time - 1, dim]`.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: `[batch, time, dim]`, targets of the predictions; the embeddings if None.
-        key: Unused.
-        weight: Weight of the loss.
-        temperature: Scale of the squared distance that separates two embeddings; higher values spread embeddings wider.
-
-    Returns:
-        The loss, `infonce` (unweighted), and `picked`, the fraction of predictions nearest to their own target.
+    planners minimise, rather than an angle. Higher temperatures spread embeddings wider. The term `picked` is the fraction
+    of predictions nearest to their own target.
 
     Source: van den Oord, Li, Vinyals (2018), arXiv:1807.03748.
     """
@@ -284,31 +230,20 @@ def infonce(
 
 
 def byol(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
+    embeddings: Series,
+    predictions: Predictions,
+    weights: Weights = None,
     *,
-    targets: Float[Array, "batch time dim"] | None = None,
+    targets: Series | None = None,
     key: PRNGKeyArray | None = None,
     weight: float = 1.0,
-) -> tuple[Loss, dict[str, Loss]]:
+) -> Result:
     """Returns the BYOL loss: predictions should have the direction of the EMA encoder's embeddings (`moving_average`).
 
         loss = weight · mean ( 2 - 2 cos(ẑ[t+1], z̄[t+1]) )
 
     The targets get no gradient. The loss itself does not prevent a collapse; the lag of the EMA encoder does, so `targets`
     must be its embeddings.
-
-    Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: `[batch, time - 1, dim]`.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: `[batch, time, dim]`, embeddings of the EMA encoder; if None, the embeddings themselves, which collapse.
-        key: Unused.
-        weight: Weight of the loss.
-
-    Returns:
-        The loss, and `byol` (unweighted).
 
     Source: Grill et al. (2020), arXiv:2006.07733; Assran et al. (2023), I-JEPA, arXiv:2301.08243.
     """
@@ -320,11 +255,5 @@ def byol(
 
 
 def moving_average(average: PyTree, network: PyTree, keep: float) -> PyTree:
-    """Returns the exponential moving average `keep · average + (1 - keep) · network`, leaf by leaf.
-
-    Args:
-        average: Current average of the weights.
-        network: Current weights.
-        keep: Decay in [0, 1]; with constant weights, `keepⁿ` of the initial average remains after n steps.
-    """
+    """Returns the exponential moving average `keep · average + (1 - keep) · network`, leaf by leaf; keep lies in [0, 1]."""
     return optax.incremental_update(network, average, 1 - keep)
