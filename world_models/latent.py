@@ -124,12 +124,7 @@ class LatentSettings:
 class Networks(nnx.Module):
     """Encoder, predictor, inverse model, reward head and decoder, as far as settings ask for them.
 
-    Args:
-        shape: Of an observation.
-        action: Size of an action, all of a block together.
-        settings: Of the model.
-        latents: Size of the latent variable that the predictor takes beside an action.
-        rngs: Source of the initial weights.
+    `action` is the size of all actions of a block together, `latents` that of the predictor's latent variable.
     """
 
     def __init__(self, shape: tuple[int, ...], action: int, settings: LatentSettings, latents: int = 0, *, rngs: nnx.Rngs):
@@ -177,13 +172,7 @@ class Networks(nnx.Module):
 
 
 def reward_terms(batch: Batch, every: list[Step], s: LatentSettings) -> Metrics:
-    """Errors of rewards and terminations along chained predictions.
-
-    Args:
-        batch: Windows.
-        every: Of `chained`.
-        s: Whether there are heads, and how errors are reduced.
-    """
+    """Errors of rewards and terminations along chained predictions `every`; none without heads."""
     if not s.reward:
         return {}
     rewards, ends = [], []
@@ -192,18 +181,15 @@ def reward_terms(batch: Batch, every: list[Step], s: LatentSettings) -> Metrics:
         rewards.append(reward_errors(step.reward, from_start(batch.rewards, k, step.reward)))
         ends.append(termination_errors(step.log_odds, from_start(batch.terminated, k, step.log_odds)))
     reduced = mean_error if s.starts == "every" else summed_error
-    return {
-        "reward": reduced(rewards, batch.reached, s.decay),
-        "termination": reduced(ends, batch.reached, s.decay),
-    }
+    errors = {"reward": rewards, "termination": ends}
+    return {name: reduced(each, batch.reached, s.decay) for name, each in errors.items()}
 
 
 def side_terms(batch: Batch, s: LatentSettings) -> tuple[jax.Array, Metrics]:
     """The weighted sum of inverse model and straightness, as far as settings ask for them, and each term."""
     total, terms, own, reached = jnp.zeros(()), {}, flat(batch.latents), flat(batch.reached)
     if s.inverse_weight and batch.actions.shape[-1]:
-        read, given = batch.net.read, (flat(batch.actions), flat(batch.recorded))
-        terms["inverse"] = inverse_dynamics(read, own, *given)
+        terms["inverse"] = inverse_dynamics(batch.net.read, own, flat(batch.actions), flat(batch.recorded))
         total += s.inverse_weight * terms["inverse"]
     if s.straightness_weight and own.shape[1] < 3:
         raise ValueError("windows of one step bend nowhere: straightness_weight needs windows of at least two")
@@ -217,17 +203,11 @@ def decoder_term(batch: Batch) -> Metrics:
     """The error of the decoder head, if there is one."""
     if batch.net.decoder is None:
         return {}
-    given = (flat(batch.latents), flat(batch.frames), flat(batch.reached))
-    return {"decoder": decoding_error(batch.net.decoder, *given)}
+    return {"decoder": decoding_error(batch.net.decoder, flat(batch.latents), flat(batch.frames), flat(batch.reached))}
 
 
 def jepa_loss(s: LatentSettings, batch: Batch) -> tuple[jax.Array, Metrics]:
-    """The loss of `latent_world_model`, and its terms before weighting.
-
-    Args:
-        s: Weights, targets, and how predictions are chained.
-        batch: Windows.
-    """
+    """The loss of `latent_world_model`, and its terms before weighting."""
     own = batch.latents
     held = batch.average() if s.targets == "average" else own
     held = jax.lax.stop_gradient(held) if s.targets == "stop_gradient" else held
@@ -280,16 +260,10 @@ def latent_world_model(shape: tuple[int, ...], action: int, **settings: Any) -> 
 
 
 def require_sizes(shape: tuple[int, ...], action: int, s: LatentSettings) -> None:
-    """Check what settings alone cannot know.
-
-    Raises:
-        ValueError: If sizes are impossible or do not fit the settings.
-    """
+    """Raise a ValueError if sizes are impossible or do not fit the settings, which settings alone cannot know."""
     if min(shape, default=0) < 1 or action < 0:
         raise ValueError(f"observations need a shape of positive sizes, and action >= 0; got shape={shape}, action={action}")
     if s.history > 1 and len(shape) != 1:
-        raise ValueError(
-            f"a history is of vectors: stack frames as channels instead; got shape={shape}, history={s.history}"
-        )
+        raise ValueError(f"a history is of vectors: stack frames as channels instead; got {shape=}, history={s.history}")
     if s.inferred and action < 1:
         raise ValueError(f"inferred actions need action >= 1; got action={action}")

@@ -53,9 +53,7 @@ def macro_model(
         macro: Size of a macro-action.
         limit: On its information, of `world_models.losses.bottleneck`; `gaussian()` by default.
         hidden: Units of the hidden layers of predictor, posterior and prior.
-        steps: Predictions chained in the loss.
-        sigma: Deviation of errors that need no explanation, in units of a latent.
-        **settings: Others of `LatentVariableSettings`.
+        steps, sigma, **settings: Of `LatentVariableSettings`.
     """
     return latent_variable_model(
         size,

@@ -24,13 +24,7 @@ from world_models.networks import PatchDecoder
 
 
 def reconstruction_loss(s: LatentSettings, latent_weight: float, batch: Batch) -> tuple[jax.Array, Metrics]:
-    """The loss of `reconstruction`, and its terms before weighting.
-
-    Args:
-        s: Weights, and how predictions are chained.
-        latent_weight: Of the prediction error of latents.
-        batch: Windows.
-    """
+    """The loss of `reconstruction`, and its terms before weighting."""
     net, frames = batch.net, batch.frames
 
     def missed(latents: jax.Array, wanted: jax.Array) -> jax.Array:
@@ -39,19 +33,18 @@ def reconstruction_loss(s: LatentSettings, latent_weight: float, batch: Batch) -
 
     every = chained(batch, s.steps)
     errors = [missed(step.latent, from_start(frames, k, step.latent)) for k, step in enumerate(every, 1)]
+    gap = jnp.mean((every[0].latent - jax.lax.stop_gradient(batch.latents[:, :, 1:])) ** 2, axis=-1)
     terms = {
         "reconstruction": mean(missed(batch.latents, frames), batch.reached),
         "prediction": mean_error(errors, batch.reached, s.decay),
+        "latent": mean_error([gap], batch.reached, s.decay),
     }
-    gap = jnp.mean((every[0].latent - jax.lax.stop_gradient(batch.latents[:, :, 1:])) ** 2, axis=-1)
-    terms["latent"] = mean_error([gap], batch.reached, s.decay)
     total = terms["reconstruction"] + s.prediction_weight * terms["prediction"] + latent_weight * terms["latent"]
     rewarded = reward_terms(batch, every, s)
     if rewarded:
         total += s.reward_weight * rewarded["reward"] + s.termination_weight * rewarded["termination"]
     beside, more = side_terms(batch, s)
-    total += beside
-    return total, terms | rewarded | more | {"loss": total}
+    return total + beside, terms | rewarded | more | {"loss": total + beside}
 
 
 def reconstruction(

@@ -72,11 +72,7 @@ def grouped_norm(gap: Float[Array, "*batch size"], parts: int = 1) -> Float[Arra
 
 
 def require_positive(numbers: Mapping[str, int | float]) -> None:
-    """Checks that all named numbers are positive.
-
-    Raises:
-        ValueError: For the first number that is not positive.
-    """
+    """Raises a ValueError for the first named number that is not positive."""
     for name, number in numbers.items():
         if not number > 0:
             raise ValueError(f"{name} must be positive; got {number!r}")
@@ -116,8 +112,7 @@ def spreading_loss(
     Args:
         embedding: Embedding space.
         reach: Distance beyond which pairs are hardly pushed further apart.
-        steps: Embeddings of the two ends of recorded steps, `[batch, 2, size]`.
-        pairs: Embeddings of two rows of the same recording, `[batch, 2, size]`.
+        steps, pairs: Embeddings of the two ends of recorded steps, and of two rows of one recording, `[batch, 2, size]`.
         penalty: Weight of steps longer than 1.
     """
     of_steps, of_pairs = (embedding.between(x[:, 0], x[:, 1]) for x in (steps, pairs))
@@ -130,12 +125,7 @@ def spreading_loss(
 def draw_steps_and_pairs(key: PRNGKeyArray, latents: Array, first: Array, lengths: Array, batch: int) -> tuple[Array, Array]:
     """Samples recorded steps, and pairs of rows of the same recordings; returns both, each `[batch, 2, D]`.
 
-    Args:
-        key: Consumed.
-        latents: `[rows, D]`.
-        first: First row of each recording.
-        lengths: Steps of each recording.
-        batch: Number of steps and of pairs.
+    `first` and `lengths` are the first row and the number of steps of each recording.
     """
     step_key, other_key = jax.random.split(key)
     sequence, offset = stratum(jnp.cumsum(lengths), jax.random.randint(step_key, (batch,), 0, lengths.sum()), jnp)

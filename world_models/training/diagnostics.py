@@ -30,11 +30,7 @@ def effective_rank(embeddings: Float[Array, "batch dim"], weights: Float[Array, 
 
     between 1 and min(batch, dim). The embeddings are centred first: a constant offset, however large, tells
     nothing apart, and would otherwise look like the one direction that matters. Embeddings that are all equal
-    have rank 1.
-
-    Args:
-        embeddings: `[batch, dim]`, any unit.
-        weights: `[batch]`, how many times each row counts; once each when None.
+    have rank 1. `weights` are how many times each row counts; once each when None.
 
     Source: Garrido, Balestriero, Najman, LeCun (2023), RankMe, arXiv:2210.02885; Roy and Vetterli (2007).
     """
@@ -101,11 +97,7 @@ def _standardise(columns: Float[Array, "batch columns"], fitted: int) -> Float[A
 def collapse_report(
     embeddings: Float[Array, "batch dim"], weights: Float[Array, " batch"] | None = None
 ) -> dict[str, Float[Array, ""]]:
-    """Summarise a batch of embeddings for the training log.
-
-    Args:
-        embeddings: `[batch, dim]`, any unit.
-        weights: `[batch]`, how many times each row counts; once each when None.
+    """Summarise a batch of embeddings for the training log; weights are those of `effective_rank`.
 
     Returns:
         `effective_rank`, its share `rank_share` of what it could be at most, and the smallest, mean and largest standard
@@ -217,15 +209,10 @@ def prediction_errors(model: WorldModel, params: Any, windows: Window) -> dict[s
 def distance_correlation(
     embeddings: Float[Array, "batch dim"], pairs: Int[Array, "pairs two"], distances: Float[Array, " pairs"]
 ) -> Float[Array, ""]:
-    """Spearman's rank correlation between latent and true distances, from -1 to 1.
+    """Spearman's rank correlation between latent and true distances of pairs of rows, from -1 to 1.
 
     A planner that descends latent distances needs it near 1, for the distances that matter to it: lengths of paths, not of
     lines through walls.
-
-    Args:
-        embeddings: `[batch, dim]`.
-        pairs: `[pairs, 2]`, which of them to compare.
-        distances: `[pairs]`, how far apart they truly are, in any unit.
     """
     gaps = jnp.linalg.norm(embeddings[pairs[:, 0]] - embeddings[pairs[:, 1]], axis=-1)
     return rank_correlation(gaps, distances)

@@ -34,8 +34,6 @@ def chain_error(chains: Chains, params: PyTree, true: Array, taken: Array) -> tu
     """The error of one chain of predictions, and its mean squared part.
 
     Args:
-        chains: How it is made and compared.
-        params: Of the model.
         true: Latents `[steps + 1, D]`.
         taken: Blocks of actions `[steps, block]`.
     """
