@@ -53,11 +53,9 @@ class Program:
 
     def executed(self, state: PolicyState, actions: np.ndarray) -> PolicyState:
         """Return the state with other actions executed now than planned, `[B, ...]`, such as exploring ones."""
-        plan = state.plan
-        placed = plan.actions.at[np.arange(len(actions)), np.asarray(state.age)].set(
-            jnp.asarray(actions, plan.actions.dtype)
-        )
-        return state._replace(plan=plan._replace(actions=placed))
+        planned, now = state.plan.actions, (np.arange(len(actions)), np.asarray(state.age))
+        executed = planned.at[now].set(jnp.asarray(actions, planned.dtype))
+        return state._replace(plan=state.plan._replace(actions=executed))
 
     def _perturb(self, actions: jax.Array, key: jax.Array) -> jax.Array:
         """Actions of the environment with noise."""

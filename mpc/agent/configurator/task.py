@@ -86,16 +86,7 @@ _NAMES = ("goal", "horizon", "risk", "weights", "limits", "budget")
 
 
 def read(path: str | Path, schema: TaskSchema) -> Task:
-    """Read a task from a TOML file.
-
-    Args:
-        path: Of the file.
-        schema: What it may speak of.
-
-    Raises:
-        TaskError: With every problem and its line.
-        OSError: If the file cannot be read.
-    """
+    """Read a task from a TOML file; a TaskError has every problem and its line."""
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     try:
@@ -131,12 +122,9 @@ def lines(text: str) -> dict[Place, int]:
 
 
 def parse(given: Mapping[str, Any], schema: TaskSchema, folder: Path = Path()) -> tuple[Task, list[tuple[Place, str]]]:
-    """A task of what was given, and what is wrong with it, by place; where something is wrong the task holds the default.
+    """A task of what a TOML file holds, with defaults where something is wrong, and what is wrong with it, by place.
 
-    Args:
-        given: As a TOML file holds it.
-        schema: What it may speak of.
-        folder: That paths of goals are relative to.
+    Paths of goals are relative to `folder`.
     """
     check = _Check(given)
     for name in given:
@@ -212,12 +200,7 @@ def _check_purpose(check: _Check, schema: TaskSchema, weights: Mapping[str, floa
 
 
 def validate(task: Task, schema: TaskSchema) -> list[str]:
-    """Return everything that is wrong with a task.
-
-    Args:
-        task: Made in code or read from a file.
-        schema: What it may name.
-    """
+    """Return everything that is wrong with a task, made in code or read from a file."""
     given: dict[str, Any] = {"weights": dict(task.weights), "limits": dict(task.limits)}
     budget = {"iterations": task.iterations, "starts": task.starts, "milliseconds": task.milliseconds}
     given["budget"] = {name: value for name, value in budget.items() if value is not None}
@@ -227,11 +210,9 @@ def validate(task: Task, schema: TaskSchema) -> list[str]:
 
 
 def read_goal(given: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a goal, an observation to reach, from an array or a file.
+    """Return a goal, an observation of a shape, from an array, or from the path of a `.npy` file or an image.
 
-    Args:
-        given: An array, or the path of a `.npy` file or an image. A number of a vector is NaN where it may be anything.
-        shape: Of an observation, `[O]` or `[H, W, C]`.
+    A number of a vector is NaN where it may be anything.
 
     Raises:
         ValueError: If it cannot be read, or is no such observation, with what arrived and what was wanted.

@@ -76,15 +76,10 @@ class Shape(NamedTuple):
 
 
 def default_weights(config: AgentConfig, parts: CostParts, goal: str | None) -> dict[str, float]:
-    """Return the weights of a task that sets none.
+    """Return the weights of a task that sets none; a known cost takes the place of the predicted reward.
 
-    Args:
-        config: Of the agent.
-        parts: Of the cost; a known cost takes the place of the predicted reward.
-        goal: `"whole"`, `"partial"` (some numbers of an observation), or None for a task without a goal.
-
-    Raises:
-        ValueError: If these parts cannot measure how far a goal is.
+    A goal is `"whole"`, `"partial"` (some numbers of an observation), or None. One whose distance these parts cannot measure
+    raises a ValueError.
     """
     cost, horizon = config.cost, config.actor.horizon
     weights = dict.fromkeys(available(parts), 0.0)
@@ -183,12 +178,7 @@ def _observation_goal(parts: CostParts, params: PyTree, state: LatentState) -> j
 
 
 def problem(parts: CostParts, shape: Shape) -> mpc.Problem:
-    """Return the problem of a program, with every term of `shape.terms`.
-
-    Args:
-        parts: Of the cost.
-        shape: Of the program.
-    """
+    """Return the problem of a program, with every term of `shape.terms`."""
     weighted = {name: (0.0, term) for name, term in stage_terms(parts).items() if name in shape.terms}
     ended = {name: (0.0, term) for name, term in end_terms(parts).items() if name in shape.terms}
     made = mpc.Problem(

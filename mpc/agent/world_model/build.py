@@ -31,13 +31,7 @@ DECORRELATED = ("vicreg", "sigreg")
 
 
 def world_model(config: AgentConfig, shape: tuple[int, ...], action: int, history: int) -> WorldModel:
-    """Return the world model that settings describe.
-
-    Args:
-        config: Sizes, networks, objective.
-        shape: Of what the model sees of one step.
-        action: Size of one action, as the replay buffer stores it.
-        history: Steps that the model sees at once.
+    """Return the world model that settings describe, for observations of a shape and `history` of them at once.
 
     Raises:
         ValueError: If a name is none of the choices, a network takes no such option, or observations don't fit.
@@ -131,15 +125,7 @@ def watching_model(config: AgentConfig, shape: tuple[int, ...], actions: int) ->
 
 
 def distance(config: AgentConfig, latent: int) -> Distance | None:
-    """Return the distance that settings name, or None.
-
-    Args:
-        config: Of the agent.
-        latent: Size of a latent.
-
-    Raises:
-        ValueError: If it takes no such option.
-    """
+    """Return the distance that settings name, or None; an option that it does not take raises a ValueError."""
     name, learning = config.cost.distance, config.learning
     if name in ("none", "latent"):
         return latent_distance() if name == "latent" else None
@@ -154,12 +140,7 @@ def distance(config: AgentConfig, latent: int) -> Distance | None:
 
 
 def macro_models(config: AgentConfig, latent: int) -> tuple[WorldModel, ...]:
-    """Return the models of slower levels, the lowest first.
-
-    Args:
-        config: Of the agent.
-        latent: Size of a latent.
-    """
+    """Return the models of slower levels, the lowest first."""
     macro = config.macro_levels
     given: dict[str, Any] = {"macro": macro.macro, "hidden": macro.macro_hidden, "sigma": macro.macro_sigma}
     return tuple(macro_model(latent, stride=stride, **given) for stride in macro.strides)
