@@ -170,7 +170,6 @@ def shortest_path_distance(
         return adam_scan(partial(path_loss, network, latents), params, draws, updates, learning_rate)
 
     def fit(params: PyTree, key: PRNGKeyArray, latents: Numbers, first: Numbers, lengths: Numbers):
-        """Fits the distance to latents of whole trajectories, given the first row and the steps of each sequence."""
         latents = np.asarray(latents)
         begins, counts = pieces(np.asarray(first), np.asarray(lengths), longest)
         inside = np.concatenate([b + np.arange(k - 1) for b, k in zip(begins, counts, strict=True)])

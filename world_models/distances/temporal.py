@@ -33,7 +33,6 @@ graphs, Combinatorica 15.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -135,41 +134,6 @@ def draw_steps_and_pairs(key: PRNGKeyArray, latents: Array, first: Array, length
     return jnp.stack([here, latents[row + 1]], axis=1), jnp.stack([here, latents[other]], axis=1)
 
 
-class Schedule(NamedTuple):
-    """Settings for fitting a distance; see `temporal_distance`."""
-
-    reach: float
-    penalty: float
-    slack: float
-    updates: int
-    batch: int
-    learning_rate: float
-
-
-def fit_embedding(
-    network: Callable[[PyTree], MLP],
-    embedding: Embedding,
-    schedule: Schedule,
-    params: PyTree,
-    key: PRNGKeyArray,
-    latents: Array,
-    first: Array,
-    lengths: Array,
-) -> tuple[PyTree, dict[str, Array]]:
-    """Fits the network φ; see `temporal_distance` for the settings and `Distance` for the data."""
-    reach, penalty, slack, updates, batch, learning_rate = schedule
-
-    def loss(params: PyTree, draw: tuple[PRNGKeyArray, Array]) -> tuple[Array, dict[str, Array]]:
-        key, penalty = draw
-        steps, pairs = draw_steps_and_pairs(key, latents, first, lengths, batch)
-        embedded = network(params)(jnp.concatenate([steps, pairs]))
-        return spreading_loss(embedding, reach, embedded[:batch], embedded[batch:], penalty)
-
-    # a high initial penalty would stop the embedding half unfolded
-    penalties = penalty * jnp.logspace(-slack, 0.0, updates)
-    return adam_scan(loss, params, (jax.random.split(key, updates), penalties), updates, learning_rate)
-
-
 def temporal_distance(
     *,
     latent: int,
@@ -195,8 +159,7 @@ def temporal_distance(
         reach: Distance in steps beyond which pairs are hardly pushed further apart.
         penalty: Weight of steps longer than 1; higher values keep the unit more accurate.
         slack: Powers of ten by which the initial penalty is smaller; it rises geometrically.
-        updates: Gradient steps of `fit`.
-        batch: Steps and pairs per gradient step.
+        updates, batch: Gradient steps of `fit`, and steps and pairs in each.
         learning_rate: Initial learning rate of Adam; it decays to 0 along a cosine.
 
     Raises:
@@ -209,16 +172,25 @@ def temporal_distance(
     if directed < 0:
         raise ValueError(f"directed must be at least 0; got {directed}")
     init, network = functional(lambda rngs: MLP((latent, *hidden, size + directed), rngs=rngs))
-    embedding, schedule = Embedding(size, parts, directed), Schedule(reach, penalty, slack, updates, batch, learning_rate)
+    embedding = Embedding(size, parts, directed)
 
     def measure(params: PyTree, z: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
         embed = network(params)
         return embedding.between(embed(z), embed(goal))
 
-    run = jax.jit(partial(fit_embedding, network, embedding, schedule))
+    @jax.jit
+    def run(params: PyTree, key: PRNGKeyArray, latents: Array, first: Array, lengths: Array):
+        def loss(params: PyTree, draw: tuple[PRNGKeyArray, Array]) -> tuple[Array, dict[str, Array]]:
+            key, penalty = draw
+            steps, pairs = draw_steps_and_pairs(key, latents, first, lengths, batch)
+            embedded = network(params)(jnp.concatenate([steps, pairs]))
+            return spreading_loss(embedding, reach, embedded[:batch], embedded[batch:], penalty)
+
+        # a high initial penalty would stop the embedding half unfolded
+        penalties = penalty * jnp.logspace(-slack, 0.0, updates)
+        return adam_scan(loss, params, (jax.random.split(key, updates), penalties), updates, learning_rate)
 
     def fit(params: PyTree, key: PRNGKeyArray, latents: Numbers, first: Numbers, lengths: Numbers):
-        """Fits the distance to latents of whole trajectories, given the first row and the steps of each sequence."""
         return run(params, key, jnp.asarray(latents), jnp.asarray(first, jnp.int32), jnp.asarray(lengths, jnp.int32))
 
     return Distance(init, measure, fit)

@@ -25,7 +25,8 @@ The terms of the objectives are in `terms`. `moving_average` updates the EMA enc
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,26 +48,49 @@ from world_models.losses.terms import (
 )
 
 PyTree = Any
-Predictions = Float[Array, "batch steps dim"]
 Result = tuple[Loss, dict[str, Loss]]
 Objective = Callable[..., Result]
 Rows = Float[Array, "rows dim"]
 
 
-def _pairs(predictions: Predictions, targets: Series, weights: Weights) -> tuple[Rows, Rows, Float[Array, " rows"]]:
-    """Returns predictions and their targets as rows, and the weight of each pair."""
-    targets, links, _ = linked(targets, weights)
-    (predicted, counts), (target, _) = as_rows(predictions, links), as_rows(targets[:, 1:], links)
-    return predicted, target, counts
+class Inputs(NamedTuple):
+    """The arguments that all objectives have; targets are the embeddings where none are given."""
+
+    embeddings: Series
+    predictions: Float[Array, "batch steps dim"]
+    weights: Weights
+    targets: Series
+    key: PRNGKeyArray | None
+
+    def pairs(self) -> tuple[Rows, Rows, Float[Array, " rows"]]:
+        """Returns predictions and their targets as rows, and the weight of each pair."""
+        targets, links, _ = linked(self.targets, self.weights)
+        (predicted, counts), (target, _) = as_rows(self.predictions, links), as_rows(targets[:, 1:], links)
+        return predicted, target, counts
 
 
+def objective(loss: Callable[..., Result]) -> Objective:
+    """Gives a loss `(inputs, **settings)` the signature of all objectives, `(embeddings, predictions, weights, …)`."""
+
+    @wraps(loss)
+    def made(
+        embeddings: Series,
+        predictions: Float[Array, "batch steps dim"],
+        weights: Weights = None,
+        *,
+        targets: Series | None = None,
+        key: PRNGKeyArray | None = None,
+        **settings: Any,
+    ) -> Result:
+        return loss(Inputs(embeddings, predictions, weights, embeddings if targets is None else targets, key), **settings)
+
+    return made
+
+
+@objective
 def vicreg(
-    embeddings: Series,
-    predictions: Predictions,
-    weights: Weights = None,
+    inputs: Inputs,
     *,
-    targets: Series | None = None,
-    key: PRNGKeyArray | None = None,
     variance_weight: float = 25.0,
     covariance_weight: float = 1.0,
     slowness_weight: float = 0.0,
@@ -92,42 +116,31 @@ def vicreg(
     Source: Bardes, Ponce, LeCun (2022), arXiv:2105.04906; in world models: Sobal et al. (2025), PLDM, arXiv:2502.14819.
     """
     given = {"variance_weight": variance_weight, "covariance_weight": covariance_weight, "floor": floor}
-    loss, terms = variance_covariance(*as_rows(embeddings, weights), **given)
-    terms["slowness"] = slowness(embeddings, weights)
-    terms["episode_variance"] = episode_variance(embeddings, weights, floor=episode_floor)
+    loss, terms = variance_covariance(*as_rows(inputs.embeddings, inputs.weights), **given)
+    terms["slowness"] = slowness(inputs.embeddings, inputs.weights)
+    terms["episode_variance"] = episode_variance(inputs.embeddings, inputs.weights, floor=episode_floor)
     loss += slowness_weight * terms["slowness"] + episode_weight * terms["episode_variance"]
     if contrast_weight:
-        terms["contrast"] = episode_contrast(embeddings, weights)
+        terms["contrast"] = episode_contrast(inputs.embeddings, inputs.weights)
         loss += contrast_weight * terms["contrast"]
     return loss, terms
 
 
+@objective
 def decorrelation(
-    embeddings: Series,
-    predictions: Predictions,
-    weights: Weights = None,
+    inputs: Inputs,
     *,
-    targets: Series | None = None,
-    key: PRNGKeyArray | None = None,
     variance_weight: float = 25.0,
     covariance_weight: float = 1.0,
     floor: float = 1.0,
 ) -> Result:
     """Returns the variance and covariance terms of `vicreg`, without temporal terms (`variance_covariance`)."""
     given = {"variance_weight": variance_weight, "covariance_weight": covariance_weight, "floor": floor}
-    return variance_covariance(*as_rows(embeddings, weights), **given)
+    return variance_covariance(*as_rows(inputs.embeddings, inputs.weights), **given)
 
 
-def barlow_twins(
-    embeddings: Series,
-    predictions: Predictions,
-    weights: Weights = None,
-    *,
-    targets: Series | None = None,
-    key: PRNGKeyArray | None = None,
-    weight: float = 1.0,
-    redundancy: float = 5e-3,
-) -> Result:
+@objective
+def barlow_twins(inputs: Inputs, *, weight: float = 1.0, redundancy: float = 5e-3) -> Result:
     """Returns the Barlow Twins loss: the cross-correlation of predictions and targets should be the identity.
 
         loss = weight / dim ( Σ_i (1 - C[i, i])² + redundancy Σ_{i ≠ j} C[i, j]² )
@@ -138,9 +151,9 @@ def barlow_twins(
 
     Source: Zbontar et al. (2021), Barlow Twins, arXiv:2103.03230.
     """
-    a, b, counts = _pairs(predictions, embeddings if targets is None else targets, weights)
+    a, b, counts = inputs.pairs()
     one, other = (_standard(x, counts) for x in (a, b))
-    dim = embeddings.shape[-1]
+    dim = a.shape[-1]
     correlation = one.T @ (counts[:, None] * other) / jnp.maximum(jnp.sum(counts), 1e-9)
     diagonal = jnp.diag(correlation)
     aligned = jnp.sum((1.0 - diagonal) ** 2) / dim
@@ -155,17 +168,8 @@ def _standard(rows: Rows, counts: Float[Array, " rows"]) -> Rows:
     return deviations / jnp.sqrt(jnp.sum(counts[:, None] * deviations**2, axis=0) / total + 1e-9)
 
 
-def sigreg(
-    embeddings: Series,
-    predictions: Predictions,
-    weights: Weights = None,
-    *,
-    targets: Series | None = None,
-    key: PRNGKeyArray | None = None,
-    weight: float = 0.05,
-    directions: int = 64,
-    points: int = 17,
-) -> Result:
+@objective
+def sigreg(inputs: Inputs, *, weight: float = 0.05, directions: int = 64, points: int = 17) -> Result:
     """Returns LeJEPA's SIGReg loss: embeddings should be standard normal along random directions.
 
     Along a direction u the N embeddings are numbers `x = u·z`. The Epps-Pulley statistic compares their characteristic
@@ -188,8 +192,8 @@ def sigreg(
     """
     if directions < 1 or points < 3 or points % 2 == 0:
         raise ValueError(f"sigreg needs directions >= 1 and an odd number of points >= 3; got {directions}, {points}")
-    rows, counts = as_rows(embeddings, weights)
-    key = jax.random.key(0) if key is None else key
+    rows, counts = as_rows(inputs.embeddings, inputs.weights)
+    key = jax.random.key(0) if inputs.key is None else inputs.key
     axes = jax.random.normal(key, (rows.shape[1], directions), rows.dtype)
     axes = axes / jnp.linalg.norm(axes, axis=0)
     t = jnp.linspace(0.0, 5.0, points // 2 + 1)  # the integrand is even
@@ -202,16 +206,8 @@ def sigreg(
     return weight * statistic, {"sigreg": statistic}
 
 
-def infonce(
-    embeddings: Series,
-    predictions: Predictions,
-    weights: Weights = None,
-    *,
-    targets: Series | None = None,
-    key: PRNGKeyArray | None = None,
-    weight: float = 1.0,
-    temperature: float = 0.1,
-) -> Result:
+@objective
+def infonce(inputs: Inputs, *, weight: float = 1.0, temperature: float = 0.1) -> Result:
     """Returns the InfoNCE loss: each prediction should be nearer to its target than to all other targets in the batch.
 
         loss = - weight · mean_n log ( exp(-d[n, n] / temperature) / Σ_m exp(-d[n, m] / temperature) )
@@ -222,22 +218,15 @@ def infonce(
 
     Source: van den Oord, Li, Vinyals (2018), arXiv:1807.03748.
     """
-    a, b, counts = _pairs(predictions, embeddings if targets is None else targets, weights)
+    a, b, counts = inputs.pairs()
     cross_entropy, scores = contrast(a, b, counts, temperature)
     correct = jnp.argmax(scores, axis=1) == jnp.arange(len(counts))
     loss = mean(cross_entropy, counts)
     return weight * loss, {"infonce": loss, "picked": mean(correct.astype(a.dtype), counts)}
 
 
-def byol(
-    embeddings: Series,
-    predictions: Predictions,
-    weights: Weights = None,
-    *,
-    targets: Series | None = None,
-    key: PRNGKeyArray | None = None,
-    weight: float = 1.0,
-) -> Result:
+@objective
+def byol(inputs: Inputs, *, weight: float = 1.0) -> Result:
     """Returns the BYOL loss: predictions should have the direction of the EMA encoder's embeddings (`moving_average`).
 
         loss = weight · mean ( 2 - 2 cos(ẑ[t+1], z̄[t+1]) )
@@ -247,8 +236,8 @@ def byol(
 
     Source: Grill et al. (2020), arXiv:2006.07733; Assran et al. (2023), I-JEPA, arXiv:2301.08243.
     """
-    rows, links, _ = linked(embeddings if targets is None else targets, weights)
-    goals, predicted = jax.lax.stop_gradient(rows[:, 1:]), jnp.where(links[..., None] > 0, predictions, 1.0)
+    rows, links, _ = linked(inputs.targets, inputs.weights)
+    goals, predicted = jax.lax.stop_gradient(rows[:, 1:]), jnp.where(links[..., None] > 0, inputs.predictions, 1.0)
     lengths = jnp.sqrt((jnp.sum(predicted**2, axis=-1) + 1e-8) * (jnp.sum(goals**2, axis=-1) + 1e-8))
     loss = mean(2 - 2 * jnp.sum(predicted * goals, axis=-1) / lengths, links)
     return weight * loss, {"byol": loss}

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Num
 from world_models.networks import patches
 from world_models.networks.attention import Block
 from world_models.networks.history_attention import HistoryAttention
-from world_models.networks.mlp import MLP
+from world_models.networks.mlp import MLP, Sizes
 
 Levels = tuple[tuple[int, int], ...]
 
@@ -33,7 +33,7 @@ def levels_for(shape: tuple[int, ...]) -> Levels:
 class VectorEncoder(nnx.Module):
     """Multi-layer perceptron for vectors of shape `(O,)`; other shapes raise a ValueError."""
 
-    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: tuple[int, ...] = (128, 128), rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: Sizes = (128, 128), rngs: nnx.Rngs):
         if len(shape) != 1:
             raise ValueError(f"VectorEncoder needs vectors; got shape {list(shape)} (for frames: PatchEncoder, ViTEncoder)")
         self.network = MLP((shape[0], *hidden, latent), rngs=rngs)
@@ -46,7 +46,7 @@ class VectorEncoder(nnx.Module):
 class Identity(nnx.Module):
     """Identity encoder: the latent is the normalised observation, a vector of size `latent`, or a ValueError is raised."""
 
-    def __init__(self, shape: tuple[int, ...], latent: int, *, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, rngs: nnx.Rngs):
         if shape != (latent,):
             raise ValueError(f"Identity needs observations of shape [{latent}]; got {list(shape)}")
 
@@ -70,7 +70,7 @@ class ResidualEncoder(nnx.Module):
     READOUT = 8
     """Size of the attention readout of a history."""
 
-    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
         if len(shape) > 2:
             raise ValueError(f"ResidualEncoder needs vectors; got shape {list(shape)} (for frames: PatchEncoder)")
         steps, size = (1, *shape)[-2:]
@@ -98,7 +98,7 @@ class ResidualEncoder(nnx.Module):
 class VectorDecoder(nnx.Module):
     """Multi-layer perceptron from latents to vectors `(O,)` or histories `(K, O)`."""
 
-    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: tuple[int, ...] = (128,), rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: Sizes = (128,), rngs: nnx.Rngs):
         self.shape = tuple(shape)
         self.network = MLP((latent, *hidden, math.prod(shape)), rngs=rngs)
 
@@ -123,11 +123,11 @@ class PatchEncoder(nnx.Module):
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        shape: Sizes,
         latent: int,
         *,
         levels: Levels = LEVELS,
-        dense: tuple[int, ...] = (256,),
+        dense: Sizes = (256,),
         fit: str | None = None,
         rngs: nnx.Rngs,
     ):
@@ -155,7 +155,7 @@ class StandardisedPatchEncoder(PatchEncoder):
     Unlike vectors, images have no scale for latents to adopt. `hidden` are the units of the last hidden layer.
     """
 
-    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
         super().__init__(shape, latent, levels=levels_for(shape), dense=(hidden,), fit="pad", rngs=rngs)
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
@@ -173,11 +173,11 @@ class PatchDecoder(nnx.Module):
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        shape: Sizes,
         latent: int,
         *,
         levels: Levels = LEVELS,
-        dense: tuple[int, ...] = (256,),
+        dense: Sizes = (256,),
         fit: str | None = None,
         rngs: nnx.Rngs,
     ):
@@ -219,7 +219,7 @@ class ViTEncoder(nnx.Module):
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        shape: Sizes,
         latent: int,
         *,
         patch: int = 8,
@@ -247,14 +247,14 @@ class ViTEncoder(nnx.Module):
         return self.head(self.norm(x).mean(axis=-2))
 
 
-def _layout(shape: tuple[int, ...], sides: tuple[int, ...], fit: str | None) -> tuple[tuple[int, int], int]:
+def _layout(shape: Sizes, sides: Sizes, fit: str | None) -> tuple[tuple[int, int], int]:
     """Returns height and width of padded or cropped frames, and the number of patches of the highest level in them."""
     whole = math.prod(sides)
     size = patches.padded_size(shape, whole, fit)
     return size, math.prod(side // whole for side in size)
 
 
-def _tiles(frames: jax.Array, shape: tuple[int, ...], size: tuple[int, int], sides: tuple[int, ...]) -> jax.Array:
+def _tiles(frames: jax.Array, shape: Sizes, size: tuple[int, int], sides: Sizes) -> jax.Array:
     """Returns the patches of frames of a shape, padded or cropped to a size."""
     if frames.shape[-3:] != shape:
         raise ValueError(f"the encoder needs frames of shape {list(shape)}; got {list(frames.shape[-3:])}")

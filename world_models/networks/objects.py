@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from world_models.networks.mlp import MLP
+from world_models.networks.mlp import MLP, Sizes
 from world_models.networks.predictors import Actions, Latents, Predictor, PyTree
 
 _SMALL = 0.1  # factor on the last layer's initial weights, so that initial changes are small
@@ -46,15 +46,7 @@ class ObjectPredictor(Predictor):
     """
 
     def __init__(
-        self,
-        latent: int,
-        action: int,
-        *,
-        own: int,
-        objects: int,
-        free: int = 1,
-        hidden: tuple[int, ...] = (64, 64),
-        rngs: nnx.Rngs,
+        self, latent: int, action: int, *, own: int, objects: int, free: int = 1, hidden: Sizes = (64, 64), rngs: nnx.Rngs
     ):
         self.own, self.objects, self.free = own, objects, free
         action_size = action - objects * free
@@ -85,7 +77,7 @@ class ObjectPosterior(nnx.Module):
         *,
         own: int,
         objects: int,
-        hidden: tuple[int, ...] = (64, 64),
+        hidden: Sizes = (64, 64),
         rngs: nnx.Rngs,
     ):
         if size % objects:

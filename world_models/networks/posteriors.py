@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from world_models.networks.mlp import MLP
+from world_models.networks.mlp import MLP, Sizes
 from world_models.networks.predictors import Actions, Latents
 
 _SMALL = 0.1  # factor on the last layer's initial weights, so that the initial posterior carries little information
@@ -20,14 +20,7 @@ class MLPPosterior(nnx.Module):
     """Posterior by a perceptron on the latent, the action and the change of the latent."""
 
     def __init__(
-        self,
-        latent: int,
-        action: int,
-        size: int,
-        params_per_dim: int,
-        *,
-        hidden: tuple[int, ...] = (256, 256),
-        rngs: nnx.Rngs,
+        self, latent: int, action: int, size: int, params_per_dim: int, *, hidden: Sizes = (256, 256), rngs: nnx.Rngs
     ):
         self.size, self.params_per_dim = size, params_per_dim
         self.network = MLP((2 * latent + action, *hidden, size * params_per_dim), last_scale=_SMALL, rngs=rngs)

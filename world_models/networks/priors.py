@@ -16,7 +16,7 @@ from flax import nnx
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from world_models.networks.mlp import MLP
+from world_models.networks.mlp import MLP, Sizes
 
 Context = Float[Array, "*batch context"]
 Codes = Float[Array, "*batch size"]
@@ -43,7 +43,7 @@ class QuantilePrior(nnx.Module):
         *,
         bins: int = 24,
         trim: float = 0.35,
-        hidden: tuple[int, ...] = (192, 192),
+        hidden: Sizes = (192, 192),
         head: int = 64,
         rngs: nnx.Rngs,
     ):

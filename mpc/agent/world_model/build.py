@@ -63,16 +63,7 @@ def _ensemble(config: AgentConfig, shape: tuple[int, ...], action: int, history:
 
 def _single(config: AgentConfig, shape: tuple[int, ...], action: int, history: int) -> WorldModel:
     model = config.world_model
-    common: dict[str, Any] = {
-        "block": model.block,
-        "latent": 64 if model.latent is None else model.latent,
-        "encoder": _encoder(config, shape),
-        "predictor": partial(PREDICTORS[model.predictor], **_plain(model.predictor_options)),
-        "steps": model.chained_steps,
-        "prediction_weight": model.prediction_weight,
-        "inverse_weight": model.inverse_weight,
-        "learning_rate": model.learning_rate,
-    }
+    common = _common(config, shape) | {"prediction_weight": model.prediction_weight, "inverse_weight": model.inverse_weight}
     if model.objective == "reconstruction":
         decoder = partial(PatchDecoder, **_patches(config, shape))
         return reconstruction(shape, action, decoder=decoder, **common, **_plain(model.objective_options))
@@ -108,20 +99,21 @@ def watching_model(config: AgentConfig, shape: tuple[int, ...], actions: int) ->
             f"{', '.join(PREDICTORS)}"
         )
     twin = config.changed({"inverse_weight": 0.0, "reward_heads": False, "decoder": False, "objective_options": {}})
-    return jepa(
-        shape,
-        actions,
-        block=model.block,
-        latent=64 if model.latent is None else model.latent,
-        encoder=_encoder(twin, shape),
-        predictor=partial(PREDICTORS[model.predictor], **_plain(model.predictor_options)),
-        steps=model.chained_steps,
-        objective=_objective(config),
-        targets=model.targets,
-        inferred=True,
-        inverse_weight=0.0,
-        learning_rate=model.learning_rate,
-    )
+    common = _common(twin, shape) | {"objective": _objective(config), "targets": model.targets}
+    return jepa(shape, actions, inferred=True, inverse_weight=0.0, **common)
+
+
+def _common(config: AgentConfig, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Settings of every world model with a single predictor."""
+    model = config.world_model
+    return {
+        "block": model.block,
+        "latent": 64 if model.latent is None else model.latent,
+        "encoder": _encoder(config, shape),
+        "predictor": partial(PREDICTORS[model.predictor], **_plain(model.predictor_options)),
+        "steps": model.chained_steps,
+        "learning_rate": model.learning_rate,
+    }
 
 
 def distance(config: AgentConfig, latent: int) -> Distance | None:
