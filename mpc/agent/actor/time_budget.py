@@ -14,7 +14,7 @@ from statistics import median
 from typing import Literal
 
 Mode = Literal["plan", "react"] | float
-"""How to decide: by planning, by the actor alone, or within so many milliseconds by whichever there is time for."""
+"""Manner of a decision: by planning, by the actor alone, or within so many milliseconds by whichever there is time for."""
 REMEMBERED, PATIENCE = 9, 100
 """Plans whose durations count, and decisions without one after which planning is tried again."""
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Latent = Float[Array, " D"]
+LatentVector = Float[Array, " D"]
 Block = Float[Array, " block"]
 _FLOOR = 1e-6  # squared length of a step below which its correction reaches nowhere
 
@@ -36,7 +36,9 @@ def nothing(count: int, latent: int, action: int) -> Corrections:
     return Corrections(jnp.zeros((count, latent)), jnp.zeros((count, action)), jnp.zeros(count), jnp.zeros((count, latent)))
 
 
-def remember(corrections: Corrections, began: Latent, action: Block, expected: Latent, seen: Latent) -> Corrections:
+def remember(
+    corrections: Corrections, began: LatentVector, action: Block, expected: LatentVector, seen: LatentVector
+) -> Corrections:
     """The memory with one more block in it, and without the oldest.
 
     The block, in planner variables, began from a latent, was expected by the model alone to lead to another, and led to
@@ -48,7 +50,7 @@ def remember(corrections: Corrections, began: Latent, action: Block, expected: L
     return Corrections(*(jnp.roll(old, 1, axis=0).at[0].set(new) for old, new in zip(corrections, newest, strict=True)))
 
 
-def correct(corrections: Corrections, latent: Latent, action: Block, predicted: Latent) -> Latent:
+def correct(corrections: Corrections, latent: LatentVector, action: Block, predicted: LatentVector) -> LatentVector:
     """Return the model's prediction of a step, corrected by recent prediction errors nearby."""
     place = jnp.sum((latent - corrections.latents) ** 2, axis=-1) / (corrections.reach + _FLOOR)
     manner = jnp.sum((action - corrections.actions) ** 2, axis=-1) / (jnp.sum(corrections.actions**2, axis=-1) + _FLOOR)
