@@ -250,20 +250,27 @@ def latent_world_model(shape: tuple[int, ...], action: int, **settings: Any) -> 
         ValueError: If a size is impossible, a factor lies outside its range, or observations don't fit the encoder.
         TypeError: If a setting is unknown.
     """
-    s, shape = LatentSettings(**settings), tuple(shape)
-    require_sizes(shape, action, s)
-
-    def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(shape, action * s.block, s, rngs=rngs)
-
-    return Assembly(build, partial(jepa_loss, s), shape, action, s).model()
+    s = LatentSettings(**settings)
+    return assembled(partial(jepa_loss, s), shape, action, s)
 
 
-def require_sizes(shape: tuple[int, ...], action: int, s: LatentSettings) -> None:
-    """Raise a ValueError if sizes are impossible or do not fit the settings, which settings alone cannot know."""
+def assembled(
+    loss: Callable[[Batch], tuple[jax.Array, Metrics]], shape: tuple[int, ...], action: int, s: LatentSettings
+) -> WorldModel:
+    """Build the world model of `Networks` that learns by a loss.
+
+    Raises:
+        ValueError: If sizes are impossible or do not fit the settings.
+    """
+    shape = tuple(shape)
     if min(shape, default=0) < 1 or action < 0:
         raise ValueError(f"observations need a shape of positive sizes, and action >= 0; got shape={shape}, action={action}")
     if s.history > 1 and len(shape) != 1:
         raise ValueError(f"a history is of vectors: stack frames as channels instead; got {shape=}, history={s.history}")
     if s.inferred and action < 1:
         raise ValueError(f"inferred actions need action >= 1; got action={action}")
+
+    def build(rngs: nnx.Rngs) -> Networks:
+        return Networks(shape, action * s.block, s, rngs=rngs)
+
+    return Assembly(build, loss, shape, action, s).model()

@@ -14,11 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from world_models.assembly import Assembly, Batch, chained, flat, from_start, mean_error
+from world_models.assembly import Batch, chained, flat, from_start, mean_error
 from world_models.base import Metrics, WorldModel
-from world_models.latent import LatentSettings, Networks, require_sizes, reward_terms, side_terms
+from world_models.latent import LatentSettings, assembled, reward_terms, side_terms
 from world_models.losses.terms import mean
 from world_models.networks import PatchDecoder
 
@@ -73,12 +72,7 @@ def reconstruction(
     Raises:
         ValueError: As `latent_world_model` raises, or if the predictor is an ensemble.
     """
-    s, shape = LatentSettings(**({"inverse_weight": 0.0, "decoder": decoder} | settings)), tuple(shape)
-    require_sizes(shape, action, s)
+    s = LatentSettings(**({"inverse_weight": 0.0, "decoder": decoder} | settings))
     if s.starts != "every" or s.inferred:
         raise ValueError(f"reconstruction needs starts='every', inferred=False; got {s.starts!r}, {s.inferred}")
-
-    def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(shape, action * s.block, s, rngs=rngs)
-
-    return Assembly(build, partial(reconstruction_loss, s, latent_weight), shape, action, s).model()
+    return assembled(partial(reconstruction_loss, s, latent_weight), shape, action, s)

@@ -102,8 +102,8 @@ class Components:
 
     def _imagination(self) -> Imagination:
         bare = CostParts(self.model, self.spaces, self.distance, None, self.decode, self._cost, {})
-        stage, known = terms.stage_terms(bare), self._cost
-        named = [name for name in ("reward", "disagreement") if name in terms.available(bare)]
+        (stage, _), known = terms.term_functions(bare), self._cost
+        named = [name for name in ("reward", "disagreement") if name in stage]
 
         def weight(params: PyTree, name: str) -> Any:
             return params["cost"]["weights"].get(name, 0.0)

@@ -81,7 +81,7 @@ class Task:
     """Time that a decision may take."""
 
 
-_TABLES: dict[str, tuple[str, ...]] = {"budget": ("iterations", "starts", "milliseconds")}
+_BUDGET = ("iterations", "starts", "milliseconds")
 _NAMES = ("goal", "horizon", "risk", "weights", "limits", "budget")
 
 
@@ -137,7 +137,7 @@ def parse(given: Mapping[str, Any], schema: TaskSchema, folder: Path = Path()) -
         kept["risk"] = check.number(("risk",), given["risk"], 0.0, 1.0)
         if kept["risk"] is not None and kept["risk"] < 1.0 and not schema.uncertain:
             check.complain(("risk",), "is less than 1, and this model knows one future only")
-    for name, value in check.table("budget", _TABLES["budget"]).items():
+    for name, value in check.table("budget", _BUDGET).items():
         least = 0.001 if name == "milliseconds" else 1
         kept[name] = check.number(("budget", name), value, least, whole=name != "milliseconds")
     weights = check.table("weights", tuple(schema.terms))
@@ -202,10 +202,8 @@ def _check_purpose(check: _Check, schema: TaskSchema, weights: Mapping[str, floa
 def validate(task: Task, schema: TaskSchema) -> list[str]:
     """Return everything that is wrong with a task, made in code or read from a file."""
     given: dict[str, Any] = {"weights": dict(task.weights), "limits": dict(task.limits)}
-    budget = {"iterations": task.iterations, "starts": task.starts, "milliseconds": task.milliseconds}
-    given["budget"] = {name: value for name, value in budget.items() if value is not None}
-    named = {"horizon": task.horizon, "risk": task.risk, "goal": task.goal}
-    given |= {name: value for name, value in named.items() if value is not None}
+    given["budget"] = {name: value for name in _BUDGET if (value := getattr(task, name)) is not None}
+    given |= {name: value for name in ("horizon", "risk", "goal") if (value := getattr(task, name)) is not None}
     return [problem for _, problem in parse(given, schema)[1]]
 
 

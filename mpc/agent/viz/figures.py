@@ -276,6 +276,4 @@ def _line_panel(agent: Any, episode: Episode, read: Reader) -> Callable[[int], n
 def _fit(frame: np.ndarray, height: int) -> np.ndarray:
     """Scale an image to a height by nearest neighbours, keeping its shape; widths stay multiples of 8 for the codec."""
     width = max(round(frame.shape[1] * height / frame.shape[0] / 8) * 8, 8)
-    rows = np.arange(height) * frame.shape[0] // height
-    columns = np.arange(width) * frame.shape[1] // width
-    return frame[rows][:, columns, :3]
+    return images.scaled(frame, height, width)[..., :3]

@@ -44,11 +44,15 @@ def tiled(rows: list[list[np.ndarray]], side: int) -> np.ndarray:
     canvas = np.zeros((side, side, 3), np.uint8)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            lines = np.arange(height - 2) * image.shape[0] // (height - 2)
-            columns = np.arange(width - 2) * image.shape[1] // (width - 2)
-            scaled = (255 * np.clip(image, 0.0, 1.0)).astype(np.uint8)[lines][:, columns]
-            canvas[i * height : (i + 1) * height - 2, j * width : (j + 1) * width - 2] = scaled
+            small = scaled((255 * np.clip(image, 0.0, 1.0)).astype(np.uint8), height - 2, width - 2)
+            canvas[i * height : (i + 1) * height - 2, j * width : (j + 1) * width - 2] = small
     return canvas
+
+
+def scaled(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image `[h, w, ...]` of another height and width, by nearest neighbours."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip((height, width), image.shape, strict=False))
+    return image[rows][:, columns]
 
 
 def compare(figure: Figure, real: np.ndarray, imagined: np.ndarray) -> list[Any]:
