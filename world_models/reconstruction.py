@@ -62,8 +62,7 @@ def reconstruction(
         + latent_weight |ẑ[t+1] - z[t+1]|² + inverse_weight |read(z[t], z[t+1]) - a[t]|² + reward and termination
 
     Args:
-        shape: Of an observation.
-        action: Size A of an action of the environment.
+        shape, action: As for `latent_world_model`.
         decoder: `(shape, latent, *, rngs) -> decoder`, with the encoder's levels and fit. Every chained prediction is
             decoded, which costs as much as encoding.
         latent_weight: Of predicted latents' error, without a gradient to the targets: latents that planners compare.

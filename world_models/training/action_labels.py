@@ -69,7 +69,6 @@ def label(
 
     Args:
         model: Trained with actions, with `inverse_weight` above 0.
-        params: Its parameters.
         dataset: Trajectories; actions in it are ignored.
         block: Actions in a step of the model.
         render: As for `training.trainer`.

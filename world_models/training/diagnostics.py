@@ -173,8 +173,6 @@ def prediction_errors(model: WorldModel, params: Any, windows: Window) -> dict[s
     """Measure prediction errors, step by step, beside the distances that have to be told apart.
 
     Args:
-        model: Predicts.
-        params: Its parameters.
         windows: `[B, L+1, ...]`, every step of which was really taken.
 
     Returns:

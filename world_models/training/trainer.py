@@ -72,20 +72,18 @@ def moments(source: Source) -> Moments:
     frames = buffer.observations.ndim > 3
     mean, std = _channel_moments(buffer) if frames else data.observation_moments(buffer)
     follows = jnp.roll(buffer.follows, -1, axis=1)  # a reward belongs to a row that the next one follows
+    count = jnp.maximum(follows.sum(), 1)
+    reward_mean = jnp.sum(buffer.rewards, where=follows) / count
+    reward_std = jnp.sqrt(jnp.sum((buffer.rewards - reward_mean) ** 2, where=follows) / count)
     best = jnp.max(buffer.rewards, where=follows, initial=-jnp.inf)
     actions = buffer.actions.astype(jnp.float32)
     recorded = jnp.isfinite(actions).all(axis=tuple(range(2, actions.ndim)))
     taken = (follows & recorded).reshape(*follows.shape, *(1,) * (actions.ndim - 2))
-    of_rewards, of_actions = _row_moments(buffer.rewards, follows), _row_moments(actions, taken)
+    count = jnp.maximum(taken.sum(), 1)
+    action_mean = jnp.sum(actions, axis=(0, 1), where=taken) / count
+    action_std = jnp.sqrt(jnp.sum((actions - action_mean) ** 2, axis=(0, 1), where=taken) / count)
     ends = buffer.terminated.any()
-    return Moments(mean, std, *of_rewards, best, *of_actions, ends).floored()
-
-
-def _row_moments(values: Array, counted: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation over counted rows; 0 where there are none."""
-    count = jnp.maximum(counted.sum(), 1)
-    mean = jnp.sum(values, axis=(0, 1), where=counted) / count
-    return mean, jnp.sqrt(jnp.sum((values - mean) ** 2, axis=(0, 1), where=counted) / count)
+    return Moments(mean, std, reward_mean, reward_std, best, action_mean, action_std, ends).floored()
 
 
 def _channel_moments(buffer: data.TrajectoryBuffer) -> tuple[Array, Array]:

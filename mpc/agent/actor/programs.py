@@ -17,10 +17,8 @@ PyTree = Any
 class Program:
     """The compiled functions of one policy, for one observation or many side by side.
 
-    Args:
-        made: Of one environment.
-        planner: Of the lowest level.
-        noise: Of `perturb`: standard deviation in planner variables; of choices, the share made at random.
+    `planner` is that of the lowest level. `noise` is that of `perturb`: standard deviation in planner variables; of choices,
+    the share made at random.
     """
 
     def __init__(self, made: AgentPolicy, planner: mpc.Planner, noise: float):

@@ -84,13 +84,8 @@ def _single(config: AgentConfig, shape: tuple[int, ...], action: int, history: i
 def watching_model(config: AgentConfig, shape: tuple[int, ...], actions: int) -> WorldModel:
     """Return a twin of the world model that infers what was done, for recordings that tell no actions.
 
-    Args:
-        config: Of the agent.
-        shape: Of what the model sees of one step.
-        actions: Size of an inferred action: a small one, or it would carry the whole next observation.
-
-    Raises:
-        ValueError: If the world model is an ensemble with an encoder of its own kind.
+    Inferred actions are of a small size, or they would carry the whole next observation. An ensemble, which has an encoder
+    of its own kind, raises a ValueError.
     """
     model = config.world_model
     if model.predictor == "ensemble":
