@@ -33,19 +33,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from world_models.losses.terms import (
-    Loss,
-    Series,
-    Weights,
-    as_rows,
-    contrast,
-    episode_contrast,
-    episode_variance,
-    linked,
-    mean,
-    slowness,
-    variance_covariance,
-)
+from world_models.losses import terms
+from world_models.losses.terms import Loss, Series, Weights, as_rows, linked, mean
 
 PyTree = Any
 Result = tuple[Loss, dict[str, Loss]]
@@ -116,27 +105,23 @@ def vicreg(
     Source: Bardes, Ponce, LeCun (2022), arXiv:2105.04906; in world models: Sobal et al. (2025), PLDM, arXiv:2502.14819.
     """
     given = {"variance_weight": variance_weight, "covariance_weight": covariance_weight, "floor": floor}
-    loss, terms = variance_covariance(*as_rows(inputs.embeddings, inputs.weights), **given)
-    terms["slowness"] = slowness(inputs.embeddings, inputs.weights)
-    terms["episode_variance"] = episode_variance(inputs.embeddings, inputs.weights, floor=episode_floor)
-    loss += slowness_weight * terms["slowness"] + episode_weight * terms["episode_variance"]
+    loss, found = terms.variance_covariance(*as_rows(inputs.embeddings, inputs.weights), **given)
+    found["slowness"] = terms.slowness(inputs.embeddings, inputs.weights)
+    found["episode_variance"] = terms.episode_variance(inputs.embeddings, inputs.weights, floor=episode_floor)
+    loss += slowness_weight * found["slowness"] + episode_weight * found["episode_variance"]
     if contrast_weight:
-        terms["contrast"] = episode_contrast(inputs.embeddings, inputs.weights)
-        loss += contrast_weight * terms["contrast"]
-    return loss, terms
+        found["contrast"] = terms.episode_contrast(inputs.embeddings, inputs.weights)
+        loss += contrast_weight * found["contrast"]
+    return loss, found
 
 
 @objective
 def decorrelation(
-    inputs: Inputs,
-    *,
-    variance_weight: float = 25.0,
-    covariance_weight: float = 1.0,
-    floor: float = 1.0,
+    inputs: Inputs, *, variance_weight: float = 25.0, covariance_weight: float = 1.0, floor: float = 1.0
 ) -> Result:
     """Returns the variance and covariance terms of `vicreg`, without temporal terms (`variance_covariance`)."""
     given = {"variance_weight": variance_weight, "covariance_weight": covariance_weight, "floor": floor}
-    return variance_covariance(*as_rows(inputs.embeddings, inputs.weights), **given)
+    return terms.variance_covariance(*as_rows(inputs.embeddings, inputs.weights), **given)
 
 
 @objective
@@ -219,7 +204,7 @@ def infonce(inputs: Inputs, *, weight: float = 1.0, temperature: float = 0.1) ->
     Source: van den Oord, Li, Vinyals (2018), arXiv:1807.03748.
     """
     a, b, counts = inputs.pairs()
-    cross_entropy, scores = contrast(a, b, counts, temperature)
+    cross_entropy, scores = terms.contrast(a, b, counts, temperature)
     correct = jnp.argmax(scores, axis=1) == jnp.arange(len(counts))
     loss = mean(cross_entropy, counts)
     return weight * loss, {"infonce": loss, "picked": mean(correct.astype(a.dtype), counts)}

@@ -6,25 +6,20 @@ from functools import partial
 from typing import Any
 
 from mpc.agent.config import AgentConfig
-from world_models import WorldModel, ensemble_jepa, jepa, reconstruction
+from world_models import WorldModel, ensemble_jepa, jepa, networks, reconstruction
 from world_models.distances.shortest_path import shortest_path_distance
 from world_models.distances.temporal import Distance, latent_distance, temporal_distance
 from world_models.losses import anticollapse
 from world_models.macro import macro_model
-from world_models.networks import (
-    CausalPredictor,
-    MLPPredictor,
-    PatchDecoder,
-    PatchEncoder,
-    RecurrentPredictor,
-    VectorDecoder,
-    VectorEncoder,
-    ViTEncoder,
-)
-from world_models.networks.encoders import LEVELS, ResidualEncoder
+from world_models.networks.encoders import LEVELS
 
-ENCODERS = {"patch": PatchEncoder, "vit": ViTEncoder, "vector": VectorEncoder, "residual": ResidualEncoder}
-PREDICTORS = {"mlp": MLPPredictor, "recurrent": RecurrentPredictor, "causal": CausalPredictor}
+ENCODERS = {
+    "patch": networks.PatchEncoder,
+    "vit": networks.ViTEncoder,
+    "vector": networks.VectorEncoder,
+    "residual": networks.ResidualEncoder,
+}
+PREDICTORS = {"mlp": networks.MLPPredictor, "recurrent": networks.RecurrentPredictor, "causal": networks.CausalPredictor}
 OBJECTIVES = ("vicreg", "barlow_twins", "sigreg", "infonce", "byol", "reconstruction", "variance_covariance")
 DECORRELATED = ("vicreg", "sigreg")
 """Objectives that ask for decorrelation, and are known to have collapsed where few directions are left."""
@@ -65,7 +60,7 @@ def _single(config: AgentConfig, shape: tuple[int, ...], action: int, history: i
     model = config.world_model
     common = _common(config, shape) | {"prediction_weight": model.prediction_weight, "inverse_weight": model.inverse_weight}
     if model.objective == "reconstruction":
-        decoder = partial(PatchDecoder, **_patches(config, shape))
+        decoder = partial(networks.PatchDecoder, **_patches(config, shape))
         return reconstruction(shape, action, decoder=decoder, **common, **_plain(model.objective_options))
     return jepa(
         shape,
@@ -164,7 +159,7 @@ def _decoder(config: AgentConfig, shape: tuple[int, ...]) -> Any:
         return None
     if len(shape) == 3:
         raise ValueError("images are not decoded by a head; learn from recordings of states, which a readout decodes")
-    return partial(VectorDecoder, hidden=(config.world_model.hidden,))
+    return partial(networks.VectorDecoder, hidden=(config.world_model.hidden,))
 
 
 def _plain(options: Any) -> Any:
