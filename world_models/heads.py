@@ -64,11 +64,6 @@ def continuation(log_odds: jax.Array, scales: Moments) -> jax.Array:
     return jnp.where(scales.terminates, jax.nn.sigmoid(-log_odds.mean()), 1.0)
 
 
-def reward_errors(reward: jax.Array, seen: jax.Array) -> jax.Array:
-    """Squared errors of normalised rewards."""
-    return jnp.square(reward - seen)
-
-
 def termination_errors(log_odds: jax.Array, terminated: jax.Array) -> jax.Array:
     """Binary cross-entropies of terminations, in nats."""
     log_odds, seen = jnp.broadcast_arrays(log_odds, terminated.astype(log_odds.dtype))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from world_models.assembly import Batch, chained, flat, from_start, mean_error
 from world_models.base import Metrics, WorldModel
-from world_models.latent import LatentSettings, assembled, reward_terms, side_terms
+from world_models.latent import LatentSettings, assembled, side_terms
 from world_models.losses.terms import mean
 from world_models.networks import PatchDecoder
 
@@ -39,11 +39,8 @@ def reconstruction_loss(s: LatentSettings, latent_weight: float, batch: Batch) -
         "latent": mean_error([gap], batch.reached, s.decay),
     }
     total = terms["reconstruction"] + s.prediction_weight * terms["prediction"] + latent_weight * terms["latent"]
-    rewarded = reward_terms(batch, every, s)
-    if rewarded:
-        total += s.reward_weight * rewarded["reward"] + s.termination_weight * rewarded["termination"]
-    beside, more = side_terms(batch, s)
-    return total + beside, terms | rewarded | more | {"loss": total + beside}
+    beside, more = side_terms(batch, every, s)
+    return total + beside, terms | more | {"loss": total + beside}
 
 
 def reconstruction(
