@@ -71,8 +71,7 @@ def variance_covariance(
     covariance_weight: float = 1.0,
     floor: float = 1.0,
 ) -> tuple[Loss, dict[str, Loss]]:
-    """Returns the VICReg loss `variance_weight v(z) + covariance_weight c(z)`, and both terms; default weights are the
-    paper's."""
+    """Returns `variance_weight v(z) + covariance_weight c(z)`, and both terms; default weights are VICReg's."""
     terms = {"variance": variance(embeddings, weights, floor=floor), "covariance": covariance(embeddings, weights)}
     return variance_weight * terms["variance"] + covariance_weight * terms["covariance"], terms
 

@@ -19,7 +19,8 @@ from world_models.networks.history_attention import HistoryAttention
 from world_models.networks.mlp import MLP, Sizes
 
 Levels = tuple[tuple[int, int], ...]
-
+Fit = str | None
+"""`"pad"` or `"crop"` for frames whose sides are not a multiple of those of patches, see `patches.padded_size`."""
 LEVELS: Levels = ((4, 32), (4, 64), (2, 128))
 """`(patch side, features)` from pixels upwards: 4x4 pixels -> 32, 4x4 patches -> 64, 2x2 -> 128; 64x64 pixels -> 2x2."""
 
@@ -115,21 +116,13 @@ class PatchEncoder(nnx.Module):
     Args:
         levels: `(patch, width)` from pixels upwards: side and features of a patch.
         dense: Units of the hidden layers of the final perceptron.
-        fit: Treatment of frames whose sides are not a multiple of the product of the patch sides; see `patches.padded_size`.
 
     Raises:
         ValueError: If the frame size does not fit the patches.
     """
 
     def __init__(
-        self,
-        shape: Sizes,
-        latent: int,
-        *,
-        levels: Levels = LEVELS,
-        dense: Sizes = (256,),
-        fit: str | None = None,
-        rngs: nnx.Rngs,
+        self, shape: Sizes, latent: int, *, levels: Levels = LEVELS, dense: Sizes = (256,), fit: Fit = None, rngs: nnx.Rngs
     ):
         self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
         self.size, places = _layout(shape, self.sides, fit)
@@ -172,14 +165,7 @@ class PatchDecoder(nnx.Module):
     """
 
     def __init__(
-        self,
-        shape: Sizes,
-        latent: int,
-        *,
-        levels: Levels = LEVELS,
-        dense: Sizes = (256,),
-        fit: str | None = None,
-        rngs: nnx.Rngs,
+        self, shape: Sizes, latent: int, *, levels: Levels = LEVELS, dense: Sizes = (256,), fit: Fit = None, rngs: nnx.Rngs
     ):
         self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
         self.size, self.places = _layout(shape, self.sides, fit)
@@ -209,7 +195,6 @@ class ViTEncoder(nnx.Module):
         width: Size of a token, a multiple of 4 and of `heads`.
         depth: Number of blocks.
         heads: Number of attention heads.
-        fit: Treatment of frames whose sides are not a multiple of the patch; see `patches.padded_size`.
 
     Raises:
         ValueError: If the frame size or the width does not fit.
@@ -226,7 +211,7 @@ class ViTEncoder(nnx.Module):
         width: int = 96,
         depth: int = 3,
         heads: int = 4,
-        fit: str | None = None,
+        fit: Fit = None,
         rngs: nnx.Rngs,
     ):
         if width % 4 or width % heads:
@@ -247,7 +232,7 @@ class ViTEncoder(nnx.Module):
         return self.head(self.norm(x).mean(axis=-2))
 
 
-def _layout(shape: Sizes, sides: Sizes, fit: str | None) -> tuple[tuple[int, int], int]:
+def _layout(shape: Sizes, sides: Sizes, fit: Fit) -> tuple[tuple[int, int], int]:
     """Returns height and width of padded or cropped frames, and the number of patches of the highest level in them."""
     whole = math.prod(sides)
     size = patches.padded_size(shape, whole, fit)
