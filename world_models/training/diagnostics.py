@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.stats import rankdata
 from jaxtyping import Array, Float, Int
 
 from world_models.base import WorldModel
@@ -218,11 +219,5 @@ def distance_correlation(
 
 def rank_correlation(first: Float[Array, " n"], second: Float[Array, " n"]) -> Float[Array, ""]:
     """Spearman's rank correlation of two lists of numbers, from -1 to 1; ties share their mean rank."""
-    a, b = (_ranks(x) - (len(x) - 1) / 2 for x in (first, second))
+    a, b = (rankdata(x) - (len(x) + 1) / 2 for x in (first, second))
     return jnp.sum(a * b) / jnp.maximum(jnp.sqrt(jnp.sum(a**2) * jnp.sum(b**2)), 1e-9)
-
-
-def _ranks(values: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Ranks from 0, ties sharing their mean rank."""
-    order = jnp.sort(values)
-    return (jnp.searchsorted(order, values, side="left") + jnp.searchsorted(order, values, side="right") - 1) / 2

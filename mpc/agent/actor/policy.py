@@ -255,7 +255,7 @@ def _perceive(parts: Parts, params: PyTree, history: Array, state: PolicyState) 
                 f"this predictor carries a state from block to block of {parts.spaces.count} actions: replan_every must be "
                 f"a multiple of that; got {parts.every}"
             )
-        return _where(_finite(seen) | ~state.begun, seen, _arrived(state.belief)), state.corrections
+        return select(_finite(seen) | ~state.begun, seen, _arrived(state.belief)), state.corrections
     taken = parts.spaces.in_blocks(state.plan.actions[: parts.every])
     before = expected = state.belief
     for action in taken:
@@ -263,8 +263,8 @@ def _perceive(parts: Parts, params: PyTree, history: Array, state: PolicyState) 
     belief = _arrived(expected._replace(latent=jnp.where(_finite(seen.latent), seen.latent, expected.latent)))
     done = parts.spaces.variables(parts.spaces.block.embed(taken[-1]))
     newer = residual_correction.remember(state.corrections, before.latent, done, expected.latent, belief.latent)
-    corrections = _where(_finite(newer) & state.begun, newer, state.corrections)
-    return _where(_finite(belief) & state.begun, belief, seen), corrections
+    corrections = select(_finite(newer) & state.begun, newer, state.corrections)
+    return select(_finite(belief) & state.begun, belief, seen), corrections
 
 
 def _through_delay(parts: Parts, params: PyTree, belief: LatentState, in_flight: InFlight) -> LatentState:
@@ -273,7 +273,7 @@ def _through_delay(parts: Parts, params: PyTree, belief: LatentState, in_flight:
         raise ValueError(f"delays cannot be predicted through by a model of {parts.spaces.count} actions a step")
     for index in range(1, len(in_flight.actions)):
         later = parts.advance(params, belief, parts.spaces.single.embed(in_flight.actions[index]))
-        belief = _where(index >= len(in_flight.actions) - in_flight.count, _arrived(later), belief)
+        belief = select(index >= len(in_flight.actions) - in_flight.count, _arrived(later), belief)
     return belief
 
 
@@ -304,5 +304,6 @@ def _finite(tree: PyTree) -> Array:
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), tree), jnp.asarray(True))
 
 
-def _where(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
+def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
+    """Return one tree where a condition holds, else the other."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

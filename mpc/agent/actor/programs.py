@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mpc
-from mpc.agent.actor.policy import AgentPolicy, PolicyState, as_policy
+from mpc.agent.actor.policy import AgentPolicy, PolicyState, as_policy, select
 from world_models.base import LatentState
 
 PyTree = Any
@@ -32,7 +32,7 @@ class Program:
         self.decide = jax.jit(jax.vmap(lambda p, o, s: made.decide(p, o, s), in_axes=each))
         self.hold = jax.jit(jax.vmap(made.hold, in_axes=each))
         self.react = None if made.react is None else jax.jit(jax.vmap(made.react, in_axes=each))
-        self.choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_rows, mask), a, b))
+        self.choose = jax.jit(jax.vmap(select))
         """`(mask [B], a, b) -> a` where the mask is set, else `b`."""
         self.perturb = jax.jit(self._perturb)
         self.recorded = jax.jit(jax.vmap(made.spaces.recorded))
@@ -70,7 +70,3 @@ class Program:
     def _imagine(self, params: PyTree, belief: LatentState, blocks: jax.Array) -> PyTree:
         shown = jax.vmap(self.problem.action_space.embed)(blocks)
         return jax.vmap(lambda a: mpc.rollout(self.problem, params, self.problem.lifted(params, belief), a).states)(shown)
-
-
-def _rows(mask: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
