@@ -21,7 +21,6 @@ resolve a violation of 1e-6.
 """
 
 import contextlib
-import csv
 import json
 import os
 import platform
@@ -37,15 +36,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
 
 import mpc
 from benchmarks.peers import ON_DEMAND, PEERS, Session, Unavailable
+from benchmarks.planner_report import CLOSE, write
 from benchmarks.problems import FEASIBLE, REFERENCES, Reference, optimum
 from world_models.io.checkpoint import versions
 
 RESULTS = Path(__file__).parent / "results"
-CLOSE = 1e-4  # relative cost excess that counts as success
 TRAPS = {"cartpole": 65.34448}  # cost of the local optimum that most solvers find
 BASELINE = "fatrop"
 
@@ -296,75 +294,6 @@ def compete(
     }
 
 
-COLUMNS = (
-    ("planner", "planner", "{}"),
-    ("compile s", "compile_s", "{:.2f}"),
-    ("cold ms", "cold_cpu_ms", "{:.3g}"),
-    ("÷ fatrop", "cold_ratio", "{:.3g}"),
-    ("warm ms", "warm_cpu_ms", "{:.3g}"),
-    ("÷ fatrop", "warm_ratio", "{:.3g}"),
-    ("best cost", "cost_best", "{:.5g}"),
-    ("median cost", "cost_median", "{:.5g}"),
-    ("worst violation", "violation_max", "{:.0e}"),
-    ("success", "success", "{:.0%}"),
-    ("local optimum or lower", "success_trap", "{:.0%}"),
-    ("warm success", "warm_success", "{:.0%}"),
-    ("seeds", "seeds", "{}"),
-)
-
-
-def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Returns the results as Markdown tables, one per problem."""
-    lines = [
-        "# Planners on the reference problems",
-        "",
-        f"`{header['command']}`, {header['processor']}, one core. Times are CPU milliseconds without compilation, medians "
-        "over the seeds. ÷ fatrop: median ratio to fatrop on the same seed, solved right before. Success: cost at most "
-        f"{CLOSE:g} (relative) above the best known cost and violation at most {FEASIBLE:g}, for the actions rolled out in "
-        "float64.",
-    ]
-    for name in dict.fromkeys(row["problem"] for row in rows):
-        present = [row for row in rows if row["problem"] == name]
-        lines += ["", f"## {name}: best known {optimum(name).cost:.6g}", ""]
-        lines += ["| " + " | ".join(title for title, _, _ in COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-        for row in present:
-            if "skipped" in row:
-                lines.append(f"| {row['planner']} | {row['skipped']} |" + " |" * (len(COLUMNS) - 2))
-            else:
-                cells = ["" if row[key] is None else form.format(row[key]) for _, key, form in COLUMNS]
-                lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Draws cost over CPU time: planners as curves (seed 0), median cold solves as points."""
-    names = list(dict.fromkeys(row["problem"] for row in rows))
-    figure = Figure(figsize=(5.2 * len(names), 5), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(names)))
-    contestants = list(dict.fromkeys(row["planner"] for row in rows))
-    for axis, name in zip(axes, names, strict=True):
-        best = optimum(name).cost
-
-        def excess(cost: Any, violation: Any, best: float = best) -> np.ndarray:
-            gap = (np.asarray(cost) - best) / abs(best)
-            return np.maximum(np.maximum(gap, np.asarray(violation)), 1e-8)
-
-        for row in (row for row in rows if row["problem"] == name and "skipped" not in row):
-            colour = f"C{contestants.index(row['planner']) % 10}"
-            style = "--" if contestants.index(row["planner"]) >= 10 else "-"
-            curve = row["curve"]
-            if curve:
-                gaps = excess([p["cost"] for p in curve], [p["violation"] for p in curve])
-                axis.plot([p["cpu_ms"] for p in curve], gaps, style, color=colour, alpha=0.6)
-            middle = np.median(excess(row["costs"], row["violations"]))
-            axis.plot(row["cold_cpu_ms"], middle, "o" if curve else "s", color=colour, label=row["planner"])
-        axis.axhline(CLOSE, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(xscale="log", yscale="log", xlabel="CPU ms, one core", title=name)
-    axes[0].set_ylabel("(cost - best known) / best known, or violation where larger")
-    axes[-1].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
-
-
 def shortened(entry: Entry) -> Entry:
     """Returns an entry with a tenth of its iterations."""
     return entry._replace(iterations=max(entry.iterations // 10, 2), warm=max(entry.warm // 10, 1))
@@ -416,20 +345,6 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()
-
-
-def write(out: Path, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Writes `planners.json`, `.csv`, `.md` and `.png`."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "planners.json").write_text(json.dumps(header | {"rows": rows}, indent=1) + "\n")
-    with open(out / "planners.csv", "w", newline="") as file:
-        lists = ("costs", "violations", "curve")
-        names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in lists]
-        writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    (out / "planners.md").write_text(markdown(header, rows))
-    draw(out / "planners.png", rows)
 
 
 def main() -> None:

@@ -79,10 +79,10 @@ LONG = Widths(512, 512)
 
 @dataclass
 class Options:
-    """What to run."""
+    """Parts to run, and their sizes."""
 
     parts: tuple[str, ...] = ("long", "models", "scaling", "batch", "depth")
-    """Which parts."""
+    """Parts to run."""
     cores: tuple[int, ...] = (1, 2)
     """Numbers of cores, each in a process of its own; the last cores of the machine are taken."""
     quick: bool = False
@@ -90,7 +90,7 @@ class Options:
     json: bool = False
     """Print the results as JSON too."""
     out: Path = RESULTS
-    """Where throughput.json, .csv, .md and .png go."""
+    """Folder of throughput.json, .csv, .md and .png."""
     child: int | None = None
     """Internal: the number of cores of this process, 0 for an accelerator."""
 
@@ -122,7 +122,7 @@ def task(horizon: int) -> mpc.Problem:
 
 
 class Clock(NamedTuple):
-    """How to time: by CPU or by wall clock, for how many seconds at least."""
+    """Times by CPU or by wall clock, for at least so many seconds."""
 
     read: Callable[[], float]
     seconds: float

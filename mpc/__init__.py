@@ -39,7 +39,7 @@ LATER: dict[str, str] = {
     "collocation": "mpc.planners.collocation",  # these two bring optax
     "gradient": "mpc.planners.gradient",
 }
-"""What is imported when it is first asked for, and from where: a robot's process does without."""
+"""Names imported when they are first asked for, and their modules: a robot's process does without."""
 
 __all__ = [
     "Agent",

@@ -137,15 +137,7 @@ def _step(
 def _with_goal(
     levels: tuple[Level, ...], params: Sequence[PyTree], index: int, above: PyTree, above_state: LevelState | None
 ) -> PyTree:
-    """Returns the parameters of a level's problem with the goal that the level above sets.
-
-    Args:
-        levels: All levels.
-        params: As the cascade is given them.
-        index: Of the level.
-        above: Parameters of the problem of the level above, its goal among them.
-        above_state: Of the level above; None at the top.
-    """
+    """Returns the parameters of a level's problem with the goal that the level above sets; None above at the top."""
     if above_state is None:
         return params[index]
     goal = levels[index + 1].target(above, above_state.states, above_state.age)
@@ -155,9 +147,8 @@ def _with_goal(
 def _planned(
     level: Level, params: PyTree, state: PyTree, controller: ControllerState, iterations: int
 ) -> tuple[ControllerState, Plan]:
-    return conclude(
-        level.planner, params, state, improve(level.planner, params, state, controller, iterations), before=controller
-    )
+    improved = improve(level.planner, params, state, controller, iterations)
+    return conclude(level.planner, params, state, improved, before=controller)
 
 
 def _replanned(level: Level, params: PyTree, state: PyTree, level_state: LevelState) -> tuple[LevelState, Plan]:

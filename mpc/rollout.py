@@ -1,4 +1,8 @@
-"""Imagine a future: states, itemised costs, total energy, and the costates that gradients are made of."""
+"""Imagine a future: states, itemised costs, total energy, and the costates that gradients are made of.
+
+All functions take a problem, the parameters of its dynamics and costs, the state to start from, and `actions` `[H, ...]` as
+the model sees them: `space.embed` of what is executed.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -24,23 +28,11 @@ class Rollout(NamedTuple):
     energy: jax.Array
 
 
-def rollout(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array) -> Rollout:
-    """Imagine the future that a sequence of actions leads to.
+def rollout(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, perturbations: PyTree = None) -> Rollout:
+    """Imagine the future that a sequence of actions leads to, with states and costs, term by term.
 
-    Args:
-        problem: Dynamics and costs.
-        params: Their parameters.
-        state: Where to start.
-        actions: `[H, ...]` actions as the model sees them (`space.embed` of what is executed).
-
-    Returns:
-        States and costs, term by term.
+    Each state is displaced by its row of the perturbations `[H+1, ...]`, where there are any.
     """
-    return _imagine(problem, params, state, actions)
-
-
-def _imagine(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, perturbations: PyTree = None) -> Rollout:
-    """A rollout in which each state is displaced by its row of the perturbations `[H+1, ...]`, where there are any."""
     stage = itemise(problem.cost, "stage")
 
     def add(state: PyTree, nudge: PyTree) -> PyTree:
@@ -63,13 +55,8 @@ def _imagine(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array
 def energy(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, *, remat: bool = False) -> jax.Array:
     """The scalar `E(u) = Σ cost + terminal_cost` that planners minimise, without keeping anything else.
 
-    Args:
-        problem: Dynamics and costs.
-        params: Their parameters.
-        state: Where to start.
-        actions: `[H, ...]` actions as the model sees them.
-        remat: Keep the states at the ends of about sqrt(H) stretches only; whoever differentiates imagines each stretch
-            again (Chen et al. 2016), with memory for `2 sqrt(H)` steps instead of H and one more rollout.
+    With `remat`, the states at the ends of about sqrt(H) stretches only are kept; whoever differentiates imagines each
+    stretch again (Chen et al. 2016), with memory for `2 sqrt(H)` steps instead of H and one more rollout.
     """
 
     def advance(carry: tuple[PyTree, jax.Array], step: tuple[jax.Array, jax.Array]):
@@ -98,12 +85,6 @@ def costates(problem: Problem, params: PyTree, state: PyTree, actions: jax.Array
     They satisfy the adjoint recursion `λ[t] = ∂cost/∂s[t] + (∂dynamics/∂s[t])ᵀ λ[t+1]`, `λ[H] = ∂terminal_cost/∂s[H]`
     (Bryson & Ho 1969, ch. 2), which reverse-mode differentiation of the rollout runs through; here each state is displaced
     by a zero, and the gradient by that is the costate.
-
-    Args:
-        problem: Dynamics and costs.
-        params: Their parameters.
-        state: Where to start.
-        actions: `[H, ...]` actions as the model sees them.
     """
     return rollout_and_costates(problem, params, state, actions)[1]
 
@@ -114,7 +95,7 @@ def rollout_and_costates(problem: Problem, params: PyTree, state: PyTree, action
     perturbations = jax.tree.map(lambda s: jnp.zeros((len(actions) + 1, *s.shape), s.dtype), state)
 
     def nudged(perturbations: PyTree) -> tuple[jax.Array, Rollout]:
-        future = _imagine(problem, params, state, actions, perturbations)
+        future = rollout(problem, params, state, actions, perturbations)
         return future.energy, future
 
     adjoint, future = jax.grad(nudged, has_aux=True)(perturbations)

@@ -53,12 +53,7 @@ def flat(x: jax.Array) -> jax.Array:
 
 
 def chained(batch: Batch, steps: int | None, every_start: bool = True) -> list[Step]:
-    """Predict over one, two, … steps from observations of a window.
-
-    Args:
-        batch: Windows of L steps.
-        steps: Number of predictions chained, at most L; None chains as many as a window has steps.
-        every_start: Whether to start from every observation, or from the first only.
+    """Predict over one, two, … steps (at most `steps`, all L if None) from every observation of a window, or the first only.
 
     Returns:
         For k = 1, 2, …: a step `[M, B, starts, ...]`, entry t being the prediction of `latents[:, :, t + k]` from
@@ -89,7 +84,7 @@ def mean_error(errors: list[jax.Array], reached: jax.Array, decay: float) -> Flo
 
     Args:
         errors: For each k, `[M, B, starts]`.
-        reached: `[W, B, L + 1]`.
+        reached: `[W, B, L + 1]`, as in a `Batch`.
         decay: In `(0, 1]`.
     """
     weights = [decay**k for k in range(len(errors))]
@@ -99,13 +94,7 @@ def mean_error(errors: list[jax.Array], reached: jax.Array, decay: float) -> Flo
 
 
 def summed_error(errors: list[jax.Array], reached: jax.Array, decay: float) -> Float[Array, ""]:
-    """The error summed over members and over steps k with weights `decay^(k-1)`; a mean over windows and starts.
-
-    Args:
-        errors: For each k, `[M, B, starts]`.
-        reached: `[W, B, L + 1]`.
-        decay: In `(0, 1]`.
-    """
+    """`mean_error` with sums over members and over steps k with weights `decay^(k-1)`; a mean over windows and starts."""
     begun = jnp.maximum(from_start(reached, 1, errors[0]).sum(), 1.0)
     total = jnp.zeros(())
     for k, error in enumerate(errors, 1):
@@ -174,15 +163,9 @@ class Assembly:
         )
 
     def init(self, key: jax.Array) -> PyTree:
-        channels, standard = self.shape[-1], self.settings.scale_actions
-        scales = Moments(
-            jnp.zeros(channels),
-            jnp.ones(channels),
-            *(jnp.zeros(()), jnp.ones(()), jnp.ones(())),
-            jnp.zeros(self.action) if standard else None,
-            jnp.ones(self.action) if standard else None,
-            terminates=jnp.asarray(False),
-        )
+        zeros, ones, one = jnp.zeros(self.shape[-1]), jnp.ones(self.shape[-1]), jnp.ones(())
+        moves = (jnp.zeros(self.action), jnp.ones(self.action)) if self.settings.scale_actions else (None, None)
+        scales = Moments(zeros, ones, 0 * one, one, one, *moves, terminates=jnp.asarray(False))
         return {"network": self.begin(key), "scales": scales}
 
     def normalise(self, params: PyTree, moments: Moments) -> PyTree:
@@ -208,17 +191,14 @@ class Assembly:
         )
         action_mean, action_std = moments.action_mean, moments.action_std
         if self.standardises and self.action and action_mean is not None and action_std is not None:
-            shape = (self.action,)
-            scales = scales._replace(action_mean=action_mean.reshape(shape), action_std=action_std.reshape(shape))
+            scales = scales._replace(action_mean=action_mean.reshape(-1), action_std=action_std.reshape(-1))
         return params | {"scales": scales}
 
     def normal(self, params: PyTree, observations: jax.Array) -> jax.Array:
         """Observations, normalised; those of a history apart, `[..., K, O]`."""
-        shape = self.observation
-        if observations.shape[-len(shape) :] != shape:
-            raise ValueError(
-                f"this model was made for observations of shape {list(shape)}; got {list(observations.shape[-len(shape) :])}"
-            )
+        shape = observations.shape[-len(self.observation) :]
+        if shape != self.observation:
+            raise ValueError(f"this model was made for observations of shape {list(self.observation)}; got {list(shape)}")
         seen = unit(observations)
         if self.settings.history > 1:
             seen = seen.reshape(*seen.shape[:-1], self.settings.history, -1)

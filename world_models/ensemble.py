@@ -23,15 +23,7 @@ from world_models.networks.mlp import MLP
 class EnsemblePredictor(nnx.Module):
     """M residual perceptrons with reward and termination heads in their last layer; it has no carry.
 
-    Args:
-        latent: Size D of a latent.
-        action: Size of an action, all of a block together.
-        members: Size M of the ensemble, at least 2, since disagreement is measured between members.
-        hidden: Units of the hidden layers.
-        rngs: Source of the initial weights.
-
-    Raises:
-        ValueError: If there are fewer than two members.
+    Disagreement is measured between members: fewer than two raise a ValueError.
     """
 
     def __init__(self, latent: int, action: int, *, members: int = 5, hidden: tuple[int, ...] = (64, 64), rngs: nnx.Rngs):
@@ -58,13 +50,11 @@ class EnsemblePredictor(nnx.Module):
 
 
 def disagreement(step: Step, rewarded: bool) -> jax.Array:
-    """Root mean squared deviation of the members from their mean, `[*batch]`.
+    """Root mean squared deviation of the members `[M, *batch, ...]` from their mean; rewards count if they are learnt.
 
         sqrt( mean_m |ẑ_m - mean ẑ|² + Var_m r̂_m )
 
-    Args:
-        step: Of all members, `[M, *batch, ...]`.
-        rewarded: Whether rewards are learnt, and so count.
+    It is in units of latents and rewards.
     """
     spread = jnp.square(step.latent - step.latent.mean(axis=0)).sum(axis=-1).mean(axis=0)
     if rewarded:

@@ -21,6 +21,9 @@ from jaxtyping import Array, Float
 from world_models.data import Moments
 from world_models.losses.terms import mean
 from world_models.networks.mlp import MLP
+from world_models.networks.predictors import Actions, Latents
+
+Numbers = Float[Array, "*batch"]
 
 
 class Step(NamedTuple):
@@ -34,37 +37,21 @@ class Step(NamedTuple):
 
 
 class RewardHead(nnx.Module):
-    """A perceptron that reads reward and log-odds of termination off a step.
-
-    Args:
-        latent: Size of a latent.
-        action: Size of an action, all of a block together.
-        hidden: Units of the hidden layer.
-        rngs: Source of the initial weights.
-    """
+    """A perceptron with one layer of `hidden` units that reads reward and log-odds of termination off a step."""
 
     def __init__(self, latent: int, action: int, hidden: int, *, rngs: nnx.Rngs):
         self.network = MLP((2 * latent + action, hidden, 2), last_scale=0.1, rngs=rngs)
 
-    def __call__(
-        self,
-        latent: Float[Array, "*batch latent"],
-        action: Float[Array, "*batch action"],
-        following: Float[Array, "*batch latent"],
-    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    def __call__(self, latent: Latents, action: Actions, following: Latents) -> tuple[Numbers, Numbers]:
         """Normalised reward, and log-odds of termination."""
         out = self.network(jnp.concatenate([latent, action, following - latent], axis=-1))
         return out[..., 0], out[..., 1]
 
 
 def expected_reward(reward: jax.Array, scales: Moments) -> jax.Array:
-    """The mean of the members' rewards, in standard deviations of the rewards seen.
+    """The mean of the members' normalised rewards, in standard deviations of the rewards seen.
 
     Networks extrapolate: without a ceiling at the best reward seen, plans and critics chase rewards that do not exist.
-
-    Args:
-        reward: Normalised, of every member.
-        scales: Of rewards.
     """
     return jnp.minimum(reward.mean() + scales.reward_mean / scales.reward_std, scales.reward_best / scales.reward_std)
 
@@ -73,17 +60,8 @@ def continuation(log_odds: jax.Array, scales: Moments) -> jax.Array:
     """The probability that a step does not terminate the episode; 1 while no termination has been seen.
 
     A head that has only learnt "no" may say anything elsewhere, and plans would flee into such terminations.
-
-    Args:
-        log_odds: Of termination, of every member.
-        scales: Whether any episode has terminated.
     """
     return jnp.where(scales.terminates, jax.nn.sigmoid(-log_odds.mean()), 1.0)
-
-
-def reward_errors(reward: jax.Array, seen: jax.Array) -> jax.Array:
-    """Squared errors of normalised rewards."""
-    return jnp.square(reward - seen)
 
 
 def termination_errors(log_odds: jax.Array, terminated: jax.Array) -> jax.Array:
@@ -95,11 +73,10 @@ def termination_errors(log_odds: jax.Array, terminated: jax.Array) -> jax.Array:
 def decoding_error(
     decoder: Callable[[jax.Array], jax.Array], latents: jax.Array, frames: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """The mean squared error of decoded latents, with a gradient to the decoder alone.
+    """The mean squared error of decoded latents `[N, T, D]`, with a gradient to the decoder alone.
 
     Args:
         decoder: `latents [N, T, D] -> observations [N, T, ...]`.
-        latents: `[N, T, D]`.
         frames: Normalised observations, `[N, T, ...]`.
         weights: `[N, T]`, how many times each counts.
     """

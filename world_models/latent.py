@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from world_models.assembly import Assembly, Batch, chained, flat, from_start, mean_error, summed_error
 from world_models.base import Metrics, PyTree, WorldModel
 from world_models.ensemble import EnsemblePredictor
-from world_models.heads import RewardHead, Step, decoding_error, reward_errors, termination_errors
+from world_models.heads import RewardHead, Step, decoding_error, termination_errors
 from world_models.losses import anticollapse
 from world_models.losses.terms import inverse_dynamics, straightness
 from world_models.networks import MLP, MLPPredictor, PatchEncoder
@@ -124,12 +124,7 @@ class LatentSettings:
 class Networks(nnx.Module):
     """Encoder, predictor, inverse model, reward head and decoder, as far as settings ask for them.
 
-    Args:
-        shape: Of an observation.
-        action: Size of an action, all of a block together.
-        settings: Of the model.
-        latents: Size of the latent variable that the predictor takes beside an action.
-        rngs: Source of the initial weights.
+    `action` is the size of all actions of a block together, `latents` that of the predictor's latent variable.
     """
 
     def __init__(self, shape: tuple[int, ...], action: int, settings: LatentSettings, latents: int = 0, *, rngs: nnx.Rngs):
@@ -176,58 +171,31 @@ class Networks(nnx.Module):
         return carry, Step(following, *(() if self.head is None else self.head(latent, action, following)))
 
 
-def reward_terms(batch: Batch, every: list[Step], s: LatentSettings) -> Metrics:
-    """Errors of rewards and terminations along chained predictions.
+def side_terms(batch: Batch, every: list[Step], s: LatentSettings) -> tuple[jax.Array, Metrics]:
+    """The weighted sum of the errors of rewards, terminations and actions, and of straightness, and each term.
 
-    Args:
-        batch: Windows.
-        every: Of `chained`.
-        s: Whether there are heads, and how errors are reduced.
+    Those that settings do not ask for are left out. `every` are the chained predictions.
     """
-    if not s.reward:
-        return {}
-    rewards, ends = [], []
-    for k, step in enumerate(every):
-        assert step.reward is not None and step.log_odds is not None
-        rewards.append(reward_errors(step.reward, from_start(batch.rewards, k, step.reward)))
-        ends.append(termination_errors(step.log_odds, from_start(batch.terminated, k, step.log_odds)))
-    reduced = mean_error if s.starts == "every" else summed_error
-    return {
-        "reward": reduced(rewards, batch.reached, s.decay),
-        "termination": reduced(ends, batch.reached, s.decay),
-    }
-
-
-def side_terms(batch: Batch, s: LatentSettings) -> tuple[jax.Array, Metrics]:
-    """The weighted sum of inverse model and straightness, as far as settings ask for them, and each term."""
-    total, terms, own, reached = jnp.zeros(()), {}, flat(batch.latents), flat(batch.reached)
+    terms, latents, reached = {}, flat(batch.latents), flat(batch.reached)
+    if s.reward:
+        rewards, ends = [], []
+        for k, step in enumerate(every):
+            assert step.reward is not None and step.log_odds is not None
+            rewards.append(jnp.square(step.reward - from_start(batch.rewards, k, step.reward)))
+            ends.append(termination_errors(step.log_odds, from_start(batch.terminated, k, step.log_odds)))
+        reduced = mean_error if s.starts == "every" else summed_error
+        terms["reward"], terms["termination"] = (reduced(errors, batch.reached, s.decay) for errors in (rewards, ends))
     if s.inverse_weight and batch.actions.shape[-1]:
-        read, given = batch.net.read, (flat(batch.actions), flat(batch.recorded))
-        terms["inverse"] = inverse_dynamics(read, own, *given)
-        total += s.inverse_weight * terms["inverse"]
-    if s.straightness_weight and own.shape[1] < 3:
+        terms["inverse"] = inverse_dynamics(batch.net.read, latents, flat(batch.actions), flat(batch.recorded))
+    if s.straightness_weight and latents.shape[1] < 3:
         raise ValueError("windows of one step bend nowhere: straightness_weight needs windows of at least two")
-    if s.straightness_weight is not None and own.shape[1] > 2:
-        terms["straightness"] = straightness(own, reached)
-        total += s.straightness_weight * terms["straightness"]
-    return total, terms
-
-
-def decoder_term(batch: Batch) -> Metrics:
-    """The error of the decoder head, if there is one."""
-    if batch.net.decoder is None:
-        return {}
-    given = (flat(batch.latents), flat(batch.frames), flat(batch.reached))
-    return {"decoder": decoding_error(batch.net.decoder, *given)}
+    if s.straightness_weight is not None and latents.shape[1] > 2:
+        terms["straightness"] = straightness(latents, reached)
+    return sum((getattr(s, f"{name}_weight") * term for name, term in terms.items()), start=jnp.zeros(())), terms
 
 
 def jepa_loss(s: LatentSettings, batch: Batch) -> tuple[jax.Array, Metrics]:
-    """The loss of `latent_world_model`, and its terms before weighting.
-
-    Args:
-        s: Weights, targets, and how predictions are chained.
-        batch: Windows.
-    """
+    """The loss of `latent_world_model`, and its terms before weighting."""
     own = batch.latents
     held = batch.average() if s.targets == "average" else own
     held = jax.lax.stop_gradient(held) if s.targets == "stop_gradient" else held
@@ -237,19 +205,17 @@ def jepa_loss(s: LatentSettings, batch: Batch) -> tuple[jax.Array, Metrics]:
     every = chained(batch, s.steps, each)
     errors = [jnp.square(step.latent - from_start(held, k, step.latent)) for k, step in enumerate(every, 1)]
     errors = [error.mean(axis=-1) if each else error.sum(axis=-1) for error in errors]
-    terms = {"latent": (mean_error if each else summed_error)(errors, batch.reached, s.decay)}
-    terms |= reward_terms(batch, every, s)
+    error = (mean_error if each else summed_error)(errors, batch.reached, s.decay)
     first = every[0].latent if each else jnp.concatenate([step.latent for step in every], axis=2)
     if len(first) != len(own):  # members that share their windows
         first = first.mean(axis=0, keepdims=True)
     kept, parts = s.objective(flat(own), flat(first), flat(batch.reached), targets=flat(held), key=batch.key)
-    total = s.prediction_weight * terms["latent"] + kept
-    if s.reward:
-        total += s.reward_weight * terms["reward"] + s.termination_weight * terms["termination"]
-    beside, more = side_terms(batch, s)
-    decoded = decoder_term(batch)
-    total += beside + sum(decoded.values(), start=jnp.zeros(()))
-    return total, terms | parts | more | decoded | {"loss": total}
+    beside, terms = side_terms(batch, every, s)
+    total = s.prediction_weight * error + kept + beside
+    if batch.net.decoder is not None:
+        terms["decoder"] = decoding_error(batch.net.decoder, flat(own), flat(batch.frames), flat(batch.reached))
+        total += terms["decoder"]
+    return total, terms | parts | {"latent": error, "loss": total}
 
 
 def latent_world_model(shape: tuple[int, ...], action: int, **settings: Any) -> WorldModel:
@@ -270,26 +236,27 @@ def latent_world_model(shape: tuple[int, ...], action: int, **settings: Any) -> 
         ValueError: If a size is impossible, a factor lies outside its range, or observations don't fit the encoder.
         TypeError: If a setting is unknown.
     """
-    s, shape = LatentSettings(**settings), tuple(shape)
-    require_sizes(shape, action, s)
-
-    def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(shape, action * s.block, s, rngs=rngs)
-
-    return Assembly(build, partial(jepa_loss, s), shape, action, s).model()
+    s = LatentSettings(**settings)
+    return assembled(partial(jepa_loss, s), shape, action, s)
 
 
-def require_sizes(shape: tuple[int, ...], action: int, s: LatentSettings) -> None:
-    """Check what settings alone cannot know.
+def assembled(
+    loss: Callable[[Batch], tuple[jax.Array, Metrics]], shape: tuple[int, ...], action: int, s: LatentSettings
+) -> WorldModel:
+    """Build the world model of `Networks` that learns by a loss.
 
     Raises:
         ValueError: If sizes are impossible or do not fit the settings.
     """
+    shape = tuple(shape)
     if min(shape, default=0) < 1 or action < 0:
         raise ValueError(f"observations need a shape of positive sizes, and action >= 0; got shape={shape}, action={action}")
     if s.history > 1 and len(shape) != 1:
-        raise ValueError(
-            f"a history is of vectors: stack frames as channels instead; got shape={shape}, history={s.history}"
-        )
+        raise ValueError(f"a history is of vectors: stack frames as channels instead; got {shape=}, history={s.history}")
     if s.inferred and action < 1:
         raise ValueError(f"inferred actions need action >= 1; got action={action}")
+
+    def build(rngs: nnx.Rngs) -> Networks:
+        return Networks(shape, action * s.block, s, rngs=rngs)
+
+    return Assembly(build, loss, shape, action, s).model()

@@ -98,26 +98,12 @@ class LatentVariableSettings:
 
     def of_latents(self, size: int) -> LatentSettings:
         """The settings that encoder and predictor share with all world models."""
-        return LatentSettings(
-            latent=size,
-            encoder=Identity,
-            predictor=self.predictor,
-            block=self.block,
-            steps=self.steps,
-            decay=self.decay,
-            learning_rate=self.learning_rate,
-        )
+        shared = {name: getattr(self, name) for name in ("predictor", "block", "steps", "decay", "learning_rate")}
+        return LatentSettings(latent=size, encoder=Identity, **shared)
 
 
 class LatentVariableNetworks(Networks):
-    """Predictor, posterior of the latent variable, and perhaps its prior.
-
-    Args:
-        size: Of a state.
-        action: Size of an action, all of a block together.
-        settings: Of the model.
-        rngs: Source of the initial weights.
-    """
+    """Predictor, posterior of the latent variable, and perhaps its prior."""
 
     def __init__(self, size: int, action: int, settings: LatentVariableSettings, *, rngs: nnx.Rngs):
         s = settings
@@ -134,22 +120,12 @@ def context(latent: Float[Array, "*batch size"], carry: PyTree, action: Float[Ar
 
 
 def energy(error: Float[Array, "*batch size"], sigma: float | Sequence[float]) -> Float[Array, "*batch"]:
-    """`Σ_d error_d² / 2σ_d²`, in nats: how surprising an error is, up to a constant.
-
-    Args:
-        error: Of a prediction.
-        sigma: Deviation of errors that need no explanation; one for all numbers, or one for each.
-    """
+    """`Σ_d error_d² / 2σ_d²` of a prediction's error, in nats: how surprising it is, up to a constant."""
     return 0.5 * jnp.sum((error / jnp.asarray(sigma)) ** 2, axis=-1)
 
 
 def latent_variable_loss(s: LatentVariableSettings, batch: Batch) -> tuple[jax.Array, Metrics]:
-    """The loss of `latent_variable_model`, and its terms before weighting.
-
-    Args:
-        s: Weights, and how predictions are chained.
-        batch: Windows.
-    """
+    """The loss of `latent_variable_model`, and its terms before weighting."""
     net, true = batch.net, batch.latents
     raw = net.posterior(flat(true[:, :, :-1]), flat(batch.actions), flat(true[:, :, 1:]))
     codes = s.regularizer.draw(raw, jax.random.key(0) if batch.key is None else batch.key)
@@ -191,13 +167,7 @@ def shaped(s: LatentVariableSettings, net: Any, state: LatentState, action: jax.
 
 
 def descend(cost: Callable[[jax.Array], jax.Array], start: jax.Array, s: LatentVariableSettings) -> jax.Array:
-    """The best point met by normalised gradient steps whose length falls to 0.
-
-    Args:
-        cost: `latent -> scalar`.
-        start: `[latents]`.
-        s: Number and length of steps.
-    """
+    """The best point met by `s.refinements` normalised gradient steps, whose length falls to 0, on a cost of `[latents]`."""
 
     def advance(carry: tuple[jax.Array, ...], rate: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
         here, best, least = carry

@@ -53,9 +53,7 @@ def macro_model(
         macro: Size of a macro-action.
         limit: On its information, of `world_models.losses.bottleneck`; `gaussian()` by default.
         hidden: Units of the hidden layers of predictor, posterior and prior.
-        steps: Predictions chained in the loss.
-        sigma: Deviation of errors that need no explanation, in units of a latent.
-        **settings: Others of `LatentVariableSettings`.
+        steps, sigma, **settings: Of `LatentVariableSettings`.
     """
     return latent_variable_model(
         size,
@@ -77,7 +75,6 @@ def encode_dataset(dataset: Dataset, encode: Callable[[np.ndarray], jax.Array], 
     """Encode trajectories as latents, without actions.
 
     Args:
-        dataset: To be encoded.
         encode: `observations [N, ...] -> latents [N, D]`.
         apart: Rows from one that is encoded to the next.
     """
@@ -109,11 +106,9 @@ def learn(
     Args:
         model: Of `macro_model`.
         dataset: Of `encode_dataset`.
-        key: Consumed.
         stride: The level's.
-        updates: Gradient steps.
+        updates, batch: Gradient steps, and windows in each.
         window: Steps of the level in a window.
-        batch: Windows in each.
         learning_rate: Of Adam, falling to a hundredth along a cosine.
 
     Returns:

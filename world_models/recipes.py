@@ -15,13 +15,7 @@ from world_models.latent import latent_world_model
 from world_models.losses import anticollapse
 from world_models.networks.encoders import ResidualEncoder, StandardisedPatchEncoder
 
-ENSEMBLE: dict[str, Any] = {
-    "reward": True,
-    "targets": "stop_gradient",
-    "starts": "first",
-    "steps": None,
-    "scale_actions": False,
-}
+ENSEMBLE: dict[str, Any] = dict(reward=True, targets="stop_gradient", starts="first", steps=None, scale_actions=False)
 """Settings of every `ensemble_jepa`."""
 
 IMAGE_LATENT = 32
@@ -91,12 +85,7 @@ def ensemble_jepa(
 def jepa(shape: tuple[int, ...], action: int, **settings: Any) -> WorldModel:
     """Build a JEPA with an inverse model, for frames (or, with a `VectorEncoder`, vectors) and blocks of actions.
 
-    Args:
-        shape: Of an observation: `(H, W, C)`, bytes or numbers from 0 to 1, or `(O,)`.
-        action: Size A of an action of the environment; 0 for recordings without actions.
-        **settings: Of `LatentSettings`; by default actions are inferred with a weight of 1 and straightness is measured.
-
-    Raises:
-        ValueError: As `latent_world_model` raises.
+    It takes the arguments of `latent_world_model`, and raises as it does; by default actions are inferred with a weight of 1
+    and straightness is measured.
     """
     return latent_world_model(shape, action, **({"inverse_weight": 1.0, "straightness_weight": 0.0} | settings))

@@ -14,23 +14,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from world_models.assembly import Assembly, Batch, chained, flat, from_start, mean_error
+from world_models.assembly import Batch, chained, flat, from_start, mean_error
 from world_models.base import Metrics, WorldModel
-from world_models.latent import LatentSettings, Networks, require_sizes, reward_terms, side_terms
+from world_models.latent import LatentSettings, assembled, side_terms
 from world_models.losses.terms import mean
 from world_models.networks import PatchDecoder
 
 
 def reconstruction_loss(s: LatentSettings, latent_weight: float, batch: Batch) -> tuple[jax.Array, Metrics]:
-    """The loss of `reconstruction`, and its terms before weighting.
-
-    Args:
-        s: Weights, and how predictions are chained.
-        latent_weight: Of the prediction error of latents.
-        batch: Windows.
-    """
+    """The loss of `reconstruction`, and its terms before weighting."""
     net, frames = batch.net, batch.frames
 
     def missed(latents: jax.Array, wanted: jax.Array) -> jax.Array:
@@ -39,19 +32,15 @@ def reconstruction_loss(s: LatentSettings, latent_weight: float, batch: Batch) -
 
     every = chained(batch, s.steps)
     errors = [missed(step.latent, from_start(frames, k, step.latent)) for k, step in enumerate(every, 1)]
+    gap = jnp.mean((every[0].latent - jax.lax.stop_gradient(batch.latents[:, :, 1:])) ** 2, axis=-1)
     terms = {
         "reconstruction": mean(missed(batch.latents, frames), batch.reached),
         "prediction": mean_error(errors, batch.reached, s.decay),
+        "latent": mean_error([gap], batch.reached, s.decay),
     }
-    gap = jnp.mean((every[0].latent - jax.lax.stop_gradient(batch.latents[:, :, 1:])) ** 2, axis=-1)
-    terms["latent"] = mean_error([gap], batch.reached, s.decay)
     total = terms["reconstruction"] + s.prediction_weight * terms["prediction"] + latent_weight * terms["latent"]
-    rewarded = reward_terms(batch, every, s)
-    if rewarded:
-        total += s.reward_weight * rewarded["reward"] + s.termination_weight * rewarded["termination"]
-    beside, more = side_terms(batch, s)
-    total += beside
-    return total, terms | rewarded | more | {"loss": total}
+    beside, more = side_terms(batch, every, s)
+    return total + beside, terms | more | {"loss": total + beside}
 
 
 def reconstruction(
@@ -70,8 +59,7 @@ def reconstruction(
         + latent_weight |ẑ[t+1] - z[t+1]|² + inverse_weight |read(z[t], z[t+1]) - a[t]|² + reward and termination
 
     Args:
-        shape: Of an observation.
-        action: Size A of an action of the environment.
+        shape, action: As for `latent_world_model`.
         decoder: `(shape, latent, *, rngs) -> decoder`, with the encoder's levels and fit. Every chained prediction is
             decoded, which costs as much as encoding.
         latent_weight: Of predicted latents' error, without a gradient to the targets: latents that planners compare.
@@ -80,12 +68,7 @@ def reconstruction(
     Raises:
         ValueError: As `latent_world_model` raises, or if the predictor is an ensemble.
     """
-    s, shape = LatentSettings(**({"inverse_weight": 0.0, "decoder": decoder} | settings)), tuple(shape)
-    require_sizes(shape, action, s)
+    s = LatentSettings(**({"inverse_weight": 0.0, "decoder": decoder} | settings))
     if s.starts != "every" or s.inferred:
         raise ValueError(f"reconstruction needs starts='every', inferred=False; got {s.starts!r}, {s.inferred}")
-
-    def build(rngs: nnx.Rngs) -> Networks:
-        return Networks(shape, action * s.block, s, rngs=rngs)
-
-    return Assembly(build, partial(reconstruction_loss, s, latent_weight), shape, action, s).model()
+    return assembled(partial(reconstruction_loss, s, latent_weight), shape, action, s)

@@ -54,14 +54,9 @@ class Given(NamedTuple):
 
 
 class Components:
-    """Models and compiled functions of one kind of agent; made by `components`.
+    """Models and compiled functions of one kind of agent; made by `components`, which tells the arguments.
 
-    Args:
-        shape: Of an observation.
-        dtype: Of an observation.
-        action: Space of one action, as `gym_spaces.describe` stores it.
-        config: Of the agent.
-        given: What the user gave instead.
+    `action` is the space of one action, as `gym_spaces.describe` stores it.
 
     Raises:
         ValueError: If settings do not fit the spaces.
@@ -107,8 +102,8 @@ class Components:
 
     def _imagination(self) -> Imagination:
         bare = CostParts(self.model, self.spaces, self.distance, None, self.decode, self._cost, {})
-        stage, known = terms.stage_terms(bare), self._cost
-        named = [name for name in ("reward", "disagreement") if name in terms.available(bare)]
+        (stage, _), known = terms.term_functions(bare), self._cost
+        named = [name for name in ("reward", "disagreement") if name in stage]
 
         def weight(params: PyTree, name: str) -> Any:
             return params["cost"]["weights"].get(name, 0.0)
@@ -182,12 +177,7 @@ class Components:
         return jnp.concatenate([state.latent, params["cost"]["goal"], step])
 
     def program(self, shape: Shape, with_actor: bool) -> Program:
-        """Return the compiled functions of tasks of one shape; made when they are first asked for.
-
-        Args:
-            shape: Of the tasks.
-            with_actor: Whether a goal actor was distilled.
-        """
+        """Return the compiled functions of tasks of one shape, perhaps with a distilled goal actor; made once."""
         key = (shape, with_actor)
         if key not in self._programs:
             self._programs[key] = self._make_program(shape, with_actor)
@@ -218,8 +208,7 @@ def components(shape: tuple[int, ...], dtype: Any, action: Any, config: AgentCon
     """Return the components of a kind of agent, made now or taken from an earlier agent of that kind.
 
     Args:
-        shape: Of an observation.
-        dtype: Of an observation.
+        shape, dtype: Of an observation.
         action: Gymnasium space of one action.
         config: Of the agent.
         given: What the user gave in place of what an agent learns or builds.
@@ -234,14 +223,7 @@ def _components(shape: tuple[int, ...], dtype: str, action: str, config: str, gi
 
 
 def make_trainer(model: Any, config: AgentConfig, updates: int, render: Render | None) -> Trainer:
-    """Return the trainer of an agent's world model, for so many updates in one call.
-
-    Args:
-        model: To be trained.
-        config: Of the agent.
-        updates: Gradient steps in one call.
-        render: As for `Learner`.
-    """
+    """Return the trainer of an agent's world model, for so many updates in one call; `render` as for `Learner`."""
     learning, optimizer = config.learning, model.optimizer
     if learning.learning_rate_decays:
         fall = optax.cosine_decay_schedule(1.0, learning.offline_updates, alpha=LEAST_RATE)

@@ -51,7 +51,7 @@ class WorldModelConfig:
     objective_options: Options = field(default_factory=dict)
     """Keywords of the objective."""
     targets: str = "stop_gradient"
-    """What predictions are compared with: the encoder's latents, `"online"` or `"stop_gradient"`, or `"average"`."""
+    """Targets of predictions: the encoder's latents, `"online"` or `"stop_gradient"`, or `"average"`."""
     chained_steps: int = 4
     """Predictions chained in the loss."""
     prediction_weight: float = 1.0
@@ -61,9 +61,9 @@ class WorldModelConfig:
     straightness_weight: float = 0.0
     """Weight of the curvature of latent trajectories."""
     reward_heads: bool = True
-    """Whether rewards and terminations are predicted."""
+    """True predicts rewards and terminations."""
     decoder: bool = False
-    """Whether a head decodes observations from latents; known costs and limits on observations need one."""
+    """True adds a head that decodes observations from latents; known costs and limits on observations need one."""
     discount: float = 0.99
     """Discount of imagined rewards, per step."""
     learning_rate: float = 1e-3
@@ -81,7 +81,7 @@ class CostConfig:
     exploration_bonus: float = 0.1
     """Reward for disagreement while learning, until an episode terminates."""
     intrinsic_only_until_informative: bool = True
-    """Whether disagreement alone is sought while rewards do not depend on the state."""
+    """True seeks disagreement alone while rewards do not depend on the state."""
     distance: str = "none"
     """Distance to goals: `"latent"`, `"temporal"`, `"shortest_path"`, or `"none"` where no goals are reached."""
     distance_options: Options = field(default_factory=dict)
@@ -111,7 +111,7 @@ class ActorConfig:
     step_size: float = 0.15
     """Step size of Adam, in planner variables."""
     step_size_decays: bool = False
-    """Whether it falls to a tenth along a cosine over the iterations of a plan."""
+    """True lets it fall to a tenth along a cosine over the iterations of a plan."""
     horizon: int = 40
     """Steps of the model that are imagined ahead."""
     iterations: int = 6
@@ -167,7 +167,7 @@ class LearningConfig:
     offline_updates: int = 3000
     """Gradient steps on a dataset."""
     learning_rate_decays: bool = False
-    """Whether the learning rate falls along a cosine over `offline_updates`."""
+    """True lets the learning rate fall along a cosine over `offline_updates`."""
     batch: int = 64
     """Windows per member of the ensemble and gradient step."""
     window: int = 4

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import mpc
@@ -67,7 +68,7 @@ class DecidingAgent:
     @property
     def params(self) -> PyTree:
         """Everything that plans depend on: what was learnt, and the task."""
-        return self.learner.params | configurator.cost_params(self.setup, self.components, self._goal_latent)
+        return self.learner.params | configurator.cost_params(self.setup, self.components, self._goal_latent())
 
     @property
     def program(self) -> Program:
@@ -103,22 +104,12 @@ class DecidingAgent:
         self.setup, self.task = configurator.set_up(task, self.components), task
         self._tasks, self._goal = self._tasks + 1, None
         _ = self.program  # so that a planner that does not fit is told of now, not at the first decision
-        if (
-            self.setup.has_goal
-            and self.samples is not None
-            and self.components.distance is not None
-            and self.setup.mask.all()
-        ):
-            goal = self._goal_latent(self.setup.observation.astype(self.components.observation_dtype))
-            self.familiarity().check(np.asarray(goal))
+        if self.setup.measures_goal and self.samples is not None:
+            self.familiarity().check(np.asarray(self._goal_latent()))
         return self
 
     def familiarity(self) -> configurator.Familiarity:
-        """Return what tells goals that are unlike what the agent has learnt from.
-
-        Raises:
-            ValueError: If nothing was learnt from recordings yet.
-        """
+        """Return what tells goals that are unlike the recordings learnt from; without any, it raises a ValueError."""
         if self.samples is None:
             raise ValueError("nothing was learnt from recordings yet, to compare a goal with")
         if self._familiarity is None or self._familiarity[0] != self.learner.updates:
@@ -126,11 +117,17 @@ class DecidingAgent:
             self._familiarity = self.learner.updates, configurator.Familiarity(latents)
         return self._familiarity[1]
 
-    def _goal_latent(self, observation: np.ndarray) -> jax.Array:
-        """The latent of the goal, kept for as long as the model stays the same."""
+    def _latent(self, observation: np.ndarray) -> jax.Array:
+        """The latent `[D]` of an observation, as if an episode began with it."""
+        seen = self.components.history.model_input(self.components.history.begin(observation, np), np)
+        return self.components.encode(self.learner.training.params, seen).latent
+
+    def _goal_latent(self) -> jax.Array:
+        """The latent of the goal, kept for as long as the model stays the same; 0 where no distance to it is measured."""
+        if not self.setup.measures_goal:
+            return jnp.zeros(self.components.latent)
         if self._goal is None or self._goal[0] is not self.learner.training:
-            rows = self.components.history.model_input(self.components.history.begin(observation, np), np)
-            latent = self.components.encode(self.learner.training.params, rows).latent
+            latent = self._latent(self.setup.observation.astype(self.components.observation_dtype))
             self._goal = self.learner.training, latent
         return self._goal[1]
 
@@ -229,20 +226,11 @@ class DecidingAgent:
         return later, actions.astype(self.action_space.dtype)  # type: ignore[arg-type]
 
     def imagine(self, state: PredictState) -> PyTree:
-        """Return the states `[H+1, ...]` that the plan under way was expected to lead to when it was made.
-
-        Args:
-            state: As `predict` returned it; of a batch, the first plan counts.
-        """
+        """Return the states `[H+1, ...]` that the plan under way (of a batch, the first) was expected to lead to."""
         return jax.tree.map(lambda x: x[0], state.policy.plan.states)
 
     def distance(self, observation: Any, goal: Any = None) -> float:
-        """Return how far an observation is from a goal, in the distance that plans minimise.
-
-        Args:
-            observation: One.
-            goal: Another; that of the present task if None.
-        """
+        """Return how far an observation is from another, or from the task's goal, in the distance that plans minimise."""
         if self.components.distance is None:
             raise ValueError('this agent measures no distance to goals: set distance="temporal", or give it a goal task')
         ends = [self.encode(observation), self.params["cost"]["goal"] if goal is None else self.encode(goal)]
@@ -250,6 +238,4 @@ class DecidingAgent:
 
     def encode(self, observation: Any) -> jax.Array:
         """Return the latent `[D]` of one observation, as if an episode began with it."""
-        rows = gym_spaces.rows(self.observation_space, observation, batched=False)
-        seen = self.components.history.model_input(self.components.history.begin(rows[0], np), np)
-        return self.components.encode(self.learner.training.params, seen).latent
+        return self._latent(gym_spaces.rows(self.observation_space, observation, batched=False)[0])

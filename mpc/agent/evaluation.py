@@ -1,4 +1,8 @@
-"""Score an agent: returns of whole episodes, goals reached, and how long its decisions take."""
+"""Score an agent: returns of whole episodes, goals reached, and how long its decisions take.
+
+`agent` is anything with stable-baselines3's `predict`, and `deciding` are keywords for it, such as `mode="react"`. `env` is
+the id of a Gymnasium environment, or a function that returns one, and `seeds` are those of its resets, one per episode.
+"""
 
 import time
 from collections.abc import Callable
@@ -15,14 +19,7 @@ from mpc.agent.perception.action_repeat import Repeated
 
 
 def evaluate(agent: Any, env: str | Callable[[], gymnasium.Env], seeds: range | list[int], **deciding: Any) -> np.ndarray:
-    """Returns of one episode per seed, `[episodes]`, each in an environment of its own.
-
-    Args:
-        agent: Anything with stable-baselines3's `predict`.
-        env: Id of a Gymnasium environment, or a function that returns one.
-        seeds: `env.reset(seed=s)` for each.
-        **deciding: For `predict`, such as `mode="react"`.
-    """
+    """Returns of one episode per seed, `[episodes]`, each in an environment of its own."""
     envs = [gym_spaces.make(env) for _ in seeds]
     observations = [e.reset(seed=int(s))[0] for e, s in zip(envs, seeds, strict=True)]
     space = envs[0].observation_space
@@ -43,8 +40,7 @@ def evaluate(agent: Any, env: str | Callable[[], gymnasium.Env], seeds: range | 
 def own_goal(env: gymnasium.Env) -> np.ndarray | None:
     """Return the goal that an environment sets in the episode under way, as agents take it; None where it sets none.
 
-    Args:
-        env: After its reset; tasks of ours have a `goal_observation()`.
+    Tasks of ours have a `goal_observation()`.
     """
     ask: Any = getattr(env.unwrapped, "goal_observation", None)
     try:
@@ -56,15 +52,10 @@ def own_goal(env: gymnasium.Env) -> np.ndarray | None:
 def success(
     agent: Any, env: str, seeds: range | list[int], *, own_goals: bool, reset: dict[str, Any] | None = None, **deciding: Any
 ) -> list[bool]:
-    """Return in which episodes, one per seed, a goal was reached, as the environment tells in the end.
+    """Return in which episodes a goal was reached, as the environment tells in the end, by `success` in its `info`.
 
-    Args:
-        agent: An `Agent`, whose task has a goal unless `own_goals`.
-        env: Id of a Gymnasium environment, whose `info` has `success`.
-        seeds: `env.reset(seed=s)` for each.
-        own_goals: Whether the goal of each episode is the one that the environment sets in it.
-        reset: Options of its reset.
-        **deciding: For `predict`, such as `mode="react"`.
+    The agent is an `Agent`, whose task has a goal unless `own_goals` takes that of each episode from the environment;
+    `reset` are options of its reset.
     """
     made, reached = Repeated(gym_spaces.make(env), agent.config.perception.action_repeat), []
     for seed in seeds:
@@ -85,12 +76,7 @@ def success(
 
 
 def random_returns(env: str | Callable[[], gymnasium.Env], seeds: range | list[int]) -> np.ndarray:
-    """Returns of random actions on the same episodes, `[episodes]`: the floor of every score.
-
-    Args:
-        env: Id of a Gymnasium environment, or a function that returns one.
-        seeds: `env.reset(seed=s)` for each, and of the actions.
-    """
+    """Returns of random actions on the same episodes, `[episodes]`: the floor of every score."""
     made, returns = gym_spaces.make(env), []
     for seed in seeds:
         made.reset(seed=int(seed))
@@ -107,20 +93,10 @@ def random_returns(env: str | Callable[[], gymnasium.Env], seeds: range | list[i
 def decision_times(
     agent: Any, env: str, seed: int, decisions: int = 200, **deciding: Any
 ) -> tuple[dict[str, float], list[float]]:
-    """Milliseconds per decision in one environment, compilation apart.
+    """Milliseconds per decision in one environment, compilation apart: a summary, and all decisions but the episodes' first.
 
     `compile`: what the very first call takes longer than the second of its kind. `episode_start`: an episode's first
     decision, which searches widely. `p50`, `p95`, `p99`: all other decisions, each planned from the last one.
-
-    Args:
-        agent: Anything with stable-baselines3's `predict`.
-        env: Id of a Gymnasium environment.
-        seed: Of its first reset.
-        decisions: How many to time.
-        **deciding: For `predict`, such as `mode="react"`.
-
-    Returns:
-        The summary, and every decision's milliseconds but for the episodes' first ones.
     """
 
     def timed(*args: Any, **settings: Any) -> tuple[Any, Any]:

@@ -12,16 +12,7 @@ Latents need not be drawn: `with_latents_as_actions` infers them together with t
 
 from mpc.risk.ensemble import ScenarioState, over_models
 from mpc.risk.latents import LATENT_BOUND, over_latents, with_latents_as_actions
-from mpc.risk.measures import (
-    Measure,
-    ParametricCVaR,
-    cvar,
-    cvar_from_params,
-    entropic,
-    mean,
-    optimistic,
-    worst_case,
-)
+from mpc.risk.measures import Measure, ParametricCVaR, cvar, cvar_from_params, entropic, mean, optimistic, worst_case
 
 __all__ = [
     "LATENT_BOUND",

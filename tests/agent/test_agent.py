@@ -173,7 +173,7 @@ def tank() -> WorldModel:
 
 
 def test_recordings_come_first_and_experience_after():
-    """What was learnt offline decides from the first step on, and both are in the replay buffer."""
+    """The weights learnt offline decide from the first step on, and both are in the replay buffer."""
     config = {"noise": 1e-6, "exploration_bonus": 0.0, "disagreement_weight": 0.0, "actor_critic_reset_growth": 100.0}
     agent, swings = Agent("Pendulum-v1", config=SMALL | config, seed=3), collect("Pendulum-v1", 2, length=20)
     agent.learn_from(swings, progress_bar=False)

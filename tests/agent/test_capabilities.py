@@ -60,7 +60,7 @@ def walks() -> Dataset:
 
 
 def pendulum() -> gymnasium.Env:
-    """Where rewards are collected."""
+    """An environment with rewards to collect."""
     return gymnasium.make("Pendulum-v1")
 
 
@@ -151,7 +151,7 @@ def artefact(trained) -> Any:
 
 
 def first_decision(kind: Kind, artefact: Any) -> Any:
-    """What a policy decides at the beginning of an episode."""
+    """A policy's decision at the beginning of an episode."""
     seen = kind.shown(kind.seen[0])
     return artefact.step(seen, artefact.init(seen))
 

@@ -27,7 +27,7 @@ def learnt() -> Agent:
 
 @pytest.fixture(scope="module")
 def steps():
-    """Where walks never learnt from are, and are a step of the slower level later, away from the border all the time."""
+    """Places of walks never learnt from, now and a step of the slower level later, away from the border all the time."""
     source = data.resident(dots.dataset(200, 9), ROWS)
     seen = np.asarray(data.draw(source, jax.random.key(0), 1000, ROWS).observations)
     return seen[((seen > 2.0) & (seen < 13.0)).all(axis=(1, 2))][:, (0, -1)]
@@ -59,7 +59,7 @@ def test_drawn_macro_actions_lead_as_far_as_walks_do(learnt):
 
 
 def expected(state) -> np.ndarray:
-    """Where the slower level expects to be, step by step."""
+    """Places where the slower level expects to be, step by step."""
     return np.asarray(state.policy.planning[1].states.latent[0])
 
 

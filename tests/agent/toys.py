@@ -128,6 +128,16 @@ def moved(place: np.ndarray, action: np.ndarray) -> np.ndarray:
     return np.clip(place + action, 1.0, 14.0).astype(np.float32)
 
 
+def go(agent: Agent, start: np.ndarray, steps: int = 24, **deciding) -> np.ndarray:
+    """Places of the dot at every step of an episode."""
+    place, state, path = start, None, [start]
+    for _ in range(steps):
+        action, state = agent.predict(place, state, **deciding)
+        place = moved(place, action)
+        path.append(place)
+    return np.stack(path)
+
+
 def _nothing(params: Any, windows: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
     return jnp.zeros(()), {}
 

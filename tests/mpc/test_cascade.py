@@ -67,7 +67,7 @@ def stacks():
 
 
 def walked(stack, count, steps=90):
-    """Where the point goes, and what every level had planned on the way."""
+    """The path of the point, and the plans of every level on the way."""
     (init, step), place, paths, plans = stack, START, [START], []
     level_states = init(told(count), place, jax.random.key(0))
     for _ in range(steps):

@@ -66,7 +66,7 @@ def around(episodes: int = 300, steps: int = 48, seed: int = 0) -> Dataset:
 
 
 def way(here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """How far it is from places `[..., 2]` to others, past the wall's end where it is between them."""
+    """The distance from places `[..., 2]` to others, past the wall's end where it is between them."""
     apart = (here[..., 0] < WALL) != (there[..., 0] < WALL)
     share = (WALL - here[..., 0]) / np.where(apart, there[..., 0] - here[..., 0], 1.0)
     shut = apart & (here[..., 1] + share * (there[..., 1] - here[..., 1]) < EDGE)

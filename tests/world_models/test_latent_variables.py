@@ -87,7 +87,7 @@ def test_inferred_latents_explain_what_zero_cannot(learnt):
 
 
 def drawn(model, params):
-    """Where latents drawn at random lead to."""
+    """States that latents drawn at random lead to."""
     start, action = model.encode(params, jnp.array([0.3, -0.4])), jnp.array([0.5])
     draws = jax.random.normal(jax.random.key(3), (2000, model.latents))
     return jax.jit(jax.vmap(lambda z: model.predict(params, start, action, z).latent))(draws)

@@ -37,11 +37,7 @@ PyTree = Any
 
 
 def shortest(weights: Float[Array, "N N"]) -> Float[Array, "N N"]:
-    """Returns the lengths of the shortest paths between all pairs of nodes; infinite for unconnected pairs.
-
-    Args:
-        weights: Edge weights, infinite for missing edges.
-    """
+    """Returns the lengths of the shortest paths between all nodes; infinite weights are missing edges."""
 
     def through(k: Int[Array, ""], lengths: Float[Array, "N N"]) -> Float[Array, "N N"]:
         return jnp.minimum(lengths, lengths[:, k, None] + lengths[None, k])
@@ -51,11 +47,9 @@ def shortest(weights: Float[Array, "N N"]) -> Float[Array, "N N"]:
 
 
 def edges(rows: Float[Array, "N D"], count: Int[Array, ""], unit: Float[Array, ""], near: float) -> Float[Array, "N N"]:
-    """Returns the edge weights between the first `count` rows of a recording, in steps.
+    """Returns the edge weights between the first `count` rows of a recording, in steps; further rows are padding.
 
     Args:
-        rows: Latents of the recording; rows from `count` on are padding.
-        count: Number of rows of the recording.
         unit: Median latent distance of one step.
         near: Latent distance in steps below which two rows are joined.
     """
@@ -68,14 +62,7 @@ def edges(rows: Float[Array, "N D"], count: Int[Array, ""], unit: Float[Array, "
 
 
 class PairwiseDistance(nnx.Module):
-    """Network that predicts the path length between two latents.
-
-    Args:
-        latent: Size of a latent.
-        size: Size of the embedding φ.
-        hidden: Units of the hidden layers of h.
-        rngs: Source of the initial weights.
-    """
+    """Network that predicts the path length between two latents; φ has `size` outputs, h has `hidden` layers."""
 
     def __init__(self, latent: int, size: int, hidden: tuple[int, ...], *, rngs: nnx.Rngs):
         self.embed = MLP((latent, 4 * size, size), rngs=rngs)
@@ -109,8 +96,7 @@ def draw_pairs(
         draws: Settings.
         key: Consumed.
         latents: `[rows, D]`.
-        first: First row of each piece of a recording.
-        counts: Number of rows of each piece.
+        first, counts: First row and number of rows of each piece of a recording.
         unit: Median latent distance of one step.
     """
     each = -(-draws.count // len(first))
@@ -132,14 +118,7 @@ def draw_pairs(
 def path_loss(
     network: Callable[[PyTree], PairwiseDistance], latents: Array, params: PyTree, draw: tuple[Array, Array]
 ) -> tuple[Array, dict[str, Array]]:
-    """Returns the mean over pairs of `((d - w) / (1 + w / 5))²`, and metrics.
-
-    Args:
-        network: Network of the distance d.
-        latents: `[rows, D]`.
-        params: Weights of the network.
-        draw: Pairs of rows `[batch, 2]`, and the lengths w of the shortest paths between them, `[batch]`.
-    """
+    """Returns the mean of `((d - w) / (1 + w / 5))²` over pairs of rows `[batch, 2]` at path lengths w, and metrics."""
     rows, path = draw
     error = (network(params)(latents[rows[:, 0]], latents[rows[:, 1]]) - path) / (1.0 + 0.2 * path)
     squared = jnp.mean(error**2)
@@ -172,9 +151,7 @@ def shortest_path_distance(
         reach: Largest path length, in steps of the model; longer paths count as this long.
         near: Latent distance below which two rows are joined, in median row-to-row steps.
         longest: Largest number of steps of a recording in one graph; longer recordings are cut into pieces.
-        updates: Gradient steps of `fit`.
-        batch: Pairs per gradient step.
-        learning_rate: Initial learning rate of Adam; it decays to 0 along a cosine.
+        updates, batch, learning_rate: As for `temporal_distance`.
 
     Raises:
         ValueError: If a number is not positive.
@@ -193,7 +170,6 @@ def shortest_path_distance(
         return adam_scan(partial(path_loss, network, latents), params, draws, updates, learning_rate)
 
     def fit(params: PyTree, key: PRNGKeyArray, latents: Numbers, first: Numbers, lengths: Numbers):
-        """Fits the distance to latents of whole trajectories, given the first row and the steps of each sequence."""
         latents = np.asarray(latents)
         begins, counts = pieces(np.asarray(first), np.asarray(lengths), longest)
         inside = np.concatenate([b + np.arange(k - 1) for b, k in zip(begins, counts, strict=True)])

@@ -33,7 +33,6 @@ graphs, Combinatorica 15.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -72,11 +71,7 @@ def grouped_norm(gap: Float[Array, "*batch size"], parts: int = 1) -> Float[Arra
 
 
 def require_positive(numbers: Mapping[str, int | float]) -> None:
-    """Checks that all named numbers are positive.
-
-    Raises:
-        ValueError: For the first number that is not positive.
-    """
+    """Raises a ValueError for the first named number that is not positive."""
     for name, number in numbers.items():
         if not number > 0:
             raise ValueError(f"{name} must be positive; got {number!r}")
@@ -116,8 +111,7 @@ def spreading_loss(
     Args:
         embedding: Embedding space.
         reach: Distance beyond which pairs are hardly pushed further apart.
-        steps: Embeddings of the two ends of recorded steps, `[batch, 2, size]`.
-        pairs: Embeddings of two rows of the same recording, `[batch, 2, size]`.
+        steps, pairs: Embeddings of the two ends of recorded steps, and of two rows of one recording, `[batch, 2, size]`.
         penalty: Weight of steps longer than 1.
     """
     of_steps, of_pairs = (embedding.between(x[:, 0], x[:, 1]) for x in (steps, pairs))
@@ -130,12 +124,7 @@ def spreading_loss(
 def draw_steps_and_pairs(key: PRNGKeyArray, latents: Array, first: Array, lengths: Array, batch: int) -> tuple[Array, Array]:
     """Samples recorded steps, and pairs of rows of the same recordings; returns both, each `[batch, 2, D]`.
 
-    Args:
-        key: Consumed.
-        latents: `[rows, D]`.
-        first: First row of each recording.
-        lengths: Steps of each recording.
-        batch: Number of steps and of pairs.
+    `first` and `lengths` are the first row and the number of steps of each recording.
     """
     step_key, other_key = jax.random.split(key)
     sequence, offset = stratum(jnp.cumsum(lengths), jax.random.randint(step_key, (batch,), 0, lengths.sum()), jnp)
@@ -143,41 +132,6 @@ def draw_steps_and_pairs(key: PRNGKeyArray, latents: Array, first: Array, length
     other = first[sequence] + (jax.random.uniform(other_key, (batch,)) * (lengths[sequence] + 1)).astype(jnp.int32)
     here = latents[row]
     return jnp.stack([here, latents[row + 1]], axis=1), jnp.stack([here, latents[other]], axis=1)
-
-
-class Schedule(NamedTuple):
-    """Settings for fitting a distance; see `temporal_distance`."""
-
-    reach: float
-    penalty: float
-    slack: float
-    updates: int
-    batch: int
-    learning_rate: float
-
-
-def fit_embedding(
-    network: Callable[[PyTree], MLP],
-    embedding: Embedding,
-    schedule: Schedule,
-    params: PyTree,
-    key: PRNGKeyArray,
-    latents: Array,
-    first: Array,
-    lengths: Array,
-) -> tuple[PyTree, dict[str, Array]]:
-    """Fits the network φ; see `temporal_distance` for the settings and `Distance` for the data."""
-    reach, penalty, slack, updates, batch, learning_rate = schedule
-
-    def loss(params: PyTree, draw: tuple[PRNGKeyArray, Array]) -> tuple[Array, dict[str, Array]]:
-        key, penalty = draw
-        steps, pairs = draw_steps_and_pairs(key, latents, first, lengths, batch)
-        embedded = network(params)(jnp.concatenate([steps, pairs]))
-        return spreading_loss(embedding, reach, embedded[:batch], embedded[batch:], penalty)
-
-    # a high initial penalty would stop the embedding half unfolded
-    penalties = penalty * jnp.logspace(-slack, 0.0, updates)
-    return adam_scan(loss, params, (jax.random.split(key, updates), penalties), updates, learning_rate)
 
 
 def temporal_distance(
@@ -205,8 +159,7 @@ def temporal_distance(
         reach: Distance in steps beyond which pairs are hardly pushed further apart.
         penalty: Weight of steps longer than 1; higher values keep the unit more accurate.
         slack: Powers of ten by which the initial penalty is smaller; it rises geometrically.
-        updates: Gradient steps of `fit`.
-        batch: Steps and pairs per gradient step.
+        updates, batch: Gradient steps of `fit`, and steps and pairs in each.
         learning_rate: Initial learning rate of Adam; it decays to 0 along a cosine.
 
     Raises:
@@ -219,16 +172,25 @@ def temporal_distance(
     if directed < 0:
         raise ValueError(f"directed must be at least 0; got {directed}")
     init, network = functional(lambda rngs: MLP((latent, *hidden, size + directed), rngs=rngs))
-    embedding, schedule = Embedding(size, parts, directed), Schedule(reach, penalty, slack, updates, batch, learning_rate)
+    embedding = Embedding(size, parts, directed)
 
     def measure(params: PyTree, z: Float[Array, " D"], goal: Float[Array, " D"]) -> Float[Array, ""]:
         embed = network(params)
         return embedding.between(embed(z), embed(goal))
 
-    run = jax.jit(partial(fit_embedding, network, embedding, schedule))
+    @jax.jit
+    def run(params: PyTree, key: PRNGKeyArray, latents: Array, first: Array, lengths: Array):
+        def loss(params: PyTree, draw: tuple[PRNGKeyArray, Array]) -> tuple[Array, dict[str, Array]]:
+            key, penalty = draw
+            steps, pairs = draw_steps_and_pairs(key, latents, first, lengths, batch)
+            embedded = network(params)(jnp.concatenate([steps, pairs]))
+            return spreading_loss(embedding, reach, embedded[:batch], embedded[batch:], penalty)
+
+        # a high initial penalty would stop the embedding half unfolded
+        penalties = penalty * jnp.logspace(-slack, 0.0, updates)
+        return adam_scan(loss, params, (jax.random.split(key, updates), penalties), updates, learning_rate)
 
     def fit(params: PyTree, key: PRNGKeyArray, latents: Numbers, first: Numbers, lengths: Numbers):
-        """Fits the distance to latents of whole trajectories, given the first row and the steps of each sequence."""
         return run(params, key, jnp.asarray(latents), jnp.asarray(first, jnp.int32), jnp.asarray(lengths, jnp.int32))
 
     return Distance(init, measure, fit)

@@ -3,72 +3,83 @@
 The prediction error of a joint-embedding model alone is minimal for an encoder that maps every input to one point. These
 objectives penalise such a collapse. They have one signature, and each of them completes a JEPA:
 
-    objective(embeddings, predictions, weights=None, *, targets=None, key=None, …) -> (loss, metrics)
+    objective(embeddings, predictions, weights=None, *, targets=None, key=None, …) -> (loss, unweighted terms by name)
 
 - `embeddings` `[batch, time, dim]`: embeddings of consecutive observations;
 - `predictions` `[batch, time - 1, dim]`: predictions of all embeddings but the first, each from the one before it;
-- `weights` `[batch, time]`: number of times each embedding counts; rows of weight 0, such as padding after the end of an
+- `weights` `[batch, time]`: number of times each embedding counts, 1 if None; rows of weight 0, such as padding after an
   episode, are ignored and may hold any value;
 - `targets`: targets of the predictions if these are not the embeddings, of the same shape;
 - `key`: for objectives that use random numbers. Settings are keywords, set by `functools.partial`.
 
-| objective | requires that | is minimal when |
-|---|---|---|
-| `decorrelation` | dimensions vary and are uncorrelated | as `vicreg`, without temporal terms |
-| `vicreg` | dimensions vary and are uncorrelated | standard deviations reach the floor, without correlation |
-| `barlow_twins` | dimension i of predictions correlates with dimension i only | the cross-correlation is the identity |
-| `sigreg` | embeddings are standard normal | they are |
-| `infonce` | a prediction is nearest to its own target | targets lie far apart |
-| `byol` | predictions have the direction of an EMA encoder's embeddings | they do; only the EMA prevents a collapse |
+| objective | reads | requires that | is minimal when |
+|---|---|---|---|
+| `decorrelation` | embeddings | dimensions vary and are uncorrelated | as `vicreg`, without its temporal terms |
+| `vicreg` | embeddings | dimensions vary and are uncorrelated | standard deviations reach the floor, without correlation |
+| `barlow_twins` | predictions, targets | dimension i of both correlates alone | the cross-correlation is the identity |
+| `sigreg` | embeddings, key | embeddings are standard normal | they are |
+| `infonce` | predictions, targets | a prediction is nearest to its own target | targets lie far apart |
+| `byol` | predictions, targets | both have one direction | they do; only an EMA encoder prevents a collapse |
 
-The terms of the objectives are in `terms`. `moving_average` updates the EMA encoder.
-
-Sources: Bardes, Ponce, LeCun (2022), VICReg, arXiv:2105.04906; Sobal et al. (2025), PLDM, arXiv:2502.14819, for its use in
-world models; each function cites its own source.
+The terms of the objectives are in `terms`. `moving_average` updates the EMA encoder. Each function cites its own source.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from world_models.losses.terms import (
-    Loss,
-    as_rows,
-    contrast,
-    episode_contrast,
-    episode_variance,
-    linked,
-    mean,
-    slowness,
-    variance_covariance,
-)
+from world_models.losses import terms
+from world_models.losses.terms import Loss, Series, Weights, as_rows, linked, mean
 
 PyTree = Any
-Objective = Callable[..., tuple[Loss, dict[str, Loss]]]
+Result = tuple[Loss, dict[str, Loss]]
+Objective = Callable[..., Result]
+Rows = Float[Array, "rows dim"]
 
 
-def _pairs(
-    predictions: Float[Array, "batch steps dim"],
-    targets: Float[Array, "batch time dim"],
-    weights: Float[Array, "batch time"] | None,
-) -> tuple[Float[Array, "rows dim"], Float[Array, "rows dim"], Float[Array, " rows"]]:
-    """Returns predictions and their targets as rows, and the weight of each pair."""
-    targets, links, _ = linked(targets, weights)
-    (predicted, counts), (target, _) = as_rows(predictions, links), as_rows(targets[:, 1:], links)
-    return predicted, target, counts
+class Inputs(NamedTuple):
+    """The arguments that all objectives have; targets are the embeddings where none are given."""
+
+    embeddings: Series
+    predictions: Float[Array, "batch steps dim"]
+    weights: Weights
+    targets: Series
+    key: PRNGKeyArray | None
+
+    def pairs(self) -> tuple[Rows, Rows, Float[Array, " rows"]]:
+        """Returns predictions and their targets as rows, and the weight of each pair."""
+        targets, links, _ = linked(self.targets, self.weights)
+        (predicted, counts), (target, _) = as_rows(self.predictions, links), as_rows(targets[:, 1:], links)
+        return predicted, target, counts
 
 
+def objective(loss: Callable[..., Result]) -> Objective:
+    """Gives a loss `(inputs, **settings)` the signature of all objectives, `(embeddings, predictions, weights, …)`."""
+
+    @wraps(loss)
+    def made(
+        embeddings: Series,
+        predictions: Float[Array, "batch steps dim"],
+        weights: Weights = None,
+        *,
+        targets: Series | None = None,
+        key: PRNGKeyArray | None = None,
+        **settings: Any,
+    ) -> Result:
+        return loss(Inputs(embeddings, predictions, weights, embeddings if targets is None else targets, key), **settings)
+
+    return made
+
+
+@objective
 def vicreg(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
+    inputs: Inputs,
     *,
-    targets: Float[Array, "batch time dim"] | None = None,
-    key: PRNGKeyArray | None = None,
     variance_weight: float = 25.0,
     covariance_weight: float = 1.0,
     slowness_weight: float = 0.0,
@@ -76,18 +87,13 @@ def vicreg(
     contrast_weight: float = 0.0,
     floor: float = 1.0,
     episode_floor: float = 0.5,
-) -> tuple[Loss, dict[str, Loss]]:
+) -> Result:
     """Returns the VICReg loss with additional temporal terms; its invariance term is the JEPA's prediction error.
 
         loss = variance_weight v(z) + covariance_weight c(z) + slowness_weight s(z) + episode_weight v(time averages of z)
                + contrast_weight episode_contrast(z)
 
     Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: Unused.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: Unused.
-        key: Unused.
         variance_weight: Weight of `variance` over batch and time.
         covariance_weight: Weight of `covariance` over batch and time.
         slowness_weight: Weight of `slowness`; higher values favour static features, and too high values remove moving ones.
@@ -96,86 +102,43 @@ def vicreg(
         floor: Required standard deviation over batch and time.
         episode_floor: Required standard deviation of time averages; it must be below `floor`, or features cannot move.
 
-    Returns:
-        The weighted sum, and every unweighted term.
-    """
-    rows, counts = as_rows(embeddings, weights)
-    loss, terms = variance_covariance(
-        rows, counts, variance_weight=variance_weight, covariance_weight=covariance_weight, floor=floor
-    )
-    terms["slowness"] = slowness(embeddings, weights)
-    terms["episode_variance"] = episode_variance(embeddings, weights, floor=episode_floor)
-    loss += slowness_weight * terms["slowness"] + episode_weight * terms["episode_variance"]
-    if contrast_weight:
-        terms["contrast"] = episode_contrast(embeddings, weights)
-        loss += contrast_weight * terms["contrast"]
-    return loss, terms
-
-
-def decorrelation(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
-    *,
-    targets: Float[Array, "batch time dim"] | None = None,
-    key: PRNGKeyArray | None = None,
-    variance_weight: float = 25.0,
-    covariance_weight: float = 1.0,
-    floor: float = 1.0,
-) -> tuple[Loss, dict[str, Loss]]:
-    """Returns the variance and covariance terms of `vicreg`, without temporal terms (`variance_covariance`).
-
-    Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: Unused.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: Unused.
-        key: Unused.
-        variance_weight: Weight of `variance`.
-        covariance_weight: Weight of `covariance`.
-        floor: Required standard deviation.
-
-    Returns:
-        The weighted sum, and both unweighted terms.
+    Source: Bardes, Ponce, LeCun (2022), arXiv:2105.04906; in world models: Sobal et al. (2025), PLDM, arXiv:2502.14819.
     """
     given = {"variance_weight": variance_weight, "covariance_weight": covariance_weight, "floor": floor}
-    return variance_covariance(*as_rows(embeddings, weights), **given)
+    loss, found = terms.variance_covariance(*as_rows(inputs.embeddings, inputs.weights), **given)
+    found["slowness"] = terms.slowness(inputs.embeddings, inputs.weights)
+    found["episode_variance"] = terms.episode_variance(inputs.embeddings, inputs.weights, floor=episode_floor)
+    loss += slowness_weight * found["slowness"] + episode_weight * found["episode_variance"]
+    if contrast_weight:
+        found["contrast"] = terms.episode_contrast(inputs.embeddings, inputs.weights)
+        loss += contrast_weight * found["contrast"]
+    return loss, found
 
 
-def barlow_twins(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
-    *,
-    targets: Float[Array, "batch time dim"] | None = None,
-    key: PRNGKeyArray | None = None,
-    weight: float = 1.0,
-    redundancy: float = 5e-3,
-) -> tuple[Loss, dict[str, Loss]]:
+@objective
+def decorrelation(
+    inputs: Inputs, *, variance_weight: float = 25.0, covariance_weight: float = 1.0, floor: float = 1.0
+) -> Result:
+    """Returns the variance and covariance terms of `vicreg`, without temporal terms (`variance_covariance`)."""
+    given = {"variance_weight": variance_weight, "covariance_weight": covariance_weight, "floor": floor}
+    return terms.variance_covariance(*as_rows(inputs.embeddings, inputs.weights), **given)
+
+
+@objective
+def barlow_twins(inputs: Inputs, *, weight: float = 1.0, redundancy: float = 5e-3) -> Result:
     """Returns the Barlow Twins loss: the cross-correlation of predictions and targets should be the identity.
 
         loss = weight / dim ( Σ_i (1 - C[i, i])² + redundancy Σ_{i ≠ j} C[i, j]² )
 
     `C[i, j]` is the correlation of dimension i of predictions with dimension j of targets. The loss is independent of scale.
     The weight of the prediction error must be small relative to it, because the prediction error shrinks the embeddings.
-
-    Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: `[batch, time - 1, dim]`.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: `[batch, time, dim]`, targets of the predictions; the embeddings if None.
-        key: Unused.
-        weight: Weight of the loss.
-        redundancy: Weight of the off-diagonal terms; higher values decorrelate dimensions.
-
-    Returns:
-        The loss, and `alignment` and `redundancy`, the two sums divided by the number of dimensions.
+    The terms `alignment` and `redundancy` are the two sums divided by dim; higher values of `redundancy` decorrelate more.
 
     Source: Zbontar et al. (2021), Barlow Twins, arXiv:2103.03230.
     """
-    a, b, counts = _pairs(predictions, embeddings if targets is None else targets, weights)
+    a, b, counts = inputs.pairs()
     one, other = (_standard(x, counts) for x in (a, b))
-    dim = embeddings.shape[-1]
+    dim = a.shape[-1]
     correlation = one.T @ (counts[:, None] * other) / jnp.maximum(jnp.sum(counts), 1e-9)
     diagonal = jnp.diag(correlation)
     aligned = jnp.sum((1.0 - diagonal) ** 2) / dim
@@ -183,24 +146,15 @@ def barlow_twins(
     return weight * (aligned + redundancy * redundant), {"alignment": aligned, "redundancy": redundant}
 
 
-def _standard(rows: Float[Array, "rows dim"], counts: Float[Array, " rows"]) -> Float[Array, "rows dim"]:
+def _standard(rows: Rows, counts: Float[Array, " rows"]) -> Rows:
     """Normalises every column to weighted mean 0 and standard deviation 1; constant columns become 0."""
     total = jnp.maximum(jnp.sum(counts), 1e-9)
     deviations = rows - jnp.sum(counts[:, None] * rows, axis=0) / total
     return deviations / jnp.sqrt(jnp.sum(counts[:, None] * deviations**2, axis=0) / total + 1e-9)
 
 
-def sigreg(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
-    *,
-    targets: Float[Array, "batch time dim"] | None = None,
-    key: PRNGKeyArray | None = None,
-    weight: float = 0.05,
-    directions: int = 64,
-    points: int = 17,
-) -> tuple[Loss, dict[str, Loss]]:
+@objective
+def sigreg(inputs: Inputs, *, weight: float = 0.05, directions: int = 64, points: int = 17) -> Result:
     """Returns LeJEPA's SIGReg loss: embeddings should be standard normal along random directions.
 
     Along a direction u the N embeddings are numbers `x = u·z`. The Epps-Pulley statistic compares their characteristic
@@ -209,20 +163,12 @@ def sigreg(
         T(u) = N ∫ |1/N Σ_n exp(i t x[n]) - exp(-t²/2)|² exp(-t²/2) dt,        loss = weight · mean over u of T(u)
 
     by the trapezoidal rule between -5 and 5. A normal sample has T of about 1 for any N; for collapsed embeddings T grows
-    with N.
+    with N. Without a key, the directions are the same in every step.
 
     Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: Unused.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: Unused.
-        key: Key of the random directions; if None, the directions are the same in every step.
         weight: Weight of the loss.
         directions: Number of directions; more reduce the variance of the loss, at proportional cost.
         points: Number of quadrature points, odd.
-
-    Returns:
-        The loss, and `sigreg`, the mean statistic.
 
     Raises:
         ValueError: If `directions` is below 1, or `points` is even or below 3.
@@ -231,8 +177,8 @@ def sigreg(
     """
     if directions < 1 or points < 3 or points % 2 == 0:
         raise ValueError(f"sigreg needs directions >= 1 and an odd number of points >= 3; got {directions}, {points}")
-    rows, counts = as_rows(embeddings, weights)
-    key = jax.random.key(0) if key is None else key
+    rows, counts = as_rows(inputs.embeddings, inputs.weights)
+    key = jax.random.key(0) if inputs.key is None else inputs.key
     axes = jax.random.normal(key, (rows.shape[1], directions), rows.dtype)
     axes = axes / jnp.linalg.norm(axes, axis=0)
     t = jnp.linspace(0.0, 5.0, points // 2 + 1)  # the integrand is even
@@ -245,53 +191,27 @@ def sigreg(
     return weight * statistic, {"sigreg": statistic}
 
 
-def infonce(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
-    *,
-    targets: Float[Array, "batch time dim"] | None = None,
-    key: PRNGKeyArray | None = None,
-    weight: float = 1.0,
-    temperature: float = 0.1,
-) -> tuple[Loss, dict[str, Loss]]:
+@objective
+def infonce(inputs: Inputs, *, weight: float = 1.0, temperature: float = 0.1) -> Result:
     """Returns the InfoNCE loss: each prediction should be nearer to its target than to all other targets in the batch.
 
         loss = - weight · mean_n log ( exp(-d[n, n] / temperature) / Σ_m exp(-d[n, m] / temperature) )
 
     `d[n, m]` is the squared distance, averaged over dimensions, from prediction n to target m. It is the distance that
-    planners minimise, rather than an angle.
-
-    Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: `[batch, time - 1, dim]`.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: `[batch, time, dim]`, targets of the predictions; the embeddings if None.
-        key: Unused.
-        weight: Weight of the loss.
-        temperature: Scale of the squared distance that separates two embeddings; higher values spread embeddings wider.
-
-    Returns:
-        The loss, `infonce` (unweighted), and `picked`, the fraction of predictions nearest to their own target.
+    planners minimise, rather than an angle. Higher temperatures spread embeddings wider. The term `picked` is the fraction
+    of predictions nearest to their own target.
 
     Source: van den Oord, Li, Vinyals (2018), arXiv:1807.03748.
     """
-    a, b, counts = _pairs(predictions, embeddings if targets is None else targets, weights)
-    cross_entropy, scores = contrast(a, b, counts, temperature)
+    a, b, counts = inputs.pairs()
+    cross_entropy, scores = terms.contrast(a, b, counts, temperature)
     correct = jnp.argmax(scores, axis=1) == jnp.arange(len(counts))
     loss = mean(cross_entropy, counts)
     return weight * loss, {"infonce": loss, "picked": mean(correct.astype(a.dtype), counts)}
 
 
-def byol(
-    embeddings: Float[Array, "batch time dim"],
-    predictions: Float[Array, "batch steps dim"],
-    weights: Float[Array, "batch time"] | None = None,
-    *,
-    targets: Float[Array, "batch time dim"] | None = None,
-    key: PRNGKeyArray | None = None,
-    weight: float = 1.0,
-) -> tuple[Loss, dict[str, Loss]]:
+@objective
+def byol(inputs: Inputs, *, weight: float = 1.0) -> Result:
     """Returns the BYOL loss: predictions should have the direction of the EMA encoder's embeddings (`moving_average`).
 
         loss = weight · mean ( 2 - 2 cos(ẑ[t+1], z̄[t+1]) )
@@ -299,32 +219,15 @@ def byol(
     The targets get no gradient. The loss itself does not prevent a collapse; the lag of the EMA encoder does, so `targets`
     must be its embeddings.
 
-    Args:
-        embeddings: `[batch, time, dim]`.
-        predictions: `[batch, time - 1, dim]`.
-        weights: `[batch, time]`, number of times each embedding counts; 1 if None.
-        targets: `[batch, time, dim]`, embeddings of the EMA encoder; if None, the embeddings themselves, which collapse.
-        key: Unused.
-        weight: Weight of the loss.
-
-    Returns:
-        The loss, and `byol` (unweighted).
-
     Source: Grill et al. (2020), arXiv:2006.07733; Assran et al. (2023), I-JEPA, arXiv:2301.08243.
     """
-    rows, links, _ = linked(embeddings if targets is None else targets, weights)
-    goals, predicted = jax.lax.stop_gradient(rows[:, 1:]), jnp.where(links[..., None] > 0, predictions, 1.0)
+    rows, links, _ = linked(inputs.targets, inputs.weights)
+    goals, predicted = jax.lax.stop_gradient(rows[:, 1:]), jnp.where(links[..., None] > 0, inputs.predictions, 1.0)
     lengths = jnp.sqrt((jnp.sum(predicted**2, axis=-1) + 1e-8) * (jnp.sum(goals**2, axis=-1) + 1e-8))
     loss = mean(2 - 2 * jnp.sum(predicted * goals, axis=-1) / lengths, links)
     return weight * loss, {"byol": loss}
 
 
 def moving_average(average: PyTree, network: PyTree, keep: float) -> PyTree:
-    """Returns the exponential moving average `keep · average + (1 - keep) · network`, leaf by leaf.
-
-    Args:
-        average: Current average of the weights.
-        network: Current weights.
-        keep: Decay in [0, 1]; with constant weights, `keepⁿ` of the initial average remains after n steps.
-    """
+    """Returns the exponential moving average `keep · average + (1 - keep) · network`, leaf by leaf; keep lies in [0, 1]."""
     return optax.incremental_update(network, average, 1 - keep)

@@ -84,10 +84,13 @@ def discrete(levels: int = 8, temperature: float = 1.0) -> LatentRegularizer:
     places = np.array([NormalDist().inv_cdf((level + 0.5) / levels) for level in range(levels)], np.float32)
     edges = np.array([NormalDist().inv_cdf(level / levels) for level in range(1, levels)], np.float32)
 
+    def likeliest(raw: Float[Array, "*batch L"]) -> Float[Array, "*batch"]:
+        return jnp.asarray(places)[jnp.argmax(raw, axis=-1)]
+
     def draw(raw: Float[Array, "*batch L"], key: PRNGKeyArray) -> Float[Array, "*batch"]:
         scores = raw + jax.random.gumbel(key, raw.shape)
         soft = jax.nn.softmax(scores / temperature) @ places
-        return soft + jax.lax.stop_gradient(jnp.asarray(places)[jnp.argmax(scores, axis=-1)] - soft)
+        return soft + jax.lax.stop_gradient(likeliest(scores) - soft)
 
     def kl(raw: Float[Array, "*batch size L"]) -> Float[Array, "*batch"]:
         odds = jax.nn.log_softmax(raw)
@@ -97,9 +100,6 @@ def discrete(levels: int = 8, temperature: float = 1.0) -> LatentRegularizer:
         nearest = jnp.asarray(places)[jnp.searchsorted(jnp.asarray(edges), latent)]
         return latent + jax.lax.stop_gradient(nearest - latent)
 
-    def likeliest(raw: Float[Array, "*batch L"]) -> Float[Array, "*batch"]:
-        return jnp.asarray(places)[jnp.argmax(raw, axis=-1)]
-
     return LatentRegularizer(levels, draw, likeliest, kl, lambda latent: jnp.zeros(latent.shape[:-1]), shape)
 
 
@@ -107,10 +107,7 @@ def sparse(weight: float = 1.0) -> LatentRegularizer:
     """Returns a regularizer with a deterministic posterior and an L1 penalty, so that few coordinates are non-zero.
 
     Args:
-        weight: Penalty in nats per unit.
-
-    Raises:
-        ValueError: If the weight is not positive.
+        weight: Penalty in nats per unit, positive, or a ValueError is raised.
     """
     if not weight > 0:
         raise ValueError(f"sparse needs a positive weight; got {weight}")
@@ -126,6 +123,4 @@ def _plain(penalty: Callable[[Array], Array]) -> LatentRegularizer:
     def value(raw: Float[Array, "*batch 1"]) -> Float[Array, "*batch"]:
         return raw[..., 0]
 
-    return LatentRegularizer(
-        1, lambda raw, key: value(raw), value, lambda raw: penalty(value(raw)), penalty, lambda latent: latent
-    )
+    return LatentRegularizer(1, lambda raw, _: value(raw), value, lambda raw: penalty(value(raw)), penalty, lambda z: z)

@@ -9,6 +9,13 @@
 | posteriors | `Posterior(latent, action, size, params_per_dim, *, rngs, ...)`; see `posteriors.py` |
 | priors | `Prior(context, size, *, rngs, ...)`; see `priors.py` |
 | `functional(build)` | `(init, network)`: any network as functions of its weights |
+
+Arguments that many networks take, and that their own docstrings leave out:
+
+- `shape`: of an observation: `(O,)` of a vector, `(K, O)` of a history, the newest step first, `(H, W, C)` of a frame;
+- `latent`, `action`, `size`: sizes of a latent, of all actions of a block together, and of the latent variable;
+- `hidden`: units of the hidden layers;
+- `rngs`: source of the initial weights.
 """
 
 from world_models.networks.encoders import (

@@ -7,21 +7,16 @@ from jaxtyping import Array, Float
 
 from world_models.networks.mlp import MLP
 
+Tokens = Float[Array, "*batch tokens width"]
+
 
 class Block(nnx.Module):
     """Pre-norm transformer block: residual attention, then a residual perceptron.
 
         x ← x + softmax(q(n(x)) kᵀ / √d + bias) v,        x ← x + MLP(n(x))
 
-    Keys and values are arguments, so that those of earlier tokens can be cached.
-
-    Args:
-        width: Size of a token, a multiple of `heads`.
-        heads: Number of attention heads, each of size `width / heads`.
-        rngs: Source of the initial weights.
-
-    Raises:
-        ValueError: If `width` is not a multiple of `heads`.
+    Keys and values are arguments, so that those of earlier tokens can be cached. The `width` of a token must be a multiple
+    of the number of `heads`, or a ValueError is raised.
 
     Source: Vaswani et al. (2017), arXiv:1706.03762; Xiong et al. (2020), arXiv:2002.04745, for the pre-norm order.
     """
@@ -35,27 +30,21 @@ class Block(nnx.Module):
         self.out = MLP((width, width), last_scale=0.5, rngs=rngs)
         self.feed = MLP((width, 4 * width, width), last_scale=0.5, rngs=rngs)
 
-    def keys_and_values(
-        self, x: Float[Array, "*batch tokens width"]
-    ) -> tuple[Float[Array, "*batch tokens width"], Float[Array, "*batch tokens width"]]:
+    def keys_and_values(self, x: Tokens) -> tuple[Tokens, Tokens]:
         """Returns the keys and values of tokens."""
         keys, values = jnp.split(self.pair(self.before(x)), 2, axis=-1)
         return keys, values
 
     def __call__(
         self,
-        x: Float[Array, "*batch tokens width"],
+        x: Tokens,
         keys: Float[Array, "*batch context width"],
         values: Float[Array, "*batch context width"],
         bias: Float[Array, "*bias tokens context"] | None = None,
-    ) -> Float[Array, "*batch tokens width"]:
-        """Returns the tokens after the block.
+    ) -> Tokens:
+        """Returns the tokens after the block, which attend to context tokens with these keys and values.
 
-        Args:
-            x: Tokens.
-            keys: Keys of the context tokens.
-            values: Values of the context tokens.
-            bias: Added to the scores, `[heads, tokens, context]` with any leading axes; a large negative value masks.
+        The bias is added to the scores, `[heads, tokens, context]` with any leading axes; a large negative value masks.
         """
         queries, keys, values = (self._split(y) for y in (self.query(self.before(x)), keys, values))
         scores = jnp.einsum("...qhd,...khd->...hqk", queries, keys) * queries.shape[-1] ** -0.5

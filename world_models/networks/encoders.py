@@ -5,6 +5,7 @@ width; on a CPU its gradients are several times faster than those of a convoluti
 """
 
 import math
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,11 @@ from jaxtyping import Array, Float, Num
 from world_models.networks import patches
 from world_models.networks.attention import Block
 from world_models.networks.history_attention import HistoryAttention
-from world_models.networks.mlp import MLP
+from world_models.networks.mlp import MLP, Sizes
 
 Levels = tuple[tuple[int, int], ...]
-
+Fit = str | None
+"""`"pad"` or `"crop"` for frames whose sides are not a multiple of those of patches, see `patches.padded_size`."""
 LEVELS: Levels = ((4, 32), (4, 64), (2, 128))
 """`(patch side, features)` from pixels upwards: 4x4 pixels -> 32, 4x4 patches -> 64, 2x2 -> 128; 64x64 pixels -> 2x2."""
 
@@ -30,24 +32,11 @@ def levels_for(shape: tuple[int, ...]) -> Levels:
 
 
 class VectorEncoder(nnx.Module):
-    """Multi-layer perceptron for vector observations, `[*batch, O]` to `[*batch, latent]`.
+    """Multi-layer perceptron for vectors of shape `(O,)`; other shapes raise a ValueError."""
 
-    Args:
-        shape: `(O,)`.
-        latent: Size of a latent.
-        hidden: Units of the hidden layers.
-        rngs: Source of the initial weights.
-
-    Raises:
-        ValueError: If observations are not vectors.
-    """
-
-    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: tuple[int, ...] = (128, 128), rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: Sizes = (128, 128), rngs: nnx.Rngs):
         if len(shape) != 1:
-            raise ValueError(
-                f"VectorEncoder needs vectors; got observations of shape {list(shape)} (for frames use PatchEncoder or "
-                "ViTEncoder)"
-            )
+            raise ValueError(f"VectorEncoder needs vectors; got shape {list(shape)} (for frames: PatchEncoder, ViTEncoder)")
         self.network = MLP((shape[0], *hidden, latent), rngs=rngs)
 
     def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch latent"]:
@@ -56,18 +45,9 @@ class VectorEncoder(nnx.Module):
 
 
 class Identity(nnx.Module):
-    """Identity encoder: the latent is the normalised observation; for fully observed vectors.
+    """Identity encoder: the latent is the normalised observation, a vector of size `latent`, or a ValueError is raised."""
 
-    Args:
-        shape: `(O,)`.
-        latent: Size of a latent, O.
-        rngs: Unused.
-
-    Raises:
-        ValueError: If observations are not vectors of size `latent`.
-    """
-
-    def __init__(self, shape: tuple[int, ...], latent: int, *, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, rngs: nnx.Rngs):
         if shape != (latent,):
             raise ValueError(f"Identity needs observations of shape [{latent}]; got {list(shape)}")
 
@@ -84,24 +64,16 @@ class ResidualEncoder(nnx.Module):
     The initial residual is 0, so initial latents are observations. Latents include the attention readout, so predictions
     carry it forward.
 
-    Args:
-        shape: `(O,)`, or `(K, O)` for a history of K steps, the newest first.
-        latent: Size of a latent, at least `inputs(O, K)`.
-        hidden: Units of the hidden layer.
-        rngs: Source of the initial weights.
-
     Raises:
-        ValueError: If observations are not vectors, or the latent is smaller than x.
+        ValueError: If observations are not vectors, or the latent is smaller than `inputs(O, K)`, the size of x.
     """
 
     READOUT = 8
     """Size of the attention readout of a history."""
 
-    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
         if len(shape) > 2:
-            raise ValueError(
-                f"ResidualEncoder needs vectors; got observations of shape {list(shape)} (for frames: PatchEncoder)"
-            )
+            raise ValueError(f"ResidualEncoder needs vectors; got shape {list(shape)} (for frames: PatchEncoder)")
         steps, size = (1, *shape)[-2:]
         inputs = self.inputs(size, steps)
         if latent < inputs:
@@ -125,16 +97,9 @@ class ResidualEncoder(nnx.Module):
 
 
 class VectorDecoder(nnx.Module):
-    """Multi-layer perceptron from latents `[*batch, latent]` to vectors or histories `[*batch, *shape]`.
+    """Multi-layer perceptron from latents to vectors `(O,)` or histories `(K, O)`."""
 
-    Args:
-        shape: `(O,)`, or `(K, O)`.
-        latent: Size of a latent.
-        hidden: Units of the hidden layers.
-        rngs: Source of the initial weights.
-    """
-
-    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: tuple[int, ...] = (128,), rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: Sizes = (128,), rngs: nnx.Rngs):
         self.shape = tuple(shape)
         self.network = MLP((latent, *hidden, math.prod(shape)), rngs=rngs)
 
@@ -149,42 +114,26 @@ class PatchEncoder(nnx.Module):
         x ← silu(cut(x, p) W + b)   for every level (p, width),        z = MLP(x of all positions)
 
     Args:
-        shape: `(H, W, C)` of a frame.
-        latent: Size of a latent.
         levels: `(patch, width)` from pixels upwards: side and features of a patch.
         dense: Units of the hidden layers of the final perceptron.
-        fit: Treatment of frames whose sides are not a multiple of the product of the patch sides; see `patches.padded_size`.
-        rngs: Source of the initial weights.
 
     Raises:
         ValueError: If the frame size does not fit the patches.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        latent: int,
-        *,
-        levels: Levels = LEVELS,
-        dense: tuple[int, ...] = (256,),
-        fit: str | None = None,
-        rngs: nnx.Rngs,
+        self, shape: Sizes, latent: int, *, levels: Levels = LEVELS, dense: Sizes = (256,), fit: Fit = None, rngs: nnx.Rngs
     ):
         self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
-        self.size = patches.padded_size(shape, math.prod(self.sides), fit)
+        self.size, places = _layout(shape, self.sides, fit)
         widths = (shape[-1], *(width for _, width in levels))
-        self.layers = nnx.List(
-            [
-                MLP((p * p * before, after), rngs=rngs)
-                for p, before, after in zip(self.sides, widths, widths[1:], strict=False)
-            ]
-        )
-        places = math.prod(side // math.prod(self.sides) for side in self.size)
+        layers = zip(self.sides, pairwise(widths), strict=True)
+        self.layers = nnx.List([MLP((side**2 * before, after), rngs=rngs) for side, (before, after) in layers])
         self.head = MLP((places * widths[-1], *dense, latent), rngs=rngs)
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
         """Returns the latents of frames, which are bytes or floating-point numbers."""
-        x = patches.cut(patches.resize(patches.unit(_shaped(frames, self.shape)), *self.size), self.sides)
+        x = _tiles(frames, self.shape, self.size, self.sides)
         batch, above = x.shape[:-2], (*self.sides[1:], None)
         for side, layer in zip(above, self.layers, strict=True):
             x = nnx.silu(layer(x))
@@ -196,16 +145,10 @@ class PatchEncoder(nnx.Module):
 class StandardisedPatchEncoder(PatchEncoder):
     """Patch encoder for images of any size; its latents have mean 0 and mean square 1 over their dimensions.
 
-    Unlike vectors, images have no scale for latents to adopt.
-
-    Args:
-        shape: `(H, W, C)` of an image.
-        latent: Size of a latent.
-        hidden: Units of the last hidden layer.
-        rngs: Source of the initial weights.
+    Unlike vectors, images have no scale for latents to adopt. `hidden` are the units of the last hidden layer.
     """
 
-    def __init__(self, shape: tuple[int, ...], latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
         super().__init__(shape, latent, levels=levels_for(shape), dense=(hidden,), fit="pad", rngs=rngs)
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
@@ -218,35 +161,18 @@ class StandardisedPatchEncoder(PatchEncoder):
 class PatchDecoder(nnx.Module):
     """Hierarchical patch decoder, the reverse of `PatchEncoder`: a perceptron, then one matrix product per level.
 
-    Args:
-        shape: `(H, W, C)` of a frame.
-        latent: Size of a latent.
-        levels: As for the encoder, from pixels upwards.
-        dense: Units of the hidden layers of the perceptron.
-        fit: As for the encoder; cropped pixels are zero, padded pixels are removed.
-        rngs: Source of the initial weights.
-
-    Raises:
-        ValueError: If the frame size does not fit the patches.
+    It takes the arguments of the encoder, and raises as it does. Cropped pixels are zero, padded pixels are removed.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        latent: int,
-        *,
-        levels: Levels = LEVELS,
-        dense: tuple[int, ...] = (256,),
-        fit: str | None = None,
-        rngs: nnx.Rngs,
+        self, shape: Sizes, latent: int, *, levels: Levels = LEVELS, dense: Sizes = (256,), fit: Fit = None, rngs: nnx.Rngs
     ):
         self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
-        self.size = patches.padded_size(shape, math.prod(self.sides), fit)
-        self.places = math.prod(side // math.prod(self.sides) for side in self.size)
+        self.size, self.places = _layout(shape, self.sides, fit)
         widths = (*(width for _, width in reversed(levels)), shape[-1])
         self.head = MLP((latent, *dense, self.places * widths[0]), rngs=rngs)
-        steps = zip(reversed(self.sides), widths, widths[1:], strict=False)
-        self.layers = nnx.List([MLP((before, p * p * after), rngs=rngs) for p, before, after in steps])
+        layers = zip(reversed(self.sides), pairwise(widths), strict=True)
+        self.layers = nnx.List([MLP((before, side**2 * after), rngs=rngs) for side, (before, after) in layers])
 
     def __call__(self, latent: Float[Array, "*batch latent"]) -> Float[Array, "*batch H W C"]:
         """Returns the frames of latents, in the units of the encoder's input."""
@@ -262,17 +188,13 @@ class ViTEncoder(nnx.Module):
     """Small vision transformer: patch tokens with learnt positions, pre-norm blocks, and the mean of all tokens.
 
     Every patch attends to every other in each block, so distances between objects are available early. It costs more per
-    frame than `PatchEncoder`.
+    frame than `PatchEncoder`. Positions start as sines and cosines.
 
     Args:
-        shape: `(H, W, C)` of a frame.
-        latent: Size of a latent.
         patch: Side of a patch in pixels; smaller patches resolve more detail, at a cost that grows with the fourth power.
         width: Size of a token, a multiple of 4 and of `heads`.
         depth: Number of blocks.
         heads: Number of attention heads.
-        fit: Treatment of frames whose sides are not a multiple of the patch; see `patches.padded_size`.
-        rngs: Source of the initial weights; positions start as sines and cosines and are learnt.
 
     Raises:
         ValueError: If the frame size or the width does not fit.
@@ -282,20 +204,20 @@ class ViTEncoder(nnx.Module):
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        shape: Sizes,
         latent: int,
         *,
         patch: int = 8,
         width: int = 96,
         depth: int = 3,
         heads: int = 4,
-        fit: str | None = None,
+        fit: Fit = None,
         rngs: nnx.Rngs,
     ):
         if width % 4 or width % heads:
             raise ValueError(f"the width must be a multiple of 4 and of the heads; got width={width}, heads={heads}")
         self.shape, self.patch = tuple(shape), patch
-        self.size = patches.padded_size(shape, patch, fit)
+        self.size, _ = _layout(shape, (patch,), fit)
         self.embed = MLP((patch * patch * shape[-1], width), rngs=rngs)
         self.places = nnx.Param(jnp.asarray(_waves(self.size[0] // patch, self.size[1] // patch, width)))
         self.blocks = nnx.List([Block(width, heads, rngs=rngs) for _ in range(depth)])
@@ -304,17 +226,24 @@ class ViTEncoder(nnx.Module):
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
         """Returns the latents of frames, which are bytes or floating-point numbers."""
-        x = patches.cut(patches.resize(patches.unit(_shaped(frames, self.shape)), *self.size), (self.patch,))
-        x = self.embed(x) + self.places[...]
+        x = self.embed(_tiles(frames, self.shape, self.size, (self.patch,))) + self.places[...]
         for block in self.blocks:
             x = block(x, *block.keys_and_values(x))
         return self.head(self.norm(x).mean(axis=-2))
 
 
-def _shaped(frames: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _layout(shape: Sizes, sides: Sizes, fit: Fit) -> tuple[tuple[int, int], int]:
+    """Returns height and width of padded or cropped frames, and the number of patches of the highest level in them."""
+    whole = math.prod(sides)
+    size = patches.padded_size(shape, whole, fit)
+    return size, math.prod(side // whole for side in size)
+
+
+def _tiles(frames: jax.Array, shape: Sizes, size: tuple[int, int], sides: Sizes) -> jax.Array:
+    """Returns the patches of frames of a shape, padded or cropped to a size."""
     if frames.shape[-3:] != shape:
         raise ValueError(f"the encoder needs frames of shape {list(shape)}; got {list(frames.shape[-3:])}")
-    return frames
+    return patches.cut(patches.resize(patches.unit(frames), *size), sides)
 
 
 def _waves(rows: int, columns: int, width: int) -> np.ndarray:

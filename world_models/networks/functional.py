@@ -12,11 +12,7 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def functional(build: Callable[[nnx.Rngs], M]) -> tuple[Callable[[Array], PyTree], Callable[[PyTree], M]]:
-    """Returns `init(key) -> weights` and `network(weights) -> module`; the weights are a plain pytree.
-
-    Args:
-        build: Creates the network with random weights.
-    """
+    """Returns `init(key) -> weights` and `network(weights) -> module`; the weights are a plain pytree."""
     graph = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
 
     def init(key: Array) -> PyTree:

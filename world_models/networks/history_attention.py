@@ -18,12 +18,8 @@ class HistoryAttention(nnx.Module):
     Args:
         token: Size of a step's token.
         steps: Number of steps K of the history, newest first.
-        size: Size of the output, all heads together.
+        size: Size of the output, all heads together; a multiple of the heads, or a ValueError is raised.
         heads: Number of heads H, each with d = size / H outputs.
-        rngs: Source of the initial weights.
-
-    Raises:
-        ValueError: If `size` is not a multiple of `heads`.
 
     Source: Vaswani et al. (2017), arXiv:1706.03762; the learnt bias by distance: Raffel et al. (2020), arXiv:1910.10683.
     """

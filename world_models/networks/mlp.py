@@ -1,4 +1,4 @@
-"""Multi-layer perceptron: one, or an ensemble."""
+"""Multi-layer perceptrons."""
 
 from itertools import pairwise
 
@@ -7,24 +7,22 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+Sizes = tuple[int, ...]
+
 
 class MLP(nnx.Module):
     """Multi-layer perceptron, or an ensemble of them evaluated by batched matrix products.
 
     Each layer computes `x ← silu(x W + b)`; the last layer is linear. With `members`, weights have a leading axis M, and
-    inputs and outputs are `[M, B, size]`. The ensemble costs one batched matrix product per layer.
+    inputs and outputs are `[M, B, size]`. Initial weights are truncated normal, of variance 1 / inputs (LeCun et al. 1998).
 
     Args:
-        sizes: Units of every layer, inputs first and outputs last.
+        sizes: Units of every layer, inputs first and outputs last; at least two, or a ValueError is raised.
         members: Number M of independently initialised networks, or None for a single network without the axis.
         last_scale: Factor on the last layer's initial weights; with 0 the initial output is 0.
-        rngs: Source of the initial weights: truncated normal, variance 1 / inputs (LeCun et al. 1998).
-
-    Raises:
-        ValueError: If there are fewer than two sizes.
     """
 
-    def __init__(self, sizes: tuple[int, ...], *, members: int | None = None, last_scale: float = 1.0, rngs: nnx.Rngs):
+    def __init__(self, sizes: Sizes, *, members: int | None = None, last_scale: float = 1.0, rngs: nnx.Rngs):
         if len(sizes) < 2:
             raise ValueError(f"an MLP needs at least the sizes of its inputs and outputs; got {sizes}")
         leading = () if members is None else (members,)

@@ -10,19 +10,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from world_models.networks.mlp import MLP
+from world_models.networks.mlp import MLP, Sizes
+from world_models.networks.predictors import Actions, Latents, Predictor, PyTree
 
 _SMALL = 0.1  # factor on the last layer's initial weights, so that initial changes are small
 
 
-def _split(
-    latent: Float[Array, "*batch latent"], own: int, objects: int
-) -> tuple[Float[Array, "*batch own"], Float[Array, "*batch N each"]]:
-    """Splits a vector into the agent's own part and one equal part per object.
-
-    Raises:
-        ValueError: If the parts of the objects cannot be equal.
-    """
+def _split(latent: Latents, own: int, objects: int) -> tuple[Float[Array, "*batch own"], Float[Array, "*batch N each"]]:
+    """Splits a vector into the agent's own part and one part per object; unequal ones raise a ValueError."""
     rest = latent.shape[-1] - own
     if rest < objects or rest % objects:
         raise ValueError(f"{latent.shape[-1]} - {own} numbers cannot be divided equally among {objects} objects")
@@ -38,32 +33,20 @@ def _object_inputs(
     return jnp.concatenate([*repeated, *each], axis=-1)
 
 
-class ObjectPredictor(nnx.Module):
-    """Object-centric predictor without a carry; see `predictors.Predictor`.
+class ObjectPredictor(Predictor):
+    """Object-centric predictor without a carry; the latent variable is at the end of the action.
 
     Args:
-        latent: Size of a latent.
-        action: Size of an action, including the latent variable at its end.
         own: Size of the agent's own state.
         objects: Number of objects N.
         free: Size of each object's part of the latent variable.
-        hidden: Units of the hidden layers.
-        rngs: Source of the initial weights.
 
     Raises:
         ValueError: If the sizes cannot be divided equally among the objects.
     """
 
     def __init__(
-        self,
-        latent: int,
-        action: int,
-        *,
-        own: int,
-        objects: int,
-        free: int = 1,
-        hidden: tuple[int, ...] = (64, 64),
-        rngs: nnx.Rngs,
+        self, latent: int, action: int, *, own: int, objects: int, free: int = 1, hidden: Sizes = (64, 64), rngs: nnx.Rngs
     ):
         self.own, self.objects, self.free = own, objects, free
         action_size = action - objects * free
@@ -71,42 +54,18 @@ class ObjectPredictor(nnx.Module):
         self.ours = MLP((own + action_size, *hidden, own), last_scale=_SMALL, rngs=rngs)
         self.others = MLP((own + action_size + each + free, *hidden, each), last_scale=_SMALL, rngs=rngs)
 
-    def begin(self, latent: Float[Array, "*batch latent"]) -> tuple[()]:
-        """Returns the initial carry, which is empty."""
-        return ()
-
-    def step(
-        self, carry: tuple[()], latent: Float[Array, "*batch latent"], action: Float[Array, "*batch action"]
-    ) -> tuple[tuple[()], Float[Array, "*batch latent"]]:
-        """Returns carry and latent after one step."""
+    def step(self, carry: PyTree, latent: Latents, action: Actions) -> tuple[PyTree, Latents]:
         own, others = _split(latent, self.own, self.objects)
         action, parts = _split(action, action.shape[-1] - self.objects * self.free, self.objects)
         moved = own + self.ours(jnp.concatenate([own, action], axis=-1))
         others = others + self.others(_object_inputs([own, action], [others, parts]))
         return (), jnp.concatenate([moved, others.reshape(*latent.shape[:-1], -1)], axis=-1)
 
-    def follow(
-        self, latents: Float[Array, "batch steps latent"], actions: Float[Array, "batch steps action"]
-    ) -> tuple[tuple[()], Float[Array, "batch steps latent"]]:
-        """Returns carries and next latents for every step of real trajectories; steps are independent."""
-        return self.step((), latents, actions)
-
 
 class ObjectPosterior(nnx.Module):
     """Posterior that infers each object's part of the latent variable from that object; see `posteriors`.
 
-    Args:
-        latent: Size of a latent.
-        action: Size of an action, all actions of a block together.
-        size: Size of the latent variable, a multiple of `objects`.
-        params_per_dim: Number of parameters per coordinate of the latent variable.
-        own: Size of the agent's own state.
-        objects: Number of objects.
-        hidden: Units of the hidden layers.
-        rngs: Source of the initial weights.
-
-    Raises:
-        ValueError: If a size cannot be divided equally among the objects.
+    `own` and `objects` are those of the predictor. A size that is not a multiple of `objects` raises a ValueError.
     """
 
     def __init__(
@@ -118,7 +77,7 @@ class ObjectPosterior(nnx.Module):
         *,
         own: int,
         objects: int,
-        hidden: tuple[int, ...] = (64, 64),
+        hidden: Sizes = (64, 64),
         rngs: nnx.Rngs,
     ):
         if size % objects:
@@ -129,12 +88,7 @@ class ObjectPosterior(nnx.Module):
             (own + action + 2 * each, *hidden, size // objects * params_per_dim), last_scale=_SMALL, rngs=rngs
         )
 
-    def __call__(
-        self,
-        before: Float[Array, "*batch latent"],
-        action: Float[Array, "*batch action"],
-        after: Float[Array, "*batch latent"],
-    ) -> Float[Array, "*batch size params_per_dim"]:
+    def __call__(self, before: Latents, action: Actions, after: Latents) -> Float[Array, "*batch size params_per_dim"]:
         """Returns the posterior parameters of each object's part, from the change of that object."""
         own, others = _split(before, self.own, self.objects)
         raw = self.network(_object_inputs([own, action], [others, _split(after, self.own, self.objects)[1] - others]))

@@ -5,6 +5,9 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+Frames = Float[Array, "*batch H W C"]
+Patches = Float[Array, "*batch patches pixels"]
+
 
 def unit(frames: Num[Array, "*frames"]) -> Float[Array, "*frames"]:
     """Converts bytes to numbers in [0, 1]; returns floating-point frames unchanged.
@@ -50,10 +53,7 @@ def padded_size(shape: tuple[int, ...], patch: int, fit: str | None) -> tuple[in
 def resize(frames: Float[Array, "*batch H W C"], height: int, width: int) -> Float[Array, "*batch h w C"]:
     """Pads frames with zeros or crops them around the middle; an odd difference affects the last row or column.
 
-    Args:
-        frames: Frames to resize.
-        height: New height in pixels; both axes must be padded, or both cropped.
-        width: New width in pixels.
+    Both axes must be padded, or both cropped.
     """
     for axis, size in ((-3, height), (-2, width)):
         change = size - frames.shape[axis]
@@ -66,7 +66,7 @@ def resize(frames: Float[Array, "*batch H W C"], height: int, width: int) -> Flo
     return frames
 
 
-def cut(frames: Float[Array, "*batch H W C"], sides: tuple[int, ...]) -> Float[Array, "*batch patches pixels"]:
+def cut(frames: Frames, sides: tuple[int, ...]) -> Patches:
     """Cuts frames into disjoint patches, each a row of `sides[0]² C` numbers, in hierarchical order.
 
     `sides[1]²` consecutive rows form one patch of the next level, and so on upwards. After one transposition of pixels,
@@ -83,17 +83,8 @@ def cut(frames: Float[Array, "*batch H W C"], sides: tuple[int, ...]) -> Float[A
     return tiles.transpose(order).reshape(*batch, -1, sides[0] ** 2 * channels)
 
 
-def join(
-    tiles: Float[Array, "*batch patches pixels"], sides: tuple[int, ...], height: int, width: int
-) -> Float[Array, "*batch H W C"]:
-    """Joins patches to frames, the inverse of `cut`.
-
-    Args:
-        tiles: Patches in the order of `cut`.
-        sides: As for `cut`.
-        height: Height of the frames in pixels.
-        width: Width of the frames in pixels.
-    """
+def join(tiles: Patches, sides: tuple[int, ...], height: int, width: int) -> Frames:
+    """Joins patches to frames of so many pixels, the inverse of `cut`."""
     *batch, _, pixels = tiles.shape
     order, axes = _order(len(batch), len(sides)), (*reversed(sides),)
     whole = math.prod(sides)

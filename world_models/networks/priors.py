@@ -16,8 +16,10 @@ from flax import nnx
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from world_models.networks.mlp import MLP
+from world_models.networks.mlp import MLP, Sizes
 
+Context = Float[Array, "*batch context"]
+Codes = Float[Array, "*batch size"]
 _EDGE = 3.5
 """Edge of the histograms, in standard deviations of a code that is standard normal on average."""
 _MAX_NOISE = 3.0  # largest |u| that `noise` returns
@@ -27,14 +29,11 @@ class QuantilePrior(nnx.Module):
     """Autoregressive prior with one histogram per coordinate.
 
     Args:
-        context: Size of the context.
-        size: Size of the latent variable.
         bins: Bins of each histogram. More bins resolve sharper edges and need more data.
         trim: Probability subtracted from every bin when codes are drawn, relative to a uniform bin, because a softmax never
             gives a probability of zero.
         hidden: Units of the shared hidden layers.
         head: Units of the hidden layer of each coordinate.
-        rngs: Source of the initial weights.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class QuantilePrior(nnx.Module):
         *,
         bins: int = 24,
         trim: float = 0.35,
-        hidden: tuple[int, ...] = (192, 192),
+        hidden: Sizes = (192, 192),
         head: int = 64,
         rngs: nnx.Rngs,
     ):
@@ -52,9 +51,7 @@ class QuantilePrior(nnx.Module):
         self.trunk = MLP((context, *hidden), rngs=rngs)
         self.heads = nnx.List([MLP((hidden[-1] + i, head, bins), rngs=rngs) for i in range(size)])
 
-    def log_density(
-        self, context: Float[Array, "*batch context"], code: Float[Array, "*batch size"]
-    ) -> Float[Array, "*batch"]:
+    def log_density(self, context: Context, code: Codes) -> Float[Array, "*batch"]:
         """Returns `log p(code | context)` in nats; values beyond the edges count as values at the edges."""
         features, total = self._features(context), jnp.zeros(code.shape[:-1])
         for i, head in enumerate(self.heads):
@@ -63,9 +60,7 @@ class QuantilePrior(nnx.Module):
             total += jnp.take_along_axis(probabilities, bin_[..., None], axis=-1)[..., 0] - np.log(2 * _EDGE / self.bins)
         return total
 
-    def code(
-        self, context: Float[Array, "*batch context"], noise: Float[Array, "*batch size"]
-    ) -> Float[Array, "*batch size"]:
+    def code(self, context: Context, noise: Codes) -> Codes:
         """Returns the code for standard normal noise in a context."""
         features, code = self._features(context), noise[..., :0]
         for i, head in enumerate(self.heads):
@@ -76,9 +71,7 @@ class QuantilePrior(nnx.Module):
             code = jnp.concatenate([code, (2 * _EDGE * ((bin_ + within) / self.bins) - _EDGE)[..., None]], axis=-1)
         return code
 
-    def noise(
-        self, context: Float[Array, "*batch context"], code: Float[Array, "*batch size"]
-    ) -> Float[Array, "*batch size"]:
+    def noise(self, context: Context, code: Codes) -> Codes:
         """Returns the noise of a code, clipped to ±3; a code of zero probability gets that of the nearest possible code."""
         features, noise = self._features(context), []
         for i, head in enumerate(self.heads):

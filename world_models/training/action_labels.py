@@ -43,8 +43,7 @@ def adopt(training: Training, donor: PyTree, parts: tuple[str, ...] = ("encoder"
     for part in parts:
         theirs, own = donor["network"].get(part), network.get(part)
         if theirs is None or own is None:
-            both = f"{sorted(network)} and {sorted(donor['network'])}"
-            raise ValueError(f"there is no {part!r} in both models; they have {both}")
+            raise ValueError(f"there is no {part!r} in both of {sorted(network)} and {sorted(donor['network'])}")
         if jax.tree.map(jnp.shape, own) != jax.tree.map(jnp.shape, theirs):
             raise ValueError(f"the adopted {part} has other shapes than this model's: were the settings the same?")
         network[part] = theirs
@@ -70,7 +69,6 @@ def label(
 
     Args:
         model: Trained with actions, with `inverse_weight` above 0.
-        params: Its parameters.
         dataset: Trajectories; actions in it are ignored.
         block: Actions in a step of the model.
         render: As for `training.trainer`.
@@ -116,10 +114,10 @@ def _encoded(encode: Callable[[Any], LatentState], observations: Any, start: int
 
 
 def mean_over_blocks(found: np.ndarray, length: int) -> np.ndarray:
-    """The actions `[length, A]` of an episode, each the mean over the blocks that it is part of.
+    """The actions `[length, A]` of an episode, each the mean over the inferred blocks that it is part of.
 
     Args:
-        found: Inferred for every block, `[length + 1 - block, block, A]`.
+        found: Inferred blocks, `[length + 1 - block, block, A]`.
         length: Transitions of the episode.
     """
     total, count = np.zeros((length, found.shape[-1])), np.zeros((length, 1))

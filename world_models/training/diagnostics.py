@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.stats import rankdata
 from jaxtyping import Array, Float, Int
 
 from world_models.base import WorldModel
@@ -30,11 +31,7 @@ def effective_rank(embeddings: Float[Array, "batch dim"], weights: Float[Array, 
 
     between 1 and min(batch, dim). The embeddings are centred first: a constant offset, however large, tells
     nothing apart, and would otherwise look like the one direction that matters. Embeddings that are all equal
-    have rank 1.
-
-    Args:
-        embeddings: `[batch, dim]`, any unit.
-        weights: `[batch]`, how many times each row counts; once each when None.
+    have rank 1. `weights` are how many times each row counts; once each when None.
 
     Source: Garrido, Balestriero, Najman, LeCun (2023), RankMe, arXiv:2210.02885; Roy and Vetterli (2007).
     """
@@ -101,11 +98,7 @@ def _standardise(columns: Float[Array, "batch columns"], fitted: int) -> Float[A
 def collapse_report(
     embeddings: Float[Array, "batch dim"], weights: Float[Array, " batch"] | None = None
 ) -> dict[str, Float[Array, ""]]:
-    """Summarise a batch of embeddings for the training log.
-
-    Args:
-        embeddings: `[batch, dim]`, any unit.
-        weights: `[batch]`, how many times each row counts; once each when None.
+    """Summarise a batch of embeddings for the training log; weights are those of `effective_rank`.
 
     Returns:
         `effective_rank`, its share `rank_share` of what it could be at most, and the smallest, mean and largest standard
@@ -181,8 +174,6 @@ def prediction_errors(model: WorldModel, params: Any, windows: Window) -> dict[s
     """Measure prediction errors, step by step, beside the distances that have to be told apart.
 
     Args:
-        model: Predicts.
-        params: Its parameters.
         windows: `[B, L+1, ...]`, every step of which was really taken.
 
     Returns:
@@ -217,15 +208,10 @@ def prediction_errors(model: WorldModel, params: Any, windows: Window) -> dict[s
 def distance_correlation(
     embeddings: Float[Array, "batch dim"], pairs: Int[Array, "pairs two"], distances: Float[Array, " pairs"]
 ) -> Float[Array, ""]:
-    """Spearman's rank correlation between latent and true distances, from -1 to 1.
+    """Spearman's rank correlation between latent and true distances of pairs of rows, from -1 to 1.
 
     A planner that descends latent distances needs it near 1, for the distances that matter to it: lengths of paths, not of
     lines through walls.
-
-    Args:
-        embeddings: `[batch, dim]`.
-        pairs: `[pairs, 2]`, which of them to compare.
-        distances: `[pairs]`, how far apart they truly are, in any unit.
     """
     gaps = jnp.linalg.norm(embeddings[pairs[:, 0]] - embeddings[pairs[:, 1]], axis=-1)
     return rank_correlation(gaps, distances)
@@ -233,11 +219,5 @@ def distance_correlation(
 
 def rank_correlation(first: Float[Array, " n"], second: Float[Array, " n"]) -> Float[Array, ""]:
     """Spearman's rank correlation of two lists of numbers, from -1 to 1; ties share their mean rank."""
-    a, b = (_ranks(x) - (len(x) - 1) / 2 for x in (first, second))
+    a, b = (rankdata(x) - (len(x) + 1) / 2 for x in (first, second))
     return jnp.sum(a * b) / jnp.maximum(jnp.sqrt(jnp.sum(a**2) * jnp.sum(b**2)), 1e-9)
-
-
-def _ranks(values: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Ranks from 0, ties sharing their mean rank."""
-    order = jnp.sort(values)
-    return (jnp.searchsorted(order, values, side="left") + jnp.searchsorted(order, values, side="right") - 1) / 2

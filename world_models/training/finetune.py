@@ -34,8 +34,6 @@ def chain_error(chains: Chains, params: PyTree, true: Array, taken: Array) -> tu
     """The error of one chain of predictions, and its mean squared part.
 
     Args:
-        chains: How it is made and compared.
-        params: Of the model.
         true: Latents `[steps + 1, D]`.
         taken: Blocks of actions `[steps, block]`.
     """
@@ -81,8 +79,6 @@ def finetune(
 
     Args:
         model: Whose predictor's carry is zero at the beginning.
-        params: Its parameters.
-        key: Consumed.
         like: An observation, for its shape and type.
         latents: Row by row, as the encoder gives them.
         actions: The block that follows each row.
@@ -91,8 +87,7 @@ def finetune(
         known: Latents given at the beginning of a chain, at least 1, from which the predictor's carry is built.
         updates: Gradient steps.
         latent_metric: `(latent, latent) -> scalar`, a distance in which predictions should be right too; None for none.
-        batch: Chains in each.
-        learning_rate: Of Adam, falling to 0 along a cosine.
+        batch, learning_rate: Chains in each, and the rate of Adam, falling to 0 along a cosine.
 
     Returns:
         The parameters, and `latent`, the mean squared error, of the last tenth.
@@ -107,30 +102,16 @@ def finetune(
     carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(model.encode, params, like).carry)
     chains = Chains(model, carry, known, latent_metric)
 
+    @jax.jit
+    def run(params: PyTree, key: PRNGKeyArray, latents: Array, actions: Array, starts: Array) -> tuple[PyTree, Array]:
+        def loss(network: PyTree, key: PRNGKeyArray) -> tuple[Array, Array]:
+            rows = starts[jax.random.randint(key, (batch,), 0, len(starts))][:, None] + jnp.arange(steps + 1)
+            error = partial(chain_error, chains, params | {"network": network})
+            whole, plain = jax.vmap(error)(latents[rows], actions[rows[:, :-1]])
+            return whole.mean(), plain.mean()
+
+        return adam_scan(loss, params["network"], jax.random.split(key, updates), updates, learning_rate)
+
     arrays = (jnp.asarray(latents), jnp.asarray(actions, jnp.float32), jnp.asarray(starts, jnp.int32))
-    run = jax.jit(partial(_run, chains, steps, batch, updates, learning_rate))
     network, plain = run(params, key, *arrays)
     return params | {"network": network}, {"latent": plain}
-
-
-def _run(
-    chains: Chains,
-    steps: int,
-    batch: int,
-    updates: int,
-    learning_rate: float,
-    params: PyTree,
-    key: PRNGKeyArray,
-    latents: Array,
-    actions: Array,
-    starts: Array,
-) -> tuple[PyTree, Array]:
-    """The fine-tuned network, and its mean squared error."""
-
-    def loss(network: PyTree, key: PRNGKeyArray) -> tuple[Array, Array]:
-        rows = starts[jax.random.randint(key, (batch,), 0, len(starts))][:, None] + jnp.arange(steps + 1)
-        error = partial(chain_error, chains, params | {"network": network})
-        whole, plain = jax.vmap(error)(latents[rows], actions[rows[:, :-1]])
-        return whole.mean(), plain.mean()
-
-    return adam_scan(loss, params["network"], jax.random.split(key, updates), updates, learning_rate)

@@ -65,11 +65,7 @@ class Rules(NamedTuple):
 
 
 def moments(source: Source) -> Moments:
-    """Scales of everything in a buffer or dataset, floored so that constants are not blown up.
-
-    Args:
-        source: With at least one transition.
-    """
+    """Scales of everything in a buffer or dataset that is not empty, floored so that constants are not blown up."""
     if isinstance(source, data.Resident):
         return source.moments
     buffer = source
@@ -99,16 +95,7 @@ def _channel_moments(buffer: data.TrajectoryBuffer) -> tuple[Array, Array]:
 
 
 def draw_windows(source: Source, key: PRNGKeyArray, members: int, batch: int, length: int, block: int) -> data.Window:
-    """Windows `[members, batch, length, ...]` from a buffer or a dataset on the device.
-
-    Args:
-        source: To draw from.
-        key: Consumed.
-        members: Of the ensemble, M.
-        batch: Windows per member.
-        length: Steps per window.
-        block: Actions per step.
-    """
+    """Windows `[members, batch, length, ...]` of blocks of actions, from a buffer or a dataset on the device."""
     asked = (key, members * batch, length, block)
     drawn = data.draw(source, *asked) if isinstance(source, data.Resident) else data.sample(source, *asked)
     return jax.tree.map(lambda x: x.reshape(members, batch, *x.shape[1:]), drawn)
@@ -122,13 +109,10 @@ def learn(
     drawn: Callable[[PRNGKeyArray, Any], data.Window],
     each: Any,
 ) -> tuple[Training, Metrics]:
-    """Take gradient steps.
+    """Take `count` gradient steps.
 
     Args:
-        rules: Model, optimiser, averaging.
-        training: To continue.
         params: Those of `training`, with the scales to use.
-        count: Number of steps.
         drawn: `(key, part) -> windows` of one step.
         each: Parts, one per step along the leading axis; None for none.
     """

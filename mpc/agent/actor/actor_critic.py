@@ -114,11 +114,7 @@ class _Learner(NamedTuple):
 
 
 def actor_critic(world: Imagination, how: Hyperparameters | None = None) -> ActorCritic:
-    """Make an actor and a critic.
-
-    Args:
-        world: The imagined world that they learn in.
-        how: How they learn.
+    """Make an actor and a critic that learn in an imagined world.
 
     Example:
         >>> state, metrics = made.fit(made.init(key), params, buffer)  # doctest: +SKIP
@@ -197,11 +193,7 @@ def _imagine(learner: _Learner, actor: PyTree, params: PyTree, start: LatentStat
 def lambda_returns(costs: Array, ratios: Array, values: Array, trace: float) -> Array:
     """Return `G[k] = c[k] + r[k] ((1 - λ) v[k] + λ G[k+1])`, `[K, ...]`, with `G[K] = v[K-1]`.
 
-    Args:
-        costs: `[K, ...]` of the steps.
-        ratios: `[K, ...]` discounts of the steps.
-        values: `[K, ...]` costs to go after each step.
-        trace: λ.
+    c are the costs of the steps, r their discounts, and v the costs to go after them, all `[K, ...]`; λ is `trace`.
     """
 
     def back(after: Array, step: tuple[Array, Array, Array]):

@@ -38,14 +38,9 @@ ANYWHERE = 0.1  # share of the drawing that does not look at costs
 
 
 def react(problem: Problem, act: Act, params: PyTree, state: PyTree, steps: int | None = None) -> jax.Array:
-    """Roll an actor out in closed loop in imagination, and return its planner variables `[steps, V]`.
+    """Roll an actor out from a state in imagination, in closed loop, and return its planner variables `[steps, V]`.
 
-    Args:
-        problem: The planner's.
-        act: The actor.
-        params: Of both.
-        state: Where to start.
-        steps: How many; the problem's horizon if None.
+    Without `steps`, it is rolled out over the problem's horizon.
     """
     space = problem.action_space
 
@@ -116,14 +111,9 @@ class ExpertBatch(NamedTuple):
 
 
 def expert(planner: Planner, actor_adapter: ActorAdapter, *, iterations: int) -> Callable[..., ExpertBatch]:
-    """Return a function that plans where an actor goes.
+    """Return a function that plans where an actor goes, with so many iterations of each plan.
 
     Of each plan the first half counts: its end was made for the sake of nothing that comes after.
-
-    Args:
-        planner: To be learnt from.
-        eyes: The actor's.
-        iterations: Of each plan.
 
     Returns:
         `(params, remembered [N, D], key, plans) -> ExpertBatch`; `remembered` is what may be seen, and `plans`, how many are
@@ -159,10 +149,6 @@ def expert(planner: Planner, actor_adapter: ActorAdapter, *, iterations: int) ->
 def futures(problem: Problem, actor_adapter: ActorAdapter) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Return a function that imagines an actor's futures, with their costs.
 
-    Args:
-        problem: A planner's.
-        eyes: The actor's.
-
     Returns:
         `(params, remembered [N, D], key) -> (seen [M, D], costs [M])`: what it sees on futures that begin at what is
         remembered, spread over all of it, and what its future from there costs, over the horizon and beyond.
@@ -188,13 +174,9 @@ def futures(problem: Problem, actor_adapter: ActorAdapter) -> Callable[..., tupl
 
 
 def spread(points: jax.Array, count: int) -> jax.Array:
-    """Indices `[count]` of points far from each other: each is the farthest from all before it.
+    """Indices `[count]` of points `[N, D]` far from each other: each is the farthest from all before it.
 
     Source: Gonzalez (1985), Clustering to minimize the maximum intercluster distance, Theoretical Computer Science 38.
-
-    Args:
-        points: `[N, D]`.
-        count: How many; at most N.
     """
 
     def another(apart: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:

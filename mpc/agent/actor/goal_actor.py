@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from mpc.agent.actor.distillation import ACTION_CLIP, imitation
 from mpc.agent.memory.trajectory_latents import Sequences, with_actions
@@ -38,9 +37,12 @@ LONG = 0.95  # quantile of the lengths of steps that is a long one
 
 
 class GoalActor(NamedTuple):
-    """`init(key) -> weights`; `act(weights, seen) -> planner variables [block * A]`, where `seen` `[2 D + block * A]` is a
+    """An actor for goals.
+
+    `init(key) -> weights`; `act(weights, seen) -> planner variables [block * A]`, where `seen` `[2 D + block * A]` is a
     latent, the goal's, and the step `polyak_step`, which an actor that has learnt nothing takes; `imitate(weights, key, seen
-    [N, ...], shown [N, block * A]) -> (weights, metrics)`, see `reacting.imitation`."""
+    [N, ...], shown [N, block * A]) -> (weights, metrics)`, see `distillation.imitation`.
+    """
 
     init: Callable[[jax.Array], PyTree]
     act: Callable[[PyTree, jax.Array], jax.Array]
@@ -48,38 +50,26 @@ class GoalActor(NamedTuple):
 
 
 def goal_actor(latent: int, blocks: Box, hidden: tuple[int, ...] = (256, 256)) -> GoalActor:
-    """Make an actor.
+    """Make an actor from latents of a size to blocks of actions."""
 
-    Args:
-        latent: Size of a latent, D.
-        blocks: The space of blocks of actions.
-        hidden: Units of hidden layers.
-    """
-
-    def build(rngs: nnx.Rngs) -> MLP:
-        return MLP((2 * latent + blocks.size, *hidden, blocks.size), last_scale=0.0, rngs=rngs)
-
-    init, network = functional(build)
+    sizes = (2 * latent + blocks.size, *hidden, blocks.size)
+    init, network = functional(lambda rngs: MLP(sizes, last_scale=0.0, rngs=rngs))
 
     def raw(weights: PyTree, seen: jax.Array) -> jax.Array:
         return network(weights)(seen) + jnp.arctanh(ACTION_CLIP * seen[..., 2 * latent :])
 
-    return GoalActor(
-        jax.jit(init),
-        lambda weights, seen: blocks.project(jnp.tanh(raw(weights, seen))),
-        imitation(raw, blocks),
-    )
+    def act(weights: PyTree, seen: jax.Array) -> jax.Array:
+        return blocks.project(jnp.tanh(raw(weights, seen)))
+
+    return GoalActor(jax.jit(init), act, imitation(raw, blocks))
 
 
 def polyak_step(far: Callable[[jax.Array], jax.Array], size: int) -> jax.Array:
     """The step down a distance d that would end at the goal if its slope s stayed the same, `-d s / |s|²`, or the longest
     that there is, in planner variables.
 
-    Source: Polyak (1987), Introduction to optimization, section 5.3.
-
-    Args:
-        far: `variables [V] -> scalar`: the distance that a block leads to.
-        size: V.
+    `far(variables [V]) -> scalar` is the distance that a block leads to. Source: Polyak (1987), Introduction to
+    optimization, section 5.3.
     """
     left, slope = jax.value_and_grad(far)(jnp.zeros(size))
     step = -left * slope / jnp.maximum(jnp.sum(slope**2), 1e-12)

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import mpc
 from mpc.agent.actor.policy import Planning
@@ -37,14 +38,7 @@ LONGEST = 1.1
 
 
 def several_levels(lowest: mpc.Planner, config: AgentConfig, models: Sequence[WorldModel], distance: Distance) -> Planning:
-    """Plan on several levels to a goal.
-
-    Args:
-        lowest: Plans in actions.
-        config: Of the agent.
-        models: Of the slower levels, the lowest first (`world_models.macro.macro_model`).
-        distance: In latent space.
-    """
+    """Plan on several levels to a goal: `lowest` in actions, slower levels by their models, the lowest first."""
     actor, macro = config.actor, config.macro_levels
     levels = [Level(lowest, actor.iterations, max(actor.first_iterations, 1), 1)]
     below = config.every // config.world_model.block  # model steps from one plan of the lowest level to the next
@@ -75,12 +69,7 @@ def _planning(cascade: Cascade, lowest: mpc.Planner, strides: tuple[int, ...]) -
 
 
 def level_params(params: PyTree, strides: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Return the parameters of every level's problem, the lowest first.
-
-    Args:
-        params: Of the agent, with those of the slower levels' models in `params["macro"]`.
-        strides: Of the slower levels.
-    """
+    """Return the parameters of every level's problem, the lowest first; the slower models' are in `params["macro"]`."""
     lowest = {name: part for name, part in params.items() if name != "macro"}
     corrections = params.get("corrections")
     above = [
@@ -91,16 +80,9 @@ def level_params(params: PyTree, strides: tuple[int, ...]) -> list[dict[str, Any
 
 
 def macro_planner(model: WorldModel, distance: Distance, macro: MacroConfig, stride: int) -> mpc.Planner:
-    """Return the planner of a slower level.
-
-    Args:
-        model: Of the level.
-        distance: In latent space.
-        macro: Settings of the level.
-        stride: Model steps in one of its steps.
-    """
-    horizon, nothing, each = macro.macro_horizon, jnp.zeros(0), 1.0 / macro.macro_horizon
-    bound = [mpc.risk.LATENT_BOUND] * macro.macro
+    """Return the planner of a slower level, with `stride` model steps in one of its steps."""
+    nothing, each = jnp.zeros(0), 1.0 / macro.macro_horizon
+    bound = np.full(macro.macro, mpc.risk.LATENT_BOUND)
 
     def from_goal(params: PyTree, state: LatentState, *_: Any) -> jax.Array:
         return 1.0 - jnp.exp(-distance.measure(params["distance"], state.latent, params["cost"]["goal"]) / macro.near)
@@ -120,18 +102,12 @@ def macro_planner(model: WorldModel, distance: Distance, macro: MacroConfig, str
         lambda params, state, action: model.predict(params["model"], state, nothing, action),
         mpc.costs.total(**stage),
         mpc.costs.total(**end),
-        horizon=horizon,
-        action_space=mpc.Box([-one for one in bound], bound),
+        horizon=macro.macro_horizon,
+        action_space=mpc.Box(-bound, bound),
     )
-    chosen = mpc.PlannerConfig(
-        "gradient",
-        starts=macro.macro_starts,
-        spread=0.5,
-        step_size=0.1,
-        decay_iterations=macro.macro_iterations,
-        options={"screen": (macro.candidates, 1)},
-    )
-    return mpc.make_planner(problem, chosen)
+    descent = {"spread": 0.5, "step_size": 0.1, "decay_iterations": macro.macro_iterations}
+    options = {"screen": (macro.candidates, 1)}
+    return mpc.make_planner(problem, mpc.PlannerConfig("gradient", starts=macro.macro_starts, **descent, options=options))
 
 
 def target(distance: Distance, macro: MacroConfig) -> Any:

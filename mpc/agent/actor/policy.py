@@ -28,7 +28,7 @@ from mpc.agent.perception.history import History
 from mpc.agent.world_model import residual_correction
 from mpc.agent.world_model.residual_correction import Corrections
 from mpc.policy import ControllerState, InFlight, begin, conclude, finish, improve, shift
-from world_models.base import LatentState, WorldModel
+from world_models.base import LatentState, WorldModel, initial_state
 
 PyTree = Any
 Array = jax.Array
@@ -88,10 +88,8 @@ class AgentPolicy(NamedTuple):
 def single_level(wide: mpc.Planner, planner: mpc.Planner, first_iterations: int) -> Planning:
     """Plan on one level, as a receding horizon.
 
-    Args:
-        wide: Makes an episode's first plan, which later ones stay near.
-        planner: Improves plans from one decision to the next, by `params["iterations"]`.
-        first_iterations: Improvements of the first plan.
+    `wide` makes an episode's first plan by `first_iterations`, which later ones stay near; `planner` improves plans from one
+    decision to the next by `params["iterations"]`.
     """
 
     def init(params: PyTree, belief: LatentState, key: Array, guess: Array | None, search: bool = True):
@@ -115,8 +113,8 @@ def single_level(wide: mpc.Planner, planner: mpc.Planner, first_iterations: int)
 class Parts(NamedTuple):
     """Parts of a policy besides its planning.
 
-    `advance(params, state, action) -> state`: a step of the planner's problem, with the latent variable at its mean. `act`:
-    None without an actor.
+    `advance(params, state, action) -> state`: a step of the planner's problem, with the latent variable at its mean; without
+    corrections in `params`, of the model alone. `act`: None without an actor.
     """
 
     model: WorldModel
@@ -130,10 +128,6 @@ class Parts(NamedTuple):
 
 def agent_policy(parts: Parts, planning: Planning) -> AgentPolicy:
     """Make the functions of a policy.
-
-    Args:
-        parts: The model, spaces, history and actor.
-        planning: How plans are made.
 
     Raises:
         ValueError: When traced, if plans are to be made within blocks and the predictor carries something from step to step.
@@ -157,7 +151,7 @@ def agent_policy(parts: Parts, planning: Planning) -> AgentPolicy:
         belief, corrections = _perceive(parts, params, seen, state)
         given = _with_corrections(params, corrections)
         if in_flight is not None:
-            belief = _through_delay(parts, planning, given, belief, in_flight)
+            belief = _through_delay(parts, params, belief, in_flight)
         return state._replace(belief=belief, history=seen, corrections=corrections), given
 
     def decide(params: PyTree, observation: Array, state: PolicyState, in_flight: InFlight | None = None) -> PolicyState:
@@ -188,11 +182,7 @@ def agent_policy(parts: Parts, planning: Planning) -> AgentPolicy:
 
 
 def as_policy(made: AgentPolicy) -> mpc.Policy:
-    """Return the policy that controllers, exporters and servers know: one step per environment step.
-
-    Args:
-        made: The agent's functions.
-    """
+    """Return the policy that controllers, exporters and servers know: one step per environment step."""
     horizon = made.planning.problem.horizon * made.spaces.count
 
     def decision(state: PolicyState) -> tuple[PolicyState, mpc.Decision]:
@@ -265,39 +255,25 @@ def _perceive(parts: Parts, params: PyTree, history: Array, state: PolicyState) 
                 f"this predictor carries a state from block to block of {parts.spaces.count} actions: replan_every must be "
                 f"a multiple of that; got {parts.every}"
             )
-        return _where(_finite(seen) | ~state.begun, seen, _arrived(state.belief)), state.corrections
+        return select(_finite(seen) | ~state.begun, seen, _arrived(state.belief)), state.corrections
     taken = parts.spaces.in_blocks(state.plan.actions[: parts.every])
     before = expected = state.belief
     for action in taken:
-        before, expected = expected, _predict(parts, params, expected, parts.spaces.block.embed(action))
+        before, expected = expected, parts.advance(params, expected, parts.spaces.block.embed(action))
     belief = _arrived(expected._replace(latent=jnp.where(_finite(seen.latent), seen.latent, expected.latent)))
     done = parts.spaces.variables(parts.spaces.block.embed(taken[-1]))
     newer = residual_correction.remember(state.corrections, before.latent, done, expected.latent, belief.latent)
-    corrections = _where(_finite(newer) & state.begun, newer, state.corrections)
-    return _where(_finite(belief) & state.begun, belief, seen), corrections
+    corrections = select(_finite(newer) & state.begun, newer, state.corrections)
+    return select(_finite(belief) & state.begun, belief, seen), corrections
 
 
-def _predict(parts: Parts, params: PyTree, state: LatentState, action: Array) -> LatentState:
-    """One step of the model alone, with the latent variable, where there is one, at its mean."""
-    latent = () if parts.model.latents is None else (jnp.zeros(parts.model.latents),)
-    return parts.model.predict(params["model"], state, parts.spaces.to_model(action), *latent)
-
-
-def _arrived(state: LatentState) -> LatentState:
-    """A predicted state as one to plan from: what led there counts for nothing."""
-    zero, one = jnp.zeros_like(state.reward), jnp.ones_like(state.discount)
-    return state._replace(reward=zero, discount=one, disagreement=jnp.zeros_like(state.disagreement))
-
-
-def _through_delay(
-    parts: Parts, planning: Planning, params: PyTree, belief: LatentState, in_flight: InFlight
-) -> LatentState:
+def _through_delay(parts: Parts, params: PyTree, belief: LatentState, in_flight: InFlight) -> LatentState:
     """The belief once the actions in flight have acted."""
     if len(in_flight.actions) > 1 and parts.spaces.count > 1:
         raise ValueError(f"delays cannot be predicted through by a model of {parts.spaces.count} actions a step")
     for index in range(1, len(in_flight.actions)):
-        later = _arrived(_predict(parts, params, belief, parts.spaces.single.embed(in_flight.actions[index])))
-        belief = _where(index >= len(in_flight.actions) - in_flight.count, later, belief)
+        later = parts.advance(params, belief, parts.spaces.single.embed(in_flight.actions[index]))
+        belief = select(index >= len(in_flight.actions) - in_flight.count, _arrived(later), belief)
     return belief
 
 
@@ -319,9 +295,15 @@ def _decided(parts: Parts, state: PolicyState, planning: Any, plan: mpc.Plan, un
     return state._replace(planning=planning, plan=flat, age=zero, begun=jnp.asarray(True), unplanned=unplanned, key=key)
 
 
+def _arrived(state: LatentState) -> LatentState:
+    """A predicted state as one to plan from: what led there counts for nothing."""
+    return initial_state(state.latent, state.carry)
+
+
 def _finite(tree: PyTree) -> Array:
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), tree), jnp.asarray(True))
 
 
-def _where(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
+def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
+    """Return one tree where a condition holds, else the other."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

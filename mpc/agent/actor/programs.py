@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import mpc
-from mpc.agent.actor.policy import AgentPolicy, PolicyState, as_policy
+from mpc.agent.actor.policy import AgentPolicy, PolicyState, as_policy, select
 from world_models.base import LatentState
 
 PyTree = Any
@@ -17,10 +17,8 @@ PyTree = Any
 class Program:
     """The compiled functions of one policy, for one observation or many side by side.
 
-    Args:
-        made: Of one environment.
-        planner: Of the lowest level.
-        noise: Of `perturb`: standard deviation in planner variables; of choices, the share made at random.
+    `planner` is that of the lowest level. `noise` is that of `perturb`: standard deviation in planner variables; of choices,
+    the share made at random.
     """
 
     def __init__(self, made: AgentPolicy, planner: mpc.Planner, noise: float):
@@ -34,7 +32,7 @@ class Program:
         self.decide = jax.jit(jax.vmap(lambda p, o, s: made.decide(p, o, s), in_axes=each))
         self.hold = jax.jit(jax.vmap(made.hold, in_axes=each))
         self.react = None if made.react is None else jax.jit(jax.vmap(made.react, in_axes=each))
-        self.choose = jax.jit(lambda mask, a, b: jax.tree.map(partial(_rows, mask), a, b))
+        self.choose = jax.jit(jax.vmap(select))
         """`(mask [B], a, b) -> a` where the mask is set, else `b`."""
         self.perturb = jax.jit(self._perturb)
         self.recorded = jax.jit(jax.vmap(made.spaces.recorded))
@@ -53,11 +51,9 @@ class Program:
 
     def executed(self, state: PolicyState, actions: np.ndarray) -> PolicyState:
         """Return the state with other actions executed now than planned, `[B, ...]`, such as exploring ones."""
-        plan = state.plan
-        placed = plan.actions.at[np.arange(len(actions)), np.asarray(state.age)].set(
-            jnp.asarray(actions, plan.actions.dtype)
-        )
-        return state._replace(plan=plan._replace(actions=placed))
+        planned, now = state.plan.actions, (np.arange(len(actions)), np.asarray(state.age))
+        executed = planned.at[now].set(jnp.asarray(actions, planned.dtype))
+        return state._replace(plan=state.plan._replace(actions=executed))
 
     def _perturb(self, actions: jax.Array, key: jax.Array) -> jax.Array:
         """Actions of the environment with noise."""
@@ -74,7 +70,3 @@ class Program:
     def _imagine(self, params: PyTree, belief: LatentState, blocks: jax.Array) -> PyTree:
         shown = jax.vmap(self.problem.action_space.embed)(blocks)
         return jax.vmap(lambda a: mpc.rollout(self.problem, params, self.problem.lifted(params, belief), a).states)(shown)
-
-
-def _rows(mask: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)

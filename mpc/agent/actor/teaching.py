@@ -22,14 +22,7 @@ RECORDINGS = 400
 
 
 def distil(agent: Any, dataset: Dataset | None, rounds: int, plans: int) -> dict[str, float]:
-    """Teach an agent's actor; see `Agent.distil`.
-
-    Args:
-        agent: Whose actor learns.
-        dataset: Recordings, for an actor for goals.
-        rounds: Rounds of imitation.
-        plans: Plans in each round, for an actor for rewards.
-    """
+    """Teach an agent's actor; see `Agent.distil`."""
     if agent.components.actor_critic is not None:
         return _for_rewards(agent, rounds, plans)
     if agent.components.goal_actor is None:
@@ -106,7 +99,8 @@ def _for_goals(agent: Any, dataset: Dataset | None, passes: int) -> dict[str, fl
     measure = partial(made.distance.measure, learner.distance)
     pairs, rows = hindsight(measure, recorded, taken, agent.seed, config.actor.horizon)
     # recordings hold actions as the model sees them; within narrower limits, variables differ
-    shown = jnp.clip(jax.vmap(_to_variables(made))(jnp.asarray(taken[rows])), -1.0, 1.0)
+    variables = jax.vmap(lambda block: made.spaces.block.encode(made.spaces.whole.relax(block)))(jnp.asarray(taken[rows]))
+    shown = jnp.clip(variables, -1.0, 1.0)
     adapter = goal_adapter(agent)
 
     @jax.jit
@@ -120,9 +114,3 @@ def _for_goals(agent: Any, dataset: Dataset | None, passes: int) -> dict[str, fl
         weights, metrics = made.goal_actor.imitate(weights, key, inputs, shown)
     learner.goal_actor = weights
     return {name: float(value) for name, value in metrics.items()}
-
-
-def _to_variables(made: Any) -> Any:
-    """Blocks as the model sees them to planner variables, whose bounds may be narrower."""
-    spaces = made.spaces
-    return lambda seen: spaces.block.encode(spaces.whole.relax(seen))

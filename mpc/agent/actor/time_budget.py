@@ -14,7 +14,7 @@ from statistics import median
 from typing import Literal
 
 Mode = Literal["plan", "react"] | float
-"""How to decide: by planning, by the actor alone, or within so many milliseconds by whichever there is time for."""
+"""Manner of a decision: by planning, by the actor alone, or within so many milliseconds by whichever there is time for."""
 REMEMBERED, PATIENCE = 9, 100
 """Plans whose durations count, and decisions without one after which planning is tried again."""
 
@@ -29,11 +29,7 @@ class TimeBudget:
         self._refused = 0
 
     def plans(self, mode: Mode, kind: Hashable) -> bool:
-        """Return whether to plan.
-
-        Args:
-            mode: As `predict` was given it.
-            kind: Kind of decision; plans of one kind take about as long as each other.
+        """Return whether to plan in a `mode` of `predict`; plans of one kind take about as long as each other.
 
         Raises:
             ValueError: If there is no such mode.
@@ -51,24 +47,12 @@ class TimeBudget:
         return False
 
     def iterations(self, kind: Hashable, most: int, milliseconds: float) -> int:
-        """Return how many iterations to spend on a plan, at least 1.
-
-        Args:
-            kind: Kind of decision.
-            most: Iterations where there is time.
-            milliseconds: That the plan may take.
-        """
+        """Return how many iterations to spend on a plan that may take so long, between 1 and `most`."""
         each = self._each[kind]
         return most if not each else int(min(max(milliseconds / max(median(each), 1e-9), 1), most))
 
     def spent(self, kind: Hashable, milliseconds: float, iterations: int = 1) -> None:
-        """Record how long a plan took; the first of each kind, which compiles, does not count.
-
-        Args:
-            kind: Kind of decision.
-            milliseconds: Its duration.
-            iterations: Spent on it.
-        """
+        """Record how long a plan of so many iterations took; the first of each kind, which compiles, does not count."""
         if kind in self._compiled:
             self._taken[kind].append(milliseconds)
             self._each[kind].append(milliseconds / max(iterations, 1))

@@ -34,7 +34,7 @@ class Bench(Common):
     cores: int = 1
     """Runs at the same time, each on a core of its own."""
     out: Path | None = None
-    """Where raw figures and the report go; runs/bench-ENV unless told."""
+    """Folder of raw figures and the report; runs/bench-ENV by default."""
 
 
 def bench(options: Bench) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Collect(Common):
     env: tyro.conf.Positional[str] = "craik/TwoRooms-v0"
     """Id of a Gymnasium environment."""
     episodes: int = 1000
-    """How many."""
+    """Number of them."""
     length: int | None = None
     """Steps of each; the explorer's, or the environment's, unless told."""
     out: Path | None = None

@@ -47,7 +47,7 @@ class Export(TaskOptions):
     batch: str | None = None
     """Observations side by side: a number, or a name, b, for any number; one at a time unless told."""
     platforms: tuple[str, ...] = ("cpu", "cuda")
-    """What it is to run on."""
+    """Platforms that it is to run on."""
 
 
 def export(options: Export) -> dict[str, Any]:

@@ -19,9 +19,9 @@ class Serve(Common):
     """
 
     artefact: tyro.conf.Positional[Path] = Path("planner.craik")
-    """What `craik export` wrote."""
+    """File that `craik export` wrote."""
     bind: str = LOOPBACK
-    """Where to listen. There is no password: give other machines access only on a network that is your own."""
+    """Address to listen at. There is no password: give other machines access only on a network that is your own."""
     sha256: str | None = None
     """Of the artefact, where it is known from elsewhere."""
 

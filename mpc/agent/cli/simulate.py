@@ -39,11 +39,11 @@ class Robot(Common):
     """
 
     artefact: tyro.conf.Positional[Path] = Path("planner.craik")
-    """What `craik export` wrote."""
+    """File that `craik export` wrote."""
     env: str | None = None
     """Id of the Gymnasium environment; the one that the artefact is of unless told."""
     seconds: float = 10.0
-    """How long."""
+    """Duration."""
     period: float | None = None
     """Seconds of one step; the artefact's, or else the simulation's own, unless told."""
     deadline: float = 0.0
@@ -57,11 +57,11 @@ class Robot(Common):
     jerk: float | None = None
     """Largest change of that change."""
     health: Path | None = None
-    """Where to write what every tick was like, as CSV."""
+    """CSV file to write every tick's figures to."""
     timing: Path | None = None
-    """Where to draw when ticks came and how old plans were, as PNG."""
+    """PNG file to draw the times of ticks and the ages of plans in."""
     video: Path | None = None
-    """Where to film one of MuJoCo's robots, as MP4."""
+    """MP4 file to film one of MuJoCo's robots in."""
     window: bool = False
     """Show the simulation, of an environment that is no robot of MuJoCo's."""
 

@@ -11,13 +11,11 @@ Source: the configurator of LeCun (2022), A path towards autonomous machine inte
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mpc.agent.components import FUTURES, Components
@@ -37,8 +35,8 @@ class OutOfDistributionGoal(UserWarning):
 class Setup(NamedTuple):
     """A task made ready: the shape of its program, and the parameters that it adds to those that were learnt.
 
-    `cost`: `{"weights", "goal", "observation", "mask", "limits"}`, the goal still as an observation. `milliseconds`: that a
-    decision may take, or None.
+    `observation`: the goal; `mask`: 1 where it counts. `measures_goal`: whether it is whole, and the agent has a distance to
+    it. `milliseconds`: that a decision may take, or None.
     """
 
     shape: Shape
@@ -47,32 +45,21 @@ class Setup(NamedTuple):
     observation: np.ndarray
     mask: np.ndarray
     has_goal: bool
+    measures_goal: bool
     risk: np.float32
     iterations: np.int32
     milliseconds: float | None
 
 
 def schema(made: Components) -> TaskSchema:
-    """Return what tasks for agents of a kind may name.
-
-    Args:
-        made: The components of the kind.
-    """
+    """Return what tasks for agents of a kind may name."""
     goals = tuple(name for name in terms.available(made.parts) if "goal" in name)
     weights = dict.fromkeys(terms.available(made.parts), 1.0)
     return TaskSchema(weights, tuple(made.parts.limits), made.history.observation, goals, made.model.latents is not None)
 
 
 def with_goal(task: Task, made: Components) -> Task:
-    """Return a task whose goal, where it was given as a file, is read.
-
-    Args:
-        task: What to do.
-        made: The components of the agent's kind.
-
-    Raises:
-        TaskError: If the file cannot be read, or holds no observation.
-    """
+    """Return a task whose goal, where it was given as a file, is read; a file without an observation raises a TaskError."""
     if not isinstance(task.goal, str | Path):
         return task
     try:
@@ -82,15 +69,7 @@ def with_goal(task: Task, made: Components) -> Task:
 
 
 def set_up(task: Task, made: Components) -> Setup:
-    """Return what a task asks of an agent's kind.
-
-    Args:
-        task: What to do.
-        made: The components of the agent's kind.
-
-    Raises:
-        TaskError: With everything that is wrong with it.
-    """
+    """Return what a task asks of an agent's kind; a TaskError has everything that is wrong with it."""
     problems = validate(task, schema(made))
     if not problems and task.goal is not None and made.observation_dtype == np.uint8 and not _is_image(task.goal):
         problems = ["goal must hold whole numbers from 0 to 255, as images do"]
@@ -118,6 +97,7 @@ def set_up(task: Task, made: Components) -> Setup:
         np.zeros(shape, np.float32) if goal is None else np.nan_to_num(goal),
         mask,
         goal is not None,
+        kind == "whole" and made.distance is not None,
         np.float32(1.0 if task.risk is None else task.risk),
         np.int32(task.iterations or actor.iterations),
         task.milliseconds,
@@ -129,17 +109,8 @@ def _is_image(goal: Any) -> bool:
     return bool((numbers == np.round(numbers)).all() and numbers.min() >= 0 and numbers.max() <= 255)
 
 
-def cost_params(setup: Setup, made: Components, encode: Callable[[np.ndarray], jax.Array]) -> dict[str, PyTree]:
-    """Return the parameters that a task adds to those that were learnt.
-
-    Args:
-        setup: Of the task.
-        made: The components of the agent's kind.
-        encode: `observation -> latent [D]`, by the model as it is now.
-    """
-    needs_latent = setup.has_goal and made.distance is not None and bool(setup.mask.all())
-    seen = setup.observation.astype(made.observation_dtype)
-    goal = encode(seen) if needs_latent else jnp.zeros(made.latent)
+def cost_params(setup: Setup, made: Components, goal: jax.Array) -> dict[str, PyTree]:
+    """Return the parameters that a task adds to those that were learnt; `goal` is the latent `[D]` of its goal."""
     cost: dict[str, PyTree] = {"weights": dict(setup.weights), "goal": goal}
     if setup.limits:
         cost["limits"] = dict(setup.limits)
@@ -150,11 +121,7 @@ def cost_params(setup: Setup, made: Components, encode: Callable[[np.ndarray], j
 
 
 class Familiarity:
-    """Tells goals that are unlike what was experienced, by the distance to the nearest experienced latent.
-
-    Args:
-        latents: `[N, D]` of what was experienced.
-    """
+    """Tells goals that are unlike what was experienced, by the distance to the nearest latent `[N, D]` of that."""
 
     def __init__(self, latents: np.ndarray):
         self._known, others = latents[::2], latents[1::2]

@@ -81,21 +81,12 @@ class Task:
     """Time that a decision may take."""
 
 
-_TABLES: dict[str, tuple[str, ...]] = {"budget": ("iterations", "starts", "milliseconds")}
+_BUDGET = ("iterations", "starts", "milliseconds")
 _NAMES = ("goal", "horizon", "risk", "weights", "limits", "budget")
 
 
 def read(path: str | Path, schema: TaskSchema) -> Task:
-    """Read a task from a TOML file.
-
-    Args:
-        path: Of the file.
-        schema: What it may speak of.
-
-    Raises:
-        TaskError: With every problem and its line.
-        OSError: If the file cannot be read.
-    """
+    """Read a task from a TOML file; a TaskError has every problem and its line."""
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     try:
@@ -131,12 +122,9 @@ def lines(text: str) -> dict[Place, int]:
 
 
 def parse(given: Mapping[str, Any], schema: TaskSchema, folder: Path = Path()) -> tuple[Task, list[tuple[Place, str]]]:
-    """A task of what was given, and what is wrong with it, by place; where something is wrong the task holds the default.
+    """A task of what a TOML file holds, with defaults where something is wrong, and what is wrong with it, by place.
 
-    Args:
-        given: As a TOML file holds it.
-        schema: What it may speak of.
-        folder: That paths of goals are relative to.
+    Paths of goals are relative to `folder`.
     """
     check = _Check(given)
     for name in given:
@@ -149,7 +137,7 @@ def parse(given: Mapping[str, Any], schema: TaskSchema, folder: Path = Path()) -
         kept["risk"] = check.number(("risk",), given["risk"], 0.0, 1.0)
         if kept["risk"] is not None and kept["risk"] < 1.0 and not schema.uncertain:
             check.complain(("risk",), "is less than 1, and this model knows one future only")
-    for name, value in check.table("budget", _TABLES["budget"]).items():
+    for name, value in check.table("budget", _BUDGET).items():
         least = 0.001 if name == "milliseconds" else 1
         kept[name] = check.number(("budget", name), value, least, whole=name != "milliseconds")
     weights = check.table("weights", tuple(schema.terms))
@@ -212,26 +200,17 @@ def _check_purpose(check: _Check, schema: TaskSchema, weights: Mapping[str, floa
 
 
 def validate(task: Task, schema: TaskSchema) -> list[str]:
-    """Return everything that is wrong with a task.
-
-    Args:
-        task: Made in code or read from a file.
-        schema: What it may name.
-    """
+    """Return everything that is wrong with a task, made in code or read from a file."""
     given: dict[str, Any] = {"weights": dict(task.weights), "limits": dict(task.limits)}
-    budget = {"iterations": task.iterations, "starts": task.starts, "milliseconds": task.milliseconds}
-    given["budget"] = {name: value for name, value in budget.items() if value is not None}
-    named = {"horizon": task.horizon, "risk": task.risk, "goal": task.goal}
-    given |= {name: value for name, value in named.items() if value is not None}
+    given["budget"] = {name: value for name in _BUDGET if (value := getattr(task, name)) is not None}
+    given |= {name: value for name in ("horizon", "risk", "goal") if (value := getattr(task, name)) is not None}
     return [problem for _, problem in parse(given, schema)[1]]
 
 
 def read_goal(given: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a goal, an observation to reach, from an array or a file.
+    """Return a goal, an observation of a shape, from an array, or from the path of a `.npy` file or an image.
 
-    Args:
-        given: An array, or the path of a `.npy` file or an image. A number of a vector is NaN where it may be anything.
-        shape: Of an observation, `[O]` or `[H, W, C]`.
+    A number of a vector is NaN where it may be anything.
 
     Raises:
         ValueError: If it cannot be read, or is no such observation, with what arrived and what was wanted.

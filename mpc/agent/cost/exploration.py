@@ -20,10 +20,8 @@ UNEXPLAINED = 0.1
 def weights(buffer: data.TrajectoryBuffer, bonus: float, only_until_informative: bool) -> dict[str, float]:
     """Return the weights of the cost terms to learn with.
 
-    Args:
-        buffer: Experience.
-        bonus: Reward for disagreement, until an episode terminates.
-        only_until_informative: Whether disagreement alone is sought while rewards do not depend on the state.
+    `bonus` is the reward for disagreement until an episode terminates; with `only_until_informative`, disagreement alone is
+    sought while rewards do not depend on the state.
     """
     reward = 1.0
     if has_terminated(buffer):
@@ -34,20 +32,12 @@ def weights(buffer: data.TrajectoryBuffer, bonus: float, only_until_informative:
 
 
 def has_terminated(buffer: data.TrajectoryBuffer) -> bool:
-    """Return whether an episode has terminated.
-
-    Args:
-        buffer: Experience.
-    """
+    """Return whether an episode has terminated."""
     return bool(np.asarray(buffer.terminated).any())
 
 
 def informative(buffer: data.TrajectoryBuffer) -> bool:
-    """Return whether rewards depend on the state, by least squares of r on (1, a, a²), or an episode has terminated.
-
-    Args:
-        buffer: Experience.
-    """
+    """Return whether rewards depend on the state, by least squares of r on (1, a, a²), or an episode has terminated."""
     if has_terminated(buffer):
         return True
     paid = np.roll(np.asarray(buffer.follows), -1, axis=1)  # a reward belongs to a row that the next one follows

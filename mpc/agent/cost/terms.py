@@ -76,15 +76,10 @@ class Shape(NamedTuple):
 
 
 def default_weights(config: AgentConfig, parts: CostParts, goal: str | None) -> dict[str, float]:
-    """Return the weights of a task that sets none.
+    """Return the weights of a task that sets none; a known cost takes the place of the predicted reward.
 
-    Args:
-        config: Of the agent.
-        parts: Of the cost; a known cost takes the place of the predicted reward.
-        goal: `"whole"`, `"partial"` (some numbers of an observation), or None for a task without a goal.
-
-    Raises:
-        ValueError: If these parts cannot measure how far a goal is.
+    A goal is `"whole"`, `"partial"` (some numbers of an observation), or None. One whose distance these parts cannot measure
+    raises a ValueError.
     """
     cost, horizon = config.cost, config.actor.horizon
     weights = dict.fromkeys(available(parts), 0.0)
@@ -104,13 +99,8 @@ def default_weights(config: AgentConfig, parts: CostParts, goal: str | None) -> 
 
 def available(parts: CostParts) -> tuple[str, ...]:
     """Return the names of the terms that these parts can make."""
-    names = ["reward"] if parts.model.has_reward else []
-    names += ["disagreement"] if parts.model.members > 1 or parts.model.has_reward else []
-    names += ["critic"] if parts.value is not None else []
-    names += ["cost"] if parts.known is not None else []
-    names += ["goal", "goal_at_end"] if parts.distance is not None else []
-    names += ["observation_goal"] if parts.decodes else []
-    return (*names, "effort")
+    stage, end = term_functions(parts)
+    return tuple(dict.fromkeys([*stage, *end]))
 
 
 def dynamics(parts: CostParts) -> Callable[..., LatentState]:
@@ -138,37 +128,30 @@ def mean_dynamics(parts: CostParts) -> Callable[..., LatentState]:
     return lambda params, state, action: advance(params, state, action, mean)
 
 
-def stage_terms(parts: CostParts) -> dict[str, Term]:
-    """Return the terms that count at every step."""
-    near = partial(_observation_goal, parts)
-
-    def observed(function: ObservationTerm) -> Term:
-        return lambda p, s, a, t: parts.spaces.over_block(lambda u: function(p, _decoded(parts, p, s), u, t), a)
-
-    terms: dict[str, Term] = {
-        "reward": lambda p, s, a, t: -s.reward,
-        "disagreement": lambda p, s, a, t: s.disagreement,
-        "effort": lambda p, s, a, t: jnp.mean(parts.spaces.variables(a) ** 2),
-        "observation_goal": lambda p, s, a, t: near(p, s),
-    }
+def term_functions(parts: CostParts) -> tuple[dict[str, Term], dict[str, Term]]:
+    """Return the terms that these parts can make, by name: those that count at every step, and those at the end."""
+    stage: dict[str, Term] = {"effort": lambda p, s, a, t: jnp.mean(parts.spaces.variables(a) ** 2)}
+    end: dict[str, Term] = {}
+    if parts.model.has_reward:
+        stage["reward"] = end["reward"] = lambda p, s, *_: -s.reward
+    if parts.model.has_reward or parts.model.members > 1:
+        stage["disagreement"] = end["disagreement"] = lambda p, s, *_: s.disagreement
     if parts.known is not None:
-        known = observed(parts.known)
-        terms["cost"] = lambda p, s, a, t: s.discount * known(p, s, a, t)
-    if parts.distance is not None:
-        terms["goal"] = lambda p, s, a, t: to_goal(parts, p, s)
-    return terms
-
-
-def end_terms(parts: CostParts) -> dict[str, Term]:
-    """Return the terms that count at the end of the horizon."""
-    terms: dict[str, Term] = {"reward": lambda p, s: -s.reward, "disagreement": lambda p, s: s.disagreement}
-    terms["observation_goal"] = partial(_observation_goal, parts)
+        known = _observed(parts, parts.known)
+        stage["cost"] = lambda p, s, a, t: s.discount * known(p, s, a, t)
     if parts.value is not None:
         value = parts.value
-        terms["critic"] = lambda p, s: s.discount * value(p, s.latent)
+        end["critic"] = lambda p, s: s.discount * value(p, s.latent)
     if parts.distance is not None:
-        terms["goal_at_end"] = lambda p, s: to_goal(parts, p, s)
-    return terms
+        stage["goal"] = end["goal_at_end"] = lambda p, s, *_: to_goal(parts, p, s)
+    if parts.decodes:
+        stage["observation_goal"] = end["observation_goal"] = partial(_observation_goal, parts)
+    return stage, end
+
+
+def _observed(parts: CostParts, function: ObservationTerm, reduce: Any = jnp.sum) -> Term:
+    """A function of decoded observations, reduced over the actions of a block."""
+    return lambda p, s, a, t: parts.spaces.over_block(lambda u: function(p, _decoded(parts, p, s), u, t), a, reduce)
 
 
 def to_goal(parts: CostParts, params: PyTree, state: LatentState) -> jax.Array:
@@ -177,20 +160,14 @@ def to_goal(parts: CostParts, params: PyTree, state: LatentState) -> jax.Array:
     return parts.distance.measure(params["distance"], state.latent, params["cost"]["goal"])
 
 
-def _observation_goal(parts: CostParts, params: PyTree, state: LatentState) -> jax.Array:
+def _observation_goal(parts: CostParts, params: PyTree, state: LatentState, *_: Any) -> jax.Array:
     cost = params["cost"]
     return 0.5 * jnp.sum(cost["mask"] * (_decoded(parts, params, state) - cost["observation"]) ** 2)
 
 
 def problem(parts: CostParts, shape: Shape) -> mpc.Problem:
-    """Return the problem of a program, with every term of `shape.terms`.
-
-    Args:
-        parts: Of the cost.
-        shape: Of the program.
-    """
-    weighted = {name: (0.0, term) for name, term in stage_terms(parts).items() if name in shape.terms}
-    ended = {name: (0.0, term) for name, term in end_terms(parts).items() if name in shape.terms}
+    """Return the problem of a program, with every term of `shape.terms`."""
+    weighted, ended = ({name: (0.0, f) for name, f in made.items() if name in shape.terms} for made in term_functions(parts))
     made = mpc.Problem(
         dynamics(parts),
         mpc.costs.total(**weighted) if weighted else lambda p, s, a, t: jnp.zeros(()),
@@ -206,11 +183,8 @@ def problem(parts: CostParts, shape: Shape) -> mpc.Problem:
 
 
 def _limit(parts: CostParts, name: str, function: ObservationTerm) -> mpc.constraints.Constraint:
-    def excess(params: PyTree, state: LatentState, action: jax.Array, t: jax.Array) -> jax.Array:
-        largest = parts.spaces.over_block(lambda u: function(params, _decoded(parts, params, state), u, t), action, jnp.max)
-        return largest - params["cost"]["limits"][name]
-
-    return mpc.constraints.inequality(excess, name=name)
+    largest = _observed(parts, function, jnp.max)
+    return mpc.constraints.inequality(lambda p, s, a, t: largest(p, s, a, t) - p["cost"]["limits"][name], name=name)
 
 
 def _decoded(parts: CostParts, params: PyTree, state: LatentState) -> jax.Array:

@@ -20,7 +20,7 @@ from world_models.data import About, Dataset, gather
 
 PyTree = Any
 STATES = {"rows": "states"}
-"""What a dataset notes that stores states."""
+"""Note of a dataset that stores states."""
 LENGTH = 91
 """Steps of an explored trajectory, as its sources take them."""
 _AT_ONCE = 250  # trajectories in one call

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 TAKEN = "taken"
-"""What an `info` says of how many steps were taken."""
+"""Entry of an `info` with the number of steps taken."""
 
 
 class Repeated(gymnasium.Wrapper):

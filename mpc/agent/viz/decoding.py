@@ -26,9 +26,6 @@ PROBED_IMAGES, PROBED_VECTORS = 512, 5_000
 def reader(agent: Any) -> Reader:
     """Return what reads an agent's latents as observations.
 
-    Args:
-        agent: An `Agent`.
-
     Raises:
         ValueError: If nothing was experienced or recorded yet that latents could be compared with.
     """

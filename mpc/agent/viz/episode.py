@@ -34,8 +34,8 @@ class Episode(NamedTuple):
     futures: list[np.ndarray]
     ages: np.ndarray
     success: np.ndarray
-    goal: np.ndarray | None
-    distances: np.ndarray | None
+    goal: np.ndarray | None = None
+    distances: np.ndarray | None = None
 
     @property
     def succeeded(self) -> bool | None:
@@ -55,12 +55,10 @@ def record(
     """Act for one episode and keep everything, a step being as long as the agent holds its actions.
 
     Args:
-        agent: Decides.
         env: One environment; drawn if it was made with `render_mode="rgb_array"`.
         seed: Of its reset.
         reset: Options of its reset.
         own_goals: Whether the goal that the environment sets in this episode becomes the task's.
-        mode: As for `Agent.predict`.
     """
     env = Repeated(env, agent.config.perception.action_repeat)
     raw, _ = env.reset(seed=seed, options=reset or None)
@@ -84,22 +82,15 @@ def record(
     if draw:
         frames.append(_bytes(np.asarray(env.render())))
     rows = np.concatenate([gym_spaces.rows(agent.observation_space, o, batched=False) for o in observations])
-    kept = Episode(
-        rows, np.stack(actions), np.array(rewards), frames, imagined, np.array(ages), np.array(success), None, None
-    )
+    kept = Episode(rows, np.stack(actions), np.array(rewards), frames, imagined, np.array(ages), np.array(success))
     if not agent.setup.has_goal:
         return kept
     goal = np.asarray(agent.task.goal).reshape(rows.shape[1:]).astype(rows.dtype)
-    return kept._replace(goal=goal, distances=_distances(agent, kept))
+    return kept._replace(goal=goal, distances=_distances(agent, kept) if agent.setup.measures_goal else None)
 
 
 def futures(agent: Any, state: PredictState) -> np.ndarray:
-    """Return the latents `[S, H+1, D]` that what was decided is expected to lead to.
-
-    Args:
-        agent: Decided.
-        state: As `predict` returned it; of a batch, the first decision counts.
-    """
+    """Return the latents `[S, H+1, D]` that what was decided is expected to lead to; of a batch, the first decision."""
     policy = state.policy
     if not int(policy.unplanned[0]):
         return _latents(agent.imagine(state))
@@ -109,12 +100,9 @@ def futures(agent: Any, state: PredictState) -> np.ndarray:
 
 
 def imagine(agent: Any, inputs: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Return the latents `[S, n+1, D]` that given actions are expected to lead to, n model steps.
+    """Return the latents `[S, n+1, D]` that given actions `[n * block, ...]` are expected to lead to, n model steps.
 
-    Args:
-        agent: Whose model imagines.
-        inputs: What the model sees where it begins, `model_inputs` of an episode.
-        actions: Of the environment, `[n * block, ...]`.
+    `inputs` is what the model sees where it begins, of `model_inputs`.
     """
     belief = agent.components.encode(agent.learner.training.params, jnp.asarray(inputs))
     return _imagined(agent, belief, agent.program.spaces.in_blocks(jnp.asarray(actions)))
@@ -141,15 +129,11 @@ def _latents(states: Any) -> np.ndarray:
     return np.moveaxis(latent, 1, 0) if latent.ndim == 3 else latent[None]
 
 
-def _distances(agent: Any, episode: Episode) -> np.ndarray | None:
-    """Distances `[T+1]` to the goal, where it is a whole observation and the agent measures any."""
-    distance = agent.components.distance
-    if distance is None or not agent.setup.mask.all():
-        return None
-    latents = agent.learner.encode_observations(model_inputs(agent, episode))
-    to_goal = partial(distance.measure, agent.learner.distance)
-    goal = agent.params["cost"]["goal"]
-    return np.asarray(jax.jit(jax.vmap(lambda z: to_goal(z, goal)))(latents))
+def _distances(agent: Any, episode: Episode) -> np.ndarray:
+    """Distances `[T+1]` to the goal."""
+    latents, goal = agent.learner.encode_observations(model_inputs(agent, episode)), agent.params["cost"]["goal"]
+    measure = partial(agent.components.distance.measure, agent.learner.distance)
+    return np.asarray(jax.jit(jax.vmap(lambda z: measure(z, goal)))(latents))
 
 
 def _bytes(frame: np.ndarray) -> np.ndarray:

@@ -28,14 +28,11 @@ BEGINNINGS = 25
 
 
 def show(agent: Any, env: str, folder: Path, seed: int, **given: Any) -> dict[str, Any]:
-    """Act for one episode, and write what happened into a folder: `video.mp4`, `futures.png`, `episode.csv`, and, for a task
-    with a goal, `path.png`.
+    """Act for one episode, and write what happened into an existing folder: `video.mp4`, `futures.png`, `episode.csv`, and,
+    for a task with a goal, `path.png`.
 
     Args:
-        agent: Acts.
         env: Id of its environment.
-        folder: Exists.
-        seed: Of the episode.
         **given: Of `mpc.agent.viz.episode.record`.
 
     Returns:
@@ -60,12 +57,7 @@ def show(agent: Any, env: str, folder: Path, seed: int, **given: Any) -> dict[st
 
 
 def table(episode: Episode, path: Path) -> None:
-    """Write an episode's numbers, step by step, as CSV: `step`, `reward`, `distance`, `success`.
-
-    Args:
-        episode: What happened.
-        path: Of the file.
-    """
+    """Write an episode's numbers, step by step, as CSV: `step`, `reward`, `distance`, `success`."""
     with open(path, "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("step", "reward", "distance", "success"))
@@ -81,12 +73,6 @@ def futures_picture(agent: Any, episode: Episode, read: Reader, path: Path) -> d
 
     From states along the episode the model imagines what the actions that were really taken lead to; nothing real is seen
     after the first observation.
-
-    Args:
-        agent: Whose model imagines.
-        episode: What really happened.
-        read: Reads latents as observations.
-        path: Of the PNG file.
 
     Returns:
         Root mean square errors per model step ahead, in standard deviations of the episode: `{"imagined": …, "unchanged":
@@ -150,15 +136,7 @@ def _lines(episode: Episode, begins: np.ndarray, imagined: np.ndarray, block: in
 
 
 def path_picture(agent: Any, episode: Episode, read: Reader, path: Path, title: str) -> None:
-    """Draw the path to a goal, the distance over time, and, of images, start, first imagined future, end and goal.
-
-    Args:
-        agent: Acted.
-        episode: With a goal.
-        read: Reads latents as observations.
-        path: Of the PNG file.
-        title: Above everything.
-    """
+    """Draw the path to a goal, the distance over time, and, of images, start, first imagined future, end and goal."""
     figure = Figure(figsize=(11, 6.6 if agent.image else 4.6), layout="constrained")
     upper, lower = (figure, None)
     if agent.image:
@@ -185,12 +163,7 @@ def path_picture(agent: Any, episode: Episode, read: Reader, path: Path, title: 
 
 
 def strobe(frames: list[np.ndarray], count: int = 12) -> np.ndarray:
-    """Return several moments in one image: each pixel from the moment at which it differs most from the median.
-
-    Args:
-        frames: Images `[h, w, 3]` of bytes.
-        count: Moments.
-    """
+    """Return `count` moments in one image: each pixel of `[h, w, 3]` bytes from where it differs most from the median."""
     picked = np.stack([frames[i] for i in np.linspace(0, len(frames) - 1, count).astype(int)]).astype(np.float32)
     usual = np.median(picked, axis=0)
     farthest = np.abs(picked - usual).sum(axis=-1).argmax(axis=0)
@@ -199,12 +172,7 @@ def strobe(frames: list[np.ndarray], count: int = 12) -> np.ndarray:
 
 @contextmanager
 def movie(path: Path, fps: int) -> Iterator[Callable[[np.ndarray], None]]:
-    """An MP4 file; the function yielded here appends an image `[h, w, 3]` of bytes, sides multiples of 8.
-
-    Args:
-        path: Of the file.
-        fps: Frames per second.
-    """
+    """An MP4 file; the function yielded here appends an image `[h, w, 3]` of bytes, sides multiples of 8."""
     writer: Any = imageio.get_writer(path, fps=fps, macro_block_size=8, codec="libx264")
     with warnings.catch_warnings(), writer:
         # ffmpeg is a program of its own: what JAX fears of a forked interpreter ends when it is started
@@ -218,7 +186,6 @@ def timing(rows: np.ndarray, period: float, path: Path) -> None:
     Args:
         rows: Of `mpc.deploy.telemetry.Health.rows`.
         period: Seconds between two ticks, as they should be.
-        path: Of the PNG file.
     """
     times = rows["time"] - rows["time"][0]
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -237,13 +204,6 @@ def timing(rows: np.ndarray, period: float, path: Path) -> None:
 
 def film(agent: Any, episode: Episode, read: Reader, path: Path, fps: int = 20) -> None:
     """Write a film: the environment, and beside it the goal, where there is one, and the future that is imagined.
-
-    Args:
-        agent: Acted.
-        episode: With frames.
-        read: Reads latents as observations.
-        path: Of the MP4 file.
-        fps: Frames per second.
 
     Raises:
         ValueError: If the episode was recorded without frames.
@@ -316,6 +276,4 @@ def _line_panel(agent: Any, episode: Episode, read: Reader) -> Callable[[int], n
 def _fit(frame: np.ndarray, height: int) -> np.ndarray:
     """Scale an image to a height by nearest neighbours, keeping its shape; widths stay multiples of 8 for the codec."""
     width = max(round(frame.shape[1] * height / frame.shape[0] / 8) * 8, 8)
-    rows = np.arange(height) * frame.shape[0] // height
-    columns = np.arange(width) * frame.shape[1] // width
-    return frame[rows][:, columns, :3]
+    return images.scaled(frame, height, width)[..., :3]

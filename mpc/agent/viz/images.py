@@ -17,11 +17,7 @@ COLUMNS = 6  # moments that a picture has room for
 
 
 def colours(space: spaces.Space) -> np.ndarray:
-    """The colour `[C, 3]` of every channel: grey or red, green and blue, the newest of a stack alone; else hues.
-
-    Args:
-        space: Of images.
-    """
+    """The colour `[C, 3]` of every channel: grey or red, green and blue, the newest of a stack alone; else hues."""
     channels = gym_spaces.observation_shape(space)[-1]
     newest = (channels // space.shape[0] if len(space.shape) == 4 else 1) if gym_spaces.is_stack(space) else channels  # type: ignore[index,arg-type]
     if newest == 1:
@@ -34,44 +30,36 @@ def colours(space: spaces.Space) -> np.ndarray:
 
 
 def drawn(images: np.ndarray, space: spaces.Space) -> np.ndarray:
-    """Draw images `[..., H, W, C]` in colours `[..., H, W, 3]` from 0 to 1, brighter where channels overlap.
+    """Draw images `[..., H, W, C]`, bytes or numbers from 0 to 1, in colours `[..., H, W, 3]` from 0 to 1.
 
-    Args:
-        images: Bytes, as the agent sees them, or numbers from 0 to 1, as a decoder gives them.
-        space: Of observations.
+    Where channels overlap it is brighter.
     """
     numbers = images.astype(np.float32) / (255.0 if images.dtype == np.uint8 else 1.0)
     return np.clip(numbers @ colours(space).astype(np.float32), 0.0, 1.0)
 
 
 def tiled(rows: list[list[np.ndarray]], side: int) -> np.ndarray:
-    """Images `[h, w, 3]` from 0 to 1, side by side and below each other, as bytes `[side, side, 3]`.
-
-    Args:
-        rows: As many images in each.
-        side: Of all of them together, in pixels.
-    """
+    """Tile rows of equally many images `[h, w, 3]` from 0 to 1 to one of bytes, `[side, side, 3]`."""
     width, height = side // len(rows[0]), side // len(rows)
     canvas = np.zeros((side, side, 3), np.uint8)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            lines = np.arange(height - 2) * image.shape[0] // (height - 2)
-            columns = np.arange(width - 2) * image.shape[1] // (width - 2)
-            scaled = (255 * np.clip(image, 0.0, 1.0)).astype(np.uint8)[lines][:, columns]
-            canvas[i * height : (i + 1) * height - 2, j * width : (j + 1) * width - 2] = scaled
+            small = scaled((255 * np.clip(image, 0.0, 1.0)).astype(np.uint8), height - 2, width - 2)
+            canvas[i * height : (i + 1) * height - 2, j * width : (j + 1) * width - 2] = small
     return canvas
 
 
-def compare(figure: Figure, real: np.ndarray, imagined: np.ndarray) -> list[Any]:
-    """Draw pairs of rows, what really happened above what was imagined.
+def scaled(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image `[h, w, ...]` of another height and width, by nearest neighbours."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip((height, width), image.shape, strict=False))
+    return image[rows][:, columns]
 
-    Args:
-        figure: Drawn into, with room below for one plot more.
-        real: `[N, T, h, w, 3]` drawings, N beginnings, T moments.
-        imagined: As many.
+
+def compare(figure: Figure, real: np.ndarray, imagined: np.ndarray) -> list[Any]:
+    """Draw N pairs of rows, what really happened above what was imagined, drawings `[N, T, h, w, 3]` of T moments.
 
     Returns:
-        The axes, of which the last is empty.
+        The axes, of which the last, below, is empty.
     """
     count, moments = len(real), np.unique(np.linspace(0, real.shape[1] - 1, COLUMNS).round().astype(int))
     grid = figure.add_gridspec(2 * count + 2, len(moments))

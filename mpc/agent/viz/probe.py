@@ -18,13 +18,7 @@ class Probe(NamedTuple):
 
 
 def probe(latents: np.ndarray, observations: np.ndarray, ridge: float = 1e-6) -> Probe:
-    """Fit a probe by ridge regression.
-
-    Args:
-        latents: `[N, D]`.
-        observations: `[N, O]`.
-        ridge: Of the squared weights; keeps unused latent dimensions out.
-    """
+    """Fit a probe of latents `[N, D]` by ridge regression on observations `[N, O]`."""
     inputs = np.concatenate([latents, np.ones((len(latents), 1))], axis=1).astype(np.float64)
     gram = inputs.T @ inputs / len(inputs) + ridge * np.eye(inputs.shape[1])
     return Probe(np.linalg.solve(gram, inputs.T @ observations / len(inputs)))

@@ -6,38 +6,27 @@ from functools import partial
 from typing import Any
 
 from mpc.agent.config import AgentConfig
-from world_models import WorldModel, ensemble_jepa, jepa, reconstruction
+from world_models import WorldModel, ensemble_jepa, jepa, networks, reconstruction
 from world_models.distances.shortest_path import shortest_path_distance
 from world_models.distances.temporal import Distance, latent_distance, temporal_distance
 from world_models.losses import anticollapse
 from world_models.macro import macro_model
-from world_models.networks import (
-    CausalPredictor,
-    MLPPredictor,
-    PatchDecoder,
-    PatchEncoder,
-    RecurrentPredictor,
-    VectorDecoder,
-    VectorEncoder,
-    ViTEncoder,
-)
-from world_models.networks.encoders import LEVELS, ResidualEncoder
+from world_models.networks.encoders import LEVELS
 
-ENCODERS = {"patch": PatchEncoder, "vit": ViTEncoder, "vector": VectorEncoder, "residual": ResidualEncoder}
-PREDICTORS = {"mlp": MLPPredictor, "recurrent": RecurrentPredictor, "causal": CausalPredictor}
+ENCODERS = {
+    "patch": networks.PatchEncoder,
+    "vit": networks.ViTEncoder,
+    "vector": networks.VectorEncoder,
+    "residual": networks.ResidualEncoder,
+}
+PREDICTORS = {"mlp": networks.MLPPredictor, "recurrent": networks.RecurrentPredictor, "causal": networks.CausalPredictor}
 OBJECTIVES = ("vicreg", "barlow_twins", "sigreg", "infonce", "byol", "reconstruction", "variance_covariance")
 DECORRELATED = ("vicreg", "sigreg")
 """Objectives that ask for decorrelation, and are known to have collapsed where few directions are left."""
 
 
 def world_model(config: AgentConfig, shape: tuple[int, ...], action: int, history: int) -> WorldModel:
-    """Return the world model that settings describe.
-
-    Args:
-        config: Sizes, networks, objective.
-        shape: Of what the model sees of one step.
-        action: Size of one action, as the replay buffer stores it.
-        history: Steps that the model sees at once.
+    """Return the world model that settings describe, for observations of a shape and `history` of them at once.
 
     Raises:
         ValueError: If a name is none of the choices, a network takes no such option, or observations don't fit.
@@ -69,18 +58,9 @@ def _ensemble(config: AgentConfig, shape: tuple[int, ...], action: int, history:
 
 def _single(config: AgentConfig, shape: tuple[int, ...], action: int, history: int) -> WorldModel:
     model = config.world_model
-    common: dict[str, Any] = {
-        "block": model.block,
-        "latent": 64 if model.latent is None else model.latent,
-        "encoder": _encoder(config, shape),
-        "predictor": partial(PREDICTORS[model.predictor], **_plain(model.predictor_options)),
-        "steps": model.chained_steps,
-        "prediction_weight": model.prediction_weight,
-        "inverse_weight": model.inverse_weight,
-        "learning_rate": model.learning_rate,
-    }
+    common = _common(config, shape) | {"prediction_weight": model.prediction_weight, "inverse_weight": model.inverse_weight}
     if model.objective == "reconstruction":
-        decoder = partial(PatchDecoder, **_patches(config, shape))
+        decoder = partial(networks.PatchDecoder, **_patches(config, shape))
         return reconstruction(shape, action, decoder=decoder, **common, **_plain(model.objective_options))
     return jepa(
         shape,
@@ -99,13 +79,8 @@ def _single(config: AgentConfig, shape: tuple[int, ...], action: int, history: i
 def watching_model(config: AgentConfig, shape: tuple[int, ...], actions: int) -> WorldModel:
     """Return a twin of the world model that infers what was done, for recordings that tell no actions.
 
-    Args:
-        config: Of the agent.
-        shape: Of what the model sees of one step.
-        actions: Size of an inferred action: a small one, or it would carry the whole next observation.
-
-    Raises:
-        ValueError: If the world model is an ensemble with an encoder of its own kind.
+    Inferred actions are of a small size, or they would carry the whole next observation. An ensemble, which has an encoder
+    of its own kind, raises a ValueError.
     """
     model = config.world_model
     if model.predictor == "ensemble":
@@ -114,32 +89,25 @@ def watching_model(config: AgentConfig, shape: tuple[int, ...], actions: int) ->
             f"{', '.join(PREDICTORS)}"
         )
     twin = config.changed({"inverse_weight": 0.0, "reward_heads": False, "decoder": False, "objective_options": {}})
-    return jepa(
-        shape,
-        actions,
-        block=model.block,
-        latent=64 if model.latent is None else model.latent,
-        encoder=_encoder(twin, shape),
-        predictor=partial(PREDICTORS[model.predictor], **_plain(model.predictor_options)),
-        steps=model.chained_steps,
-        objective=_objective(config),
-        targets=model.targets,
-        inferred=True,
-        inverse_weight=0.0,
-        learning_rate=model.learning_rate,
-    )
+    common = _common(twin, shape) | {"objective": _objective(config), "targets": model.targets}
+    return jepa(shape, actions, inferred=True, inverse_weight=0.0, **common)
+
+
+def _common(config: AgentConfig, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Settings of every world model with a single predictor."""
+    model = config.world_model
+    return {
+        "block": model.block,
+        "latent": 64 if model.latent is None else model.latent,
+        "encoder": _encoder(config, shape),
+        "predictor": partial(PREDICTORS[model.predictor], **_plain(model.predictor_options)),
+        "steps": model.chained_steps,
+        "learning_rate": model.learning_rate,
+    }
 
 
 def distance(config: AgentConfig, latent: int) -> Distance | None:
-    """Return the distance that settings name, or None.
-
-    Args:
-        config: Of the agent.
-        latent: Size of a latent.
-
-    Raises:
-        ValueError: If it takes no such option.
-    """
+    """Return the distance that settings name, or None; an option that it does not take raises a ValueError."""
     name, learning = config.cost.distance, config.learning
     if name in ("none", "latent"):
         return latent_distance() if name == "latent" else None
@@ -154,12 +122,7 @@ def distance(config: AgentConfig, latent: int) -> Distance | None:
 
 
 def macro_models(config: AgentConfig, latent: int) -> tuple[WorldModel, ...]:
-    """Return the models of slower levels, the lowest first.
-
-    Args:
-        config: Of the agent.
-        latent: Size of a latent.
-    """
+    """Return the models of slower levels, the lowest first."""
     macro = config.macro_levels
     given: dict[str, Any] = {"macro": macro.macro, "hidden": macro.macro_hidden, "sigma": macro.macro_sigma}
     return tuple(macro_model(latent, stride=stride, **given) for stride in macro.strides)
@@ -196,7 +159,7 @@ def _decoder(config: AgentConfig, shape: tuple[int, ...]) -> Any:
         return None
     if len(shape) == 3:
         raise ValueError("images are not decoded by a head; learn from recordings of states, which a readout decodes")
-    return partial(VectorDecoder, hidden=(config.world_model.hidden,))
+    return partial(networks.VectorDecoder, hidden=(config.world_model.hidden,))
 
 
 def _plain(options: Any) -> Any:

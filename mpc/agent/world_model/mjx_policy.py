@@ -40,11 +40,7 @@ DEFAULTS: dict[str, mpc.PlannerConfig] = {
 
 
 def recipe(planner: str | mpc.PlannerConfig) -> Recipe:
-    """Return how to plan for a robot with a planner.
-
-    Args:
-        planner: Its name, as `mpc.make_planner` takes it, or its whole configuration.
-    """
+    """Return how to plan for a robot with a planner, given its name or its whole configuration."""
     config = planner if isinstance(planner, mpc.PlannerConfig) else DEFAULTS.get(planner, mpc.PlannerConfig(planner))
     if config.name in SAMPLING:
         return Recipe(config, SAMPLING_SHARE, SAMPLING_END)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+LatentVector = Float[Array, " D"]
+Block = Float[Array, " block"]
 _FLOOR = 1e-6  # squared length of a step below which its correction reaches nowhere
 
 
@@ -30,31 +32,17 @@ class Corrections(NamedTuple):
 
 
 def nothing(count: int, latent: int, action: int) -> Corrections:
-    """The memory before anything was tried.
-
-    Args:
-        count: Blocks to keep, K.
-        latent: Size of a latent, D.
-        action: Size of a block.
-    """
+    """The memory of so many blocks before anything was tried."""
     return Corrections(jnp.zeros((count, latent)), jnp.zeros((count, action)), jnp.zeros(count), jnp.zeros((count, latent)))
 
 
 def remember(
-    corrections: Corrections,
-    began: Float[Array, " D"],
-    action: Float[Array, " block"],
-    expected: Float[Array, " D"],
-    seen: Float[Array, " D"],
+    corrections: Corrections, began: LatentVector, action: Block, expected: LatentVector, seen: LatentVector
 ) -> Corrections:
     """The memory with one more block in it, and without the oldest.
 
-    Args:
-        recent: Before.
-        began: Latent that the block began from.
-        action: The block, in planner variables.
-        expected: What the model alone predicts.
-        seen: What came of it.
+    The block, in planner variables, began from a latent, was expected by the model alone to lead to another, and led to
+    `seen`.
     """
     if len(corrections.reach) == 0:
         return corrections
@@ -62,17 +50,8 @@ def remember(
     return Corrections(*(jnp.roll(old, 1, axis=0).at[0].set(new) for old, new in zip(corrections, newest, strict=True)))
 
 
-def correct(
-    corrections: Corrections, latent: Float[Array, " D"], action: Float[Array, " block"], predicted: Float[Array, " D"]
-) -> Float[Array, " D"]:
-    """Return the model's prediction, corrected by recent prediction errors nearby.
-
-    Args:
-        recent: What happened.
-        latent: Where the step begins.
-        action: The block, in planner variables.
-        predicted: By the model alone.
-    """
+def correct(corrections: Corrections, latent: LatentVector, action: Block, predicted: LatentVector) -> LatentVector:
+    """Return the model's prediction of a step, corrected by recent prediction errors nearby."""
     place = jnp.sum((latent - corrections.latents) ** 2, axis=-1) / (corrections.reach + _FLOOR)
     manner = jnp.sum((action - corrections.actions) ** 2, axis=-1) / (jnp.sum(corrections.actions**2, axis=-1) + _FLOOR)
     weights = jnp.where(corrections.reach > 0, jnp.exp(-0.5 * (place + manner)), 0.0)

@@ -1,4 +1,4 @@
-"""What an actor is taught by planning, on a problem whose best decisions and costs to go are known in closed form."""
+"""Planning teaches an actor, on a problem whose best decisions and costs to go are known in closed form."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What goes wrong while learning: weights that diverge, environments that break, disks that are full."""
+"""Failures while learning: weights that diverge, environments that break, disks that are full."""
 
 import errno
 

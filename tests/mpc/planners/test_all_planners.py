@@ -72,7 +72,7 @@ def case(request):
 
 
 def in_bounds(space: mpc.spaces.Space, actions: np.ndarray) -> bool:
-    """Whether every action belongs to the space."""
+    """True if every action belongs to the space."""
     if isinstance(space, mpc.Box):
         return bool(((actions >= space.low) & (actions <= space.high)).all())
     return bool(((actions >= 0) & (actions < np.array(space.choices))).all())  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ HORIZON = 4
 
 
 def sampling(task: mpc.Problem) -> mpc.Planner:
-    """What chains begin with."""
+    """The first stage of chains."""
     return mpc.predictive_sampling(task, samples=2)
 
 
@@ -105,7 +105,7 @@ def values(task: mpc.Problem, which: dict[str, float]) -> jax.Array:
 
 
 def merit(task: mpc.Problem, actions: jax.Array, state: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What actions are worth on the problem, its grade and merit, computed from the actions alone."""
+    """Grade and merit of actions on the problem, computed from the actions alone."""
     return rank_key(conclude(task, None, state, actions, jnp.asarray(True), {}))
 
 
@@ -116,7 +116,7 @@ def compiled_merit(task: mpc.Problem) -> Callable:
 
 
 def no_worse(one, other) -> bool:
-    """Whether the first is of a better grade, or of the same and no dearer."""
+    """True if the first is of a better grade, or of the same and no dearer."""
     (grade, worth), (other_grade, other_worth) = map(float, one), map(float, other)
     return grade < other_grade or (grade == other_grade and worth <= other_worth + 1e-4 * max(1.0, abs(other_worth)))
 
