@@ -69,6 +69,7 @@ class Experience:
         mode, over = self._recorder.mode, self._over
         with safeguards.as_environment_failure("step", self.timesteps):
             raw, rewards, terminated, truncated, infos = self.env.step(actions)
+            rewards = _each(rewards, len(over))
         real, done = ~over, (terminated | truncated) & ~over
         self.started = done if mode != "NextStep" else over
         before = self._histories
@@ -82,7 +83,7 @@ class Experience:
         if "final_obs" in infos:
             final = self.history.model_input(self.history.append(before, self._final(infos), recorded, np), np)
             reached, infos = np.where(_along(infos["_final_obs"], final), final, reached), infos | {"final_obs": final}
-        self._monitor.look(reached, np.asarray(rewards), real, self.timesteps)
+        self._monitor.look(reached, rewards, real, self.timesteps)
         writes = self._recorder.step(recorded, self.rows, rewards, terminated, truncated, infos)
         self._returns += np.where(over, 0.0, rewards)
         taken_steps = int(taken(infos, len(real))[real].sum())
@@ -110,6 +111,14 @@ class Experience:
         for index in np.flatnonzero(there):
             rows[index] = gym_spaces.rows(space, infos["final_obs"][index], batched=False)
         return rows
+
+
+def _each(rewards: Any, count: int) -> np.ndarray:
+    """Rewards of so many environments, `[E]`, copied."""
+    found = np.asarray(rewards)
+    if found.size != count or found.dtype.kind not in "fiub":
+        raise ValueError(f"rewards must be one number for each of {count} environments; got shape {found.shape}")
+    return found.reshape(count).astype(np.float64)
 
 
 def _along(mask: np.ndarray, values: np.ndarray) -> np.ndarray:

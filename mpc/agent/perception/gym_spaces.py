@@ -8,10 +8,13 @@ Boxes of bytes or of yes and no with two axes or more are images, `[H, W, C]` to
 | `[H, W, C]` | as it is |
 | `[K, H, W]`, fewer along the first axis than along the last: a stack of frames | `[H, W, K]`, the newest last |
 | `[K, H, W, C]` | `[H, W, K C]` |
+
+A `Dict` is the sequence of its parts, in its own order; a `Dict` of one part is that part.
 """
 
 import importlib
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -21,6 +24,7 @@ from gymnasium import spaces as gym
 import mpc
 from mpc.agent.perception.action_repeat import Repeated, repeats
 from mpc.agent.perception.packages import ours
+from mpc.agent.perception.receipt import Received
 
 LARGEST = 4096  # numbers in a vector observation; an image has more, which want another encoder
 
@@ -52,12 +56,13 @@ def planner_space(space: gym.Space) -> mpc.Box | mpc.MultiDiscrete:
 
 def is_image(space: gym.Space) -> bool:
     """Return whether observations are images."""
+    space = _sole(space)
     return isinstance(space, gym.Box) and space.dtype in (np.uint8, np.bool_) and 2 <= len(space.shape) <= 4
 
 
 def is_stack(space: gym.Space) -> bool:
     """Return whether an image is a stack of frames, from the oldest to the newest."""
-    shape = space.shape or ()
+    shape = _sole(space).shape or ()
     return is_image(space) and (len(shape) == 4 or (len(shape) == 3 and shape[0] < shape[2]))
 
 
@@ -69,29 +74,40 @@ def observation_shape(space: gym.Space) -> tuple[int, ...]:
     """
     if not is_image(space):
         return (observation_size(space),)
-    return rows(space, np.zeros(space.shape or (), space.dtype), batched=False).shape[1:]
+    inner = _sole(space)
+    return _images(inner, np.zeros((1, *(inner.shape or ())), inner.dtype)).shape[1:]
 
 
 def observation_size(space: gym.Space) -> int:
     """Return how many numbers an observation flattens to.
 
     Raises:
-        ValueError: If it has no fixed number of them, or too many for what is no image.
+        ValueError: If it has no fixed number of them, or too many for what is no image; with the part that is to blame.
     """
-    unsupported = _unsupported(space)
-    if unsupported is not None:
-        raise ValueError(
-            f"observation space {_kind(unsupported)} is not supported: wrap the environment in "
-            "gymnasium.wrappers.TransformObservation so that it returns Box or Dict observations"
-        )
-    size = gym.flatdim(space)
+    parts, fine = leaves(space), gym.Box | gym.Discrete | gym.MultiDiscrete | gym.MultiBinary
+    for name, part in parts:
+        if not isinstance(part, fine):
+            raise ValueError(
+                f"observation space {_kind(part)}, of {name}, is not supported: wrap the environment in "
+                "gymnasium.wrappers.TransformObservation so that it returns Box or Dict observations"
+            )
+    sizes = {name: gym.flatdim(part) for name, part in parts}
+    size = sum(sizes.values())
     if not 1 <= size <= LARGEST:
+        most = f", {max(sizes.values())} of them {max(sizes, key=lambda name: sizes[name])}," if len(sizes) > 1 else ""
         raise ValueError(
-            f"observation space {space} flattens to {size} numbers, and vector observations have 1 to {LARGEST}: wrap the "
-            "environment in gymnasium.wrappers.TransformObservation so that it returns fewer features, or an image of bytes "
-            "(uint8), [H, W] or [H, W, C]"
+            f"observation space {space} flattens to {size} numbers{most} and vector observations have 1 to {LARGEST}: wrap "
+            "the environment in gymnasium.wrappers.TransformObservation so that it returns fewer features, or nothing but "
+            "an image of bytes (uint8), [H, W] or [H, W, C]"
         )
     return size
+
+
+def leaves(space: gym.Space, name: str = "observation") -> list[tuple[str, gym.Space]]:
+    """Return the parts of a space that are no `Dict`, in its order, by name: `("observation['arm']['angle']", Box)`."""
+    if not isinstance(space, gym.Dict):
+        return [(name, space)]
+    return [leaf for key, part in space.spaces.items() for leaf in leaves(part, f"{name}[{key!r}]")]
 
 
 def rows(space: gym.Space, observations: Any, batched: bool) -> np.ndarray:
@@ -101,17 +117,46 @@ def rows(space: gym.Space, observations: Any, batched: bool) -> np.ndarray:
         space: Of one observation.
         observations: One observation, or a batch of them with a leading axis in every part.
         batched: Which of the two.
+
+    Raises:
+        ValueError: If a part has another size, or holds a choice that there is not.
     """
+    given = [np.asarray(x) if batched else np.asarray(x)[None] for x in _values(space, observations)]
     if is_image(space):
-        return _images(space, np.asarray(observations) if batched else np.asarray(observations)[None])
-    if not batched:
-        return np.asarray(gym.flatten(space, observations), np.float32).reshape(1, -1)
-    if isinstance(space, gym.Dict):
-        parts = [rows(part, observations[name], batched=True) for name, part in space.spaces.items()]
-        return np.concatenate(parts, axis=1)
-    if isinstance(space, gym.Box | gym.MultiBinary):
-        return np.asarray(observations, np.float32).reshape(len(observations), -1)
-    return np.stack([np.asarray(gym.flatten(space, o), np.float32).ravel() for o in observations])
+        return _images(_sole(space), given[0])
+    parts = [_numbers(name, part, values) for (name, part), values in zip(leaves(space), given, strict=True)]
+    return np.concatenate(parts, axis=1).astype(np.float32)  # a copy, whatever becomes of the observation
+
+
+def _sole(space: gym.Space) -> gym.Space:
+    """The part of a `Dict` that has only one; any other space itself."""
+    while isinstance(space, gym.Dict) and len(space.spaces) == 1:
+        space = next(iter(space.spaces.values()))
+    return space
+
+
+def _values(space: gym.Space, observations: Any, name: str = "observation") -> list[Any]:
+    """The values of the `leaves` of a space."""
+    if not isinstance(space, gym.Dict):
+        return [observations]
+    if not isinstance(observations, Mapping) or set(observations) != set(space.spaces):
+        raise ValueError(f"{name} must be a dict with the keys {sorted(space.spaces)}; got {_keys(observations)}")
+    parts = space.spaces.items()
+    return [value for key, part in parts for value in _values(part, observations[key], f"{name}[{key!r}]")]
+
+
+def _numbers(name: str, space: gym.Space, values: np.ndarray) -> np.ndarray:
+    """Values `[B, ...]` of one part as numbers `[B, n]`: as they are, or choices one-hot."""
+    if values.size != len(values) * int(np.prod(space.shape or ())):
+        raise ValueError(f"{name} must have shape {space.shape}; got {values.shape[1:]}")
+    values = values.reshape(len(values), -1)
+    if not isinstance(space, gym.Discrete | gym.MultiDiscrete):
+        return values
+    counts, first = (space.nvec, space.start) if isinstance(space, gym.MultiDiscrete) else (space.n, space.start)
+    choices, counts = values - np.ravel(first), np.ravel(counts)
+    if not ((choices >= 0) & (choices < counts)).all():
+        raise ValueError(f"{name} must be in {space}; got {values.tolist()}")
+    return np.concatenate([choices[:, i : i + 1] == np.arange(count) for i, count in enumerate(counts)], axis=1)
 
 
 def _images(space: gym.Space, observations: np.ndarray) -> np.ndarray:
@@ -132,54 +177,67 @@ def is_batched(space: gym.Space, observations: Any) -> bool:
     """Return whether observations carry a leading batch axis.
 
     Raises:
-        ValueError: If their shape is neither that of the space nor that with one more axis.
+        ValueError: If the shape of a part is neither that of its space nor that with one more axis, the same for all parts.
     """
-    if isinstance(space, gym.Dict):
-        if not isinstance(observations, dict) or set(observations) != set(space.spaces):
-            raise ValueError(f"observation must be a dict with the keys {sorted(space.spaces)}; got {_keys(observations)}")
-        name, part = next(iter(space.spaces.items()))
-        return is_batched(part, observations[name])
-    shape = np.shape(observations)
-    if shape == space.shape:
-        return False
-    if shape[1:] == space.shape and len(shape) == len(space.shape or ()) + 1:
-        return True
-    raise ValueError(f"observation must have shape {space.shape}, or with a batch axis in front; got {shape}")
+    sizes: dict[int | None, str] = {}
+    for (name, part), value in zip(leaves(space), _values(space, observations), strict=True):
+        shape, one = np.shape(value), tuple(part.shape or ())
+        if shape != one and shape[1:] != one:
+            raise ValueError(f"{name} must have shape {one}, or with a batch axis in front; got {shape}")
+        sizes.setdefault(None if shape == one else shape[0], name)
+    if len(sizes) > 1:
+        found = ", ".join(f"{name} {'one' if size is None else f'a batch of {size}'}" for size, name in sizes.items())
+        raise ValueError(f"the parts of an observation must be one of each, or equally many: {found}")
+    return None not in sizes
 
 
 def describe(space: gym.Space) -> dict[str, Any]:
-    """A space as JSON, for checkpoints."""
+    """A space as JSON, for checkpoints; `rebuild` makes the same space of it.
+
+    Raises:
+        ValueError: If agents know no such space.
+    """
     kind = type(space).__name__
     if isinstance(space, gym.Box):
-        bounds = (b.ravel()[:1] if is_image(space) and np.all(b == b.ravel()[0]) else b for b in (space.low, space.high))
-        low, high = (np.asarray(b, np.float64).ravel().astype(str).tolist() for b in bounds)
-        return {"kind": kind, "shape": list(space.shape), "low": low, "high": high, "dtype": str(space.dtype)}
+        found: dict[str, Any] = {"kind": kind, "shape": list(space.shape), "dtype": str(space.dtype)}
+        return found | {name: _bound(getattr(space, name)) for name in ("low", "high")}
     if isinstance(space, gym.Discrete):
-        return {"kind": kind, "n": int(space.n), "start": int(space.start)}
+        return {"kind": kind, "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
     if isinstance(space, gym.MultiDiscrete):
-        return {"kind": kind, "n": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"kind": kind, "n": space.nvec.tolist(), "start": space.start.tolist(), "dtype": str(space.dtype)}
     if isinstance(space, gym.MultiBinary):
-        return {"kind": kind, "n": list(space.shape)}
-    if isinstance(space, gym.Dict):
-        return {"kind": kind, "spaces": {name: describe(part) for name, part in space.spaces.items()}}
+        return {"kind": kind, "n": space.n if isinstance(space.n, int) else np.asarray(space.n).tolist()}
+    if isinstance(space, gym.Dict):  # pairs: JSON's objects are sorted when they are written, and the order counts
+        return {"kind": kind, "spaces": [[name, describe(part)] for name, part in space.spaces.items()]}
     raise ValueError(f"space {_kind(space)} cannot be stored")
 
 
-def rebuild(description: dict[str, Any]) -> gym.Space:
+def _bound(bound: np.ndarray) -> list[str]:
+    """Bounds as text, which holds what JSON's numbers cannot; one for all where they are the same."""
+    values = bound.ravel().tolist()
+    return [str(value) for value in (values[:1] if len(set(values)) == 1 else values)]
+
+
+def rebuild(description: Mapping[str, Any]) -> gym.Space:
     """The inverse of `describe`."""
     kind = description["kind"]
-    if kind == "Box":
-        shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
-        given = (np.asarray(description[k], np.float64) for k in ("low", "high"))
-        low, high = (np.broadcast_to(b, shape) if b.size == 1 else b.reshape(shape) for b in given)
-        return gym.Box(low.astype(dtype), high.astype(dtype), dtype=dtype.type)
-    if kind == "Discrete":
-        return gym.Discrete(description["n"], start=description["start"])
-    if kind == "MultiDiscrete":
-        return gym.MultiDiscrete(description["n"], start=description["start"])
+    if kind == "Dict":
+        return gym.Dict(OrderedDict((name, rebuild(part)) for name, part in description["spaces"]))
     if kind == "MultiBinary":
         return gym.MultiBinary(description["n"])
-    return gym.Dict({name: rebuild(part) for name, part in description["spaces"].items()})
+    dtype: Any = np.dtype(description["dtype"])
+    if kind == "Box":
+        read: Any = {"f": float, "b": "True".__eq__}.get(dtype.kind, int)
+        given = (np.array([read(x) for x in description[name]], dtype) for name in ("low", "high"))
+        low, high = (np.resize(bound, description["shape"]) for bound in given)
+        return gym.Box(low, high, dtype=dtype.type)
+    made = {"Discrete": gym.Discrete, "MultiDiscrete": gym.MultiDiscrete}[kind]
+    return made(description["n"], start=description["start"], dtype=dtype.type)
+
+
+def same(one: gym.Space, other: gym.Space) -> bool:
+    """Return whether two spaces are equal, with their parts in the same order."""
+    return one == other and [name for name, _ in leaves(one)] == [name for name, _ in leaves(other)]
 
 
 def make(env: str | Callable[..., gymnasium.Env], **settings: Any) -> gymnasium.Env:
@@ -197,9 +255,9 @@ def make(env: str | Callable[..., gymnasium.Env], **settings: Any) -> gymnasium.
         ImportError: If what it takes is not installed or does not work, with the extra that has it.
     """
     if callable(env):
-        return env(**settings)
-    made = _ELSEWHERE.get(env.split("/")[0])
-    return gymnasium.make(env, **settings) if made is None else made(env, **settings)
+        return Received.of(env(**settings))
+    made = _ELSEWHERE.get(env.split("/")[0], gymnasium.make)
+    return Received(made(env, **settings))
 
 
 def _our_own(env: str, **settings: Any) -> gymnasium.Env:
@@ -256,6 +314,8 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
     """
     if isinstance(env, str):
         env = make(env)
+    if isinstance(env, gymnasium.vector.SyncVectorEnv):  # last observations come beside first ones: they must not be one array
+        env.envs = [Received.of(one) for one in env.envs]
     if isinstance(env, gymnasium.vector.VectorEnv):
         if repeat > 1 and repeats(env) != repeat:
             raise ValueError(
@@ -264,7 +324,7 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
             )
         return env
     if isinstance(env, gymnasium.Env):
-        one = Repeated(env, repeat) if repeat > 1 else env
+        one = Repeated(Received.of(env), repeat) if repeat > 1 else Received.of(env)
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         return gymnasium.vector.SyncVectorEnv([lambda: one], autoreset_mode=mode)
     raise ValueError(f"env must be a Gymnasium environment, its id, or a vector environment; got {type(env).__name__}")
@@ -277,6 +337,7 @@ def observation_dtype(space: gym.Space) -> Any:
 
 def bounds(space: gym.Space) -> dict[str, Any]:
     """Return `low` and `high` of an observation as exported policies take it, images in [0, 1]; {} where unknown."""
+    space = _sole(space)
     if is_image(space):
         return {"low": 0.0, "high": 1.0}
     return {"low": space.low.ravel(), "high": space.high.ravel()} if isinstance(space, gym.Box) else {}
@@ -289,16 +350,9 @@ def identify(env: gymnasium.vector.VectorEnv) -> str | None:
     return None if spec is None else spec.id
 
 
-def _unsupported(space: gym.Space) -> gym.Space | None:
-    if isinstance(space, gym.Dict):
-        return next((bad for part in space.spaces.values() if (bad := _unsupported(part)) is not None), None)
-    fine = gym.Box | gym.Discrete | gym.MultiDiscrete | gym.MultiBinary
-    return None if isinstance(space, fine) else space
-
-
 def _kind(space: gym.Space) -> str:
     return f"{type(space).__name__} ({space})"
 
 
 def _keys(observations: Any) -> str:
-    return str(sorted(observations)) if isinstance(observations, dict) else type(observations).__name__
+    return str(sorted(observations)) if isinstance(observations, Mapping) else type(observations).__name__
