@@ -24,7 +24,7 @@ import mpc
 from mpc.agent import checkpointing, offline, online
 from mpc.agent.actor import teaching
 from mpc.agent.components import Given, components
-from mpc.agent.config import AgentConfig
+from mpc.agent.config import AgentConfig, plain
 from mpc.agent.configurator.task import Task
 from mpc.agent.cost.terms import ObservationTerm, check_observation_terms
 from mpc.agent.decisions import DecidingAgent
@@ -58,7 +58,7 @@ class Agent(DecidingAgent):
         env: A Gymnasium environment, its id, or a vector environment; None for an agent that does not act in one.
         task: What to do; to collect reward if None. `configure` changes it at any time.
         config: Every setting, or those that differ from the defaults for such a task and such observations.
-        seed: Of everything random, the environment's first reset included.
+        seed: Of everything random, the environment's first reset included; drawn if None, and `agent.seed` in any case.
         cost: A known differentiable cost `(params, observation, action, t) -> scalar` that takes the place of the reward.
         limits: Functions like `cost` by name, which tasks may bound from above.
         model: A world model to use instead of a learnt one, such as `world_models.analytic`.
@@ -82,7 +82,7 @@ class Agent(DecidingAgent):
         *,
         task: Task | None = None,
         config: AgentConfig | Mapping[str, Any] | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         cost: ObservationTerm | None = None,
         limits: Mapping[str, ObservationTerm] | None = None,
         model: WorldModel | None = None,
@@ -98,7 +98,7 @@ class Agent(DecidingAgent):
             observation_space, action_space = self.env.single_observation_space, self.env.single_action_space
         if observation_space is None or action_space is None:
             raise ValueError("an agent needs an env, or else an observation_space and an action_space")
-        self.observation_space, self.action_space, self.seed = observation_space, action_space, int(seed)
+        self.observation_space, self.action_space, self.seed = observation_space, action_space, _seed(seed)
         self.image, self.render = gym_spaces.is_image(observation_space), render
         goals = distance is not None or (task is not None and task.goal is not None)
         self.config = _fitting(config, goals, self.image, bool(cost or limits) and model is None)
@@ -147,6 +147,9 @@ class Agent(DecidingAgent):
             progress_bar: Whether to show one.
             checkpoint_path: Where to save when done, or when interrupted by Ctrl-C or SIGTERM (raised again afterwards).
 
+        Warns:
+            NothingLearnt: If these were not yet the `random_steps` after which training begins.
+
         Raises:
             ValueError: If the agent has no environment, or total_timesteps is negative.
             EnvironmentFailure: If the environment raises, or returns nothing finite for many steps.
@@ -158,6 +161,7 @@ class Agent(DecidingAgent):
             raise ValueError(f"total_timesteps must be at least 0; got {total_timesteps}")
         with checkpointing.saving(self, checkpoint_path):
             online.learn(self, total_timesteps, callback, progress_bar)
+        self.warn_if_nothing_is_learnt(f"after {self.num_timesteps} random steps")
         return self
 
     def learn_from(
@@ -259,6 +263,14 @@ class Agent(DecidingAgent):
             CheckpointError: If the checkpoint is foreign, damaged, of another format, or of another environment.
         """
         return checkpointing.load(cls, path, env, changes=config or {}, given=given)
+
+
+def _seed(seed: Any) -> int:
+    """A seed as a plain number, drawn if None."""
+    seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1) if seed is None else plain(seed)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be None or a whole number from 0 to {2**31 - 1}; got {seed!r}")
+    return seed
 
 
 def _fitting(config: AgentConfig | Mapping[str, Any] | None, goals: bool, image: bool, decodes: bool) -> AgentConfig:

@@ -53,7 +53,7 @@ def save(agent: Any, path: str | os.PathLike) -> Path:
             "samples": _described(agent.samples),
             "goal": _described(agent.task.goal),
         },
-        "task": {name: _plain(getattr(agent.task, name)) for name in TASK},
+        "task": {name: getattr(agent.task, name) for name in TASK},
     }
     return checkpoint.save(path, _tree(agent), about, step=max(agent.num_timesteps, learner.updates))
 
@@ -147,18 +147,11 @@ def _blank(described: list[Any]) -> np.ndarray:
     return np.zeros(described[0], np.dtype(described[1]))
 
 
-def _plain(value: Any) -> Any:
-    """Mappings and NumPy's numbers as JSON holds them."""
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _compare(path: Any, kept: dict[str, Any], spaces: dict[str, Any], vector: gymnasium.vector.VectorEnv) -> None:
     """Make sure that a checkpoint is of an environment like this one."""
     for name in ("observation_space", "action_space"):
         got = getattr(vector, f"single_{name}")
-        if got != spaces[name]:
+        if not gym_spaces.same(got, spaces[name]):
             raise checkpoint.CheckpointError(
                 f"{path} is of another environment: it was learnt with {name} {spaces[name]}, this one has {got}"
             )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from mpc.planners.config import PlannerConfig, settings_of
@@ -295,6 +296,8 @@ class AgentConfig:
     def __post_init__(self):
         from mpc.agent.config_checks import check  # which knows the groups defined here
 
+        for group in GROUPS:
+            object.__setattr__(self, group, replace(getattr(self, group), **plain(vars(getattr(self, group)))))
         check(self)
 
     @classmethod
@@ -341,7 +344,7 @@ class AgentConfig:
         return self.world_model.block if self.actor.replan_every is None else self.actor.replan_every
 
     def planner(self, iterations: int, starts: int | None = None) -> PlannerConfig:
-        """Return the planner's configuration for plans of so many iterations.
+        """Return the planner's configuration for plans of so many iterations, with those of the settings that it takes.
 
         Args:
             iterations: Improvements of a plan.
@@ -351,7 +354,8 @@ class AgentConfig:
         given: dict[str, Any] = {"starts": a.starts if starts is None else starts, "samples": a.samples, "spread": a.spread}
         given |= {"step_size": a.step_size, "decay_iterations": iterations if a.step_size_decays else None}
         given["elites"] = None if a.samples is None else max(a.samples // 8, 1)
-        return planner_config(a.planner, given, a.planner_options)
+        taken = settings_of(a.planner)
+        return PlannerConfig(a.planner, **({k: v for k, v in given.items() if k in taken} | dict(a.planner_options)))
 
     def buffer_rows(self, size: int, environments: int) -> int:
         """Return the rows of the replay buffer for each environment, where an observation takes `size` bytes."""
@@ -371,29 +375,17 @@ class AgentConfig:
         return int(steps / every if steps <= turn else (1 + math.log(steps / turn)) / growth)
 
 
-def planner_config(name: str, given: Mapping[str, Any], options: Options) -> PlannerConfig:
-    """Return a planner's configuration, with those of the agent's settings that the planner takes.
-
-    Args:
-        name: Of the planner.
-        given: The agent's `starts`, `samples`, `elites`, `spread`, `step_size` and `decay_iterations`.
-        options: Fields of `PlannerConfig` that override them.
-    """
-    taken = settings_of(name)
-    return PlannerConfig(name, **({key: value for key, value in given.items() if key in taken} | dict(options)))
-
-
 def _put(grouped: dict[str, dict[str, Any]], name: str, value: Any, group: str | None = None) -> None:
     if name not in _GROUP_OF or (group is not None and _GROUP_OF[name] != group):
         where = "" if group is None else f" in {group}"
         raise ValueError(f"there is no setting {name!r}{where}; there are {', '.join(sorted(_GROUP_OF))}")
-    grouped.setdefault(_GROUP_OF[name], {})[name] = _plain(value)
+    grouped.setdefault(_GROUP_OF[name], {})[name] = value
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's, and lists, which JSON makes of tuples, as tuples."""
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+def plain(value: Any) -> Any:
+    """Return numbers of NumPy and JAX as Python's, and lists, which JSON makes of tuples, as tuples."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0:
         return value.item()
     if isinstance(value, list | tuple):
-        return tuple(_plain(part) for part in value)
-    return {name: _plain(part) for name, part in value.items()} if isinstance(value, Mapping) else value
+        return tuple(map(plain, value))
+    return {name: plain(part) for name, part in value.items()} if isinstance(value, Mapping) else value

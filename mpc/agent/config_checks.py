@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
-from mpc.agent.config import GROUPS, AgentConfig
+from mpc.agent.config import GROUPS, AgentConfig, WorldModelConfig
 from mpc.planners.config import PLANNERS
 
 _MAY_BE_0 = {
@@ -57,7 +57,23 @@ def check(config: AgentConfig) -> None:
         raise ValueError("one of cumulative_weight and terminal_weight must be positive, or no plan would go to a goal")
     if model.predictor == "ensemble" and model.members < 2:
         raise ValueError(f"an ensemble needs at least 2 members, between which to disagree; got members={model.members}")
+    _check_used(model)
     _check_strides(config)
+
+
+def _check_used(model: WorldModelConfig) -> None:
+    """Refuse settings that this kind of model would ignore."""
+    unused, defaults = ["straightness_weight"] if model.objective == "reconstruction" else [], WorldModelConfig()
+    if model.predictor == "ensemble":
+        unused = ["predictor_options", "prediction_weight", "straightness_weight"]
+        unused += ["encoder_options"] if model.encoder in ("auto", "residual") else []
+    for name in unused:
+        value = getattr(model, name)
+        if value != getattr(defaults, name):
+            kind = "an ensemble" if model.predictor == "ensemble" else "a model with objective='reconstruction'"
+            raise ValueError(
+                f"{kind} has no {name}; got {name}={value!r}: leave it out, or set another predictor or encoder"
+            )
 
 
 def _check_strides(config: AgentConfig) -> None:

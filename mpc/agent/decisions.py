@@ -2,7 +2,7 @@
 
 import os
 import time
-from pathlib import Path
+import warnings
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -41,6 +41,20 @@ class PredictState(NamedTuple):
         return self._replace(left=np.zeros_like(self.left))
 
 
+class NothingLearnt(UserWarning):
+    """An agent is asked to decide before it has learnt, or has not taken enough steps to learn from."""
+
+
+class SaveInstead:
+    """A part that cannot be pickled, and says so for the agent that holds it; copies of the agent share it."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an agent cannot be pickled, for it holds compiled functions: use agent.save(path), Agent.load(path)")
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+
 class DecidingAgent:
     """The part of an agent that decides; `Agent` sets what it decides with."""
 
@@ -56,9 +70,26 @@ class DecidingAgent:
     key: jax.Array
 
     def __init__(self) -> None:
+        self._pickling, self._warned = SaveInstead(), False
         self._budget, self._tasks = TimeBudget(), 0
         self._goal: tuple[Any, jax.Array] | None = None
         self._familiarity: tuple[int, configurator.Familiarity] | None = None
+
+    def warn_if_nothing_is_learnt(self, doing: str) -> None:
+        """Warn, once, of a model to be learnt whose weights are still random.
+
+        Args:
+            doing: What is done with it.
+        """
+        untrained = not self.learner.trained and jax.tree.leaves(self.learner.training.params["network"])
+        if untrained and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"nothing is learnt yet, {doing}: a model is first trained after random_steps="
+                f"{self.config.learning.random_steps} environment steps of learn, or by learn_from",
+                NothingLearnt,
+                stacklevel=3,
+            )
 
     def draw(self) -> jax.Array:
         """Return a fresh key."""
@@ -99,7 +130,7 @@ class DecidingAgent:
             OutOfDistributionGoal: If the goal is unlike what the agent has learnt from.
         """
         if not isinstance(task, Task):
-            task = read(Path(task), configurator.schema(self.components))
+            task = read(task, configurator.schema(self.components))
         task = configurator.with_goal(task, self.components)
         self.setup, self.task = configurator.set_up(task, self.components), task
         self._tasks, self._goal = self._tasks + 1, None
@@ -159,6 +190,7 @@ class DecidingAgent:
         Raises:
             ValueError: If the observation has the wrong shape, there is no such mode, or no actor to react with.
         """
+        self.warn_if_nothing_is_learnt("so that predict decides by random weights")
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = gym_spaces.rows(self.observation_space, observation, batched)
         starts = np.zeros(len(rows), bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)

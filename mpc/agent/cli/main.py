@@ -17,6 +17,7 @@ from mpc.agent.cli.distil import Distil, distil
 from mpc.agent.cli.doctor import Doctor, doctor
 from mpc.agent.cli.export import Export, export
 from mpc.agent.cli.learn import Learn, learn
+from mpc.agent.cli.options import prepare
 from mpc.agent.cli.plan import Plan, plan
 from mpc.agent.cli.serve import Serve, serve
 from mpc.agent.cli.simulate import Robot, robot
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     options: Any = tyro.cli(Command, prog="craik", description=mpc.__doc__, args=argv)  # type: ignore[arg-type]
     try:
+        prepare(options)
         report = COMMANDS[type(options)](options)
     except (CheckpointError, ValueError, ImportError, OSError, EnvironmentFailure, gymnasium.error.Error) as error:
         print(f"craik: {error}", file=sys.stderr)

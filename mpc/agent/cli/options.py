@@ -1,10 +1,17 @@
 """Options that several commands of the command line share."""
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from world_models.io.atomic import expanded
+
+LEAST: dict[str, int] = dict.fromkeys(("seed", "steps", "episodes", "updates", "deadline", "delay", "push"), 0)
+LEAST |= dict.fromkeys(("length", "rounds", "seeds", "cores", "at"), 1)
+"""Least numbers of options by name; all others are to be positive."""
 
 
 @dataclass
@@ -27,6 +34,28 @@ class TaskOptions(Common):
     """An image or .npy file of the observation to reach."""
     task: Path | None = None
     """A TOML file that describes the task: goal, weights, limits, horizon, risk, budget."""
+
+
+def prepare(options: Common) -> None:
+    """Expand `~` in paths, and check numbers, before anything is done.
+
+    Raises:
+        ValueError: If a number is out of range, with the option's name.
+    """
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if isinstance(value, Path):
+            setattr(options, option.name, expanded(value))
+        for number in value if isinstance(value, tuple) else (value,):
+            _check_number(option.name, number)
+
+
+def _check_number(name: str, value: Any) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if not math.isfinite(value) or value < LEAST.get(name, 0) or (value == 0 and name not in LEAST):
+        least = f"at least {LEAST[name]}" if name in LEAST else "positive"
+        raise ValueError(f"--{name.replace('_', '-')} must be {least}; got {value}")
 
 
 def say(options: Common) -> Callable[[str], None]:

@@ -18,6 +18,7 @@ milliseconds = 50.0        # that a decision may take
 """
 
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ from typing import Any, NamedTuple
 import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import ArrayLike
+
+from mpc.agent.config import plain
+from world_models.io.atomic import expanded
 
 Place = tuple[str, ...]
 
@@ -80,14 +84,18 @@ class Task:
     milliseconds: float | None = None
     """Time that a decision may take."""
 
+    def __post_init__(self):
+        for name in ("weights", "limits", "horizon", "risk", "iterations", "starts", "milliseconds"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+
 
 _BUDGET = ("iterations", "starts", "milliseconds")
 _NAMES = ("goal", "horizon", "risk", "weights", "limits", "budget")
 
 
-def read(path: str | Path, schema: TaskSchema) -> Task:
+def read(path: str | os.PathLike, schema: TaskSchema) -> Task:
     """Read a task from a TOML file; a TaskError has every problem and its line."""
-    path = Path(path)
+    path = expanded(path)
     text = path.read_text(encoding="utf-8")
     try:
         given = tomllib.loads(text)
@@ -147,7 +155,7 @@ def parse(given: Mapping[str, Any], schema: TaskSchema, folder: Path = Path()) -
     if "goal" in given:
         goal = given["goal"]
         try:
-            kept["goal"] = read_goal(folder / goal if isinstance(goal, str) else goal, schema.shape)
+            kept["goal"] = read_goal(folder / expanded(goal) if isinstance(goal, str) else goal, schema.shape)
         except ValueError as error:
             check.complain(("goal",), str(error))
     _check_purpose(check, schema, kept["weights"])
@@ -216,7 +224,7 @@ def read_goal(given: Any, shape: tuple[int, ...]) -> np.ndarray:
         ValueError: If it cannot be read, or is no such observation, with what arrived and what was wanted.
     """
     try:
-        goal = _from_file(Path(given)) if isinstance(given, str | Path) else np.asarray(given, np.float32)
+        goal = _from_file(expanded(given)) if isinstance(given, str | Path) else np.asarray(given, np.float32)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"cannot be read: {error}") from error
     goal = goal[..., None] if goal.ndim == len(shape) - 1 else goal

@@ -51,7 +51,9 @@ def _ensemble(config: AgentConfig, shape: tuple[int, ...], action: int, history:
         given["inverse_weight"] = model.inverse_weight
     if model.encoder not in ("auto", "residual"):
         given["encoder"] = _encoder(config, shape)
-    if model.objective != "variance_covariance":
+    if model.objective == "variance_covariance":
+        given |= _plain(model.objective_options)
+    else:
         given["objective"] = _objective(config)
     return ensemble_jepa(shape if len(shape) == 3 else shape[0], action, **given)
 

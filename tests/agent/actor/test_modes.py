@@ -53,6 +53,17 @@ def agent() -> Agent:
     return made
 
 
+def test_as_many_iterations_are_spent_as_fit_the_time():
+    budget = TimeBudget()
+    assert budget.iterations("kind", 20, 1e-3) == 20  # nothing is known yet
+    budget.spent("kind", 5000.0, 20)  # compiles, and does not count
+    assert budget.iterations("kind", 20, 1e-3) == 20
+    for milliseconds in (40.0, 20.0, 1000.0):  # 2, 1 and 50 an iteration: 2 in the median
+        budget.spent("kind", milliseconds, 20)
+    assert [budget.iterations("kind", 20, limit) for limit in (0.5, 9.0, 39.0, 1e6)] == [1, 4, 19, 20]
+    assert budget.iterations("another kind", 20, 0.5) == 20
+
+
 def test_a_budget_plans_while_there_is_time_and_tries_again_later():
     budget = TimeBudget()
     assert budget.plans("plan", 1) and not budget.plans("react", 1)

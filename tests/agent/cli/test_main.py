@@ -100,3 +100,34 @@ def test_the_doctor_reports(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["problems"] == [] and found["versions"]["jax"][0].isdigit()
     assert "small loops hoisted" in found
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("learn Pendulum-v1 --steps -5", "--steps must be at least 0; got -5"),
+        ("learn Pendulum-v1 --episodes -1", "--episodes must be at least 0; got -1"),
+        ("learn Pendulum-v1 --update-ratio 0", "--update-ratio must be positive; got 0.0"),
+        ("learn Pendulum-v1 --seed -1", "--seed must be at least 0; got -1"),
+        ("learn Pendulum-v1 --offline data --updates -1", "--updates must be at least 0; got -1"),
+        ("demo --steps -5", "--steps must be at least 0; got -5"),
+        ("collect Pendulum-v1 --length 0", "--length must be at least 1; got 0"),
+        ("distil run --rounds 0", "--rounds must be at least 1; got 0"),
+        ("bench Pendulum-v1 --at 100 0", "--at must be at least 1; got 0"),
+        ("robot x.craik --seconds nan", "--seconds must be positive; got nan"),
+        ("export run --period 0", "--period must be positive; got 0.0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_made(command, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 2
+    assert reason in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_paths_of_options_begin_at_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["collect", "Pendulum-v1", "--episodes", "1", "--length", "3", "--out", "~/swings", "--quiet"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["swings"]
+    assert main(["plan", "~/none"]) == 2
+    assert f"{tmp_path}/none" in capsys.readouterr().err
