@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from world_models.base import LatentState, Metrics, PyTree, WorldModel, initial_state
-from world_models.data import Moments, Window
+from world_models.data import Moments, Window, scale
 from world_models.ensemble import EnsemblePredictor, disagreement
 from world_models.heads import Step, continuation, expected_reward
 from world_models.losses import terms
@@ -180,7 +180,7 @@ class Assembly:
         own = params["scales"]
         scales = moments._replace(
             observation_mean=mean,
-            observation_std=std,
+            observation_std=scale(mean, std),
             # a step's reward is the sum over a block
             reward_mean=block * moments.reward_mean,
             reward_std=block * moments.reward_std,

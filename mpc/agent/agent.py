@@ -112,6 +112,7 @@ class Agent(DecidingAgent):
         self.components = components(shape, dtype, action_space, self.config, self.given)
         key, self.key = jax.random.split(jax.random.key(self.seed))
         self.learner = Learner(self.components, self.config, key, render)
+        self.learner.origin = None if model is not None or render is not None else gym_spaces.origin(observation_space)
         self.buffer = self.empty_buffer(1 if self.env is None else self.env.num_envs)
         self.num_timesteps = self.finetuned_timesteps = 0
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
@@ -227,6 +228,7 @@ class Agent(DecidingAgent):
         example = np.zeros(self.components.history.observation, np.float32)
         about = {"env": self.env_id, "repeat": self.config.perception.action_repeat, "seed": self.seed}
         about |= {"timesteps": self.num_timesteps, "updates": self.learner.updates}
+        self.warn_of_rounding()
         known = {"observed": gym_spaces.bounds(self.observation_space), "about": about}
         described = {name: part | dict(settings.pop(name, None) or {}) for name, part in known.items()}
         return mpc.export(self.policy, self.params, example, path, **described, **settings)

@@ -46,6 +46,7 @@ def save(agent: Any, path: str | os.PathLike) -> Path:
             "reset_at": learner.reset_at,
             "finetuned_at": learner.finetuned_at,
             "seed": agent.seed,
+            "origin": None if learner.origin is None or not learner.located else learner.origin.tolist(),
         },
         "arrays": {
             "decoder": None if learner.decoder is None else len(learner.decoder["scales"]["y"][0]),
@@ -94,6 +95,8 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, 
     agent.env_id = agent.env_id or kept["env"]
     agent.num_timesteps, agent.finetuned_timesteps = state["timesteps"], state["finetuned_timesteps"]
     learner.trained, learner.reset_at, learner.finetuned_at = state["trained"], state["reset_at"], state["finetuned_at"]
+    if state["origin"] is not None:
+        agent.locate(np.array(state["origin"]))
     agent.samples = None  # the goal was compared with them when it was set
     agent.configure(Task(goal=tree.get("goal"), **kept["task"]) if task is None else task)
     agent.samples = tree.get("samples")

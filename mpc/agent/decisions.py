@@ -49,7 +49,9 @@ class SaveInstead:
     """A part that cannot be pickled, and says so for the agent that holds it; copies of the agent share it."""
 
     def __reduce__(self) -> Any:
-        raise TypeError("an agent cannot be pickled, for it holds compiled functions: use agent.save(path), Agent.load(path)")
+        raise TypeError(
+            "an agent cannot be pickled, for it holds compiled functions: use agent.save(path), Agent.load(path)"
+        )
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self
@@ -88,6 +90,40 @@ class DecidingAgent:
                 f"nothing is learnt yet, {doing}: a model is first trained after random_steps="
                 f"{self.config.learning.random_steps} environment steps of learn, or by learn_from",
                 NothingLearnt,
+                stacklevel=3,
+            )
+
+    def rows(self, observations: Any, batched: bool) -> np.ndarray:
+        """Return observations as the model takes them, `[B, *shape]`, relative to the origin.
+
+        Args:
+            observations: One, or a batch with a leading axis in every part.
+            batched: Which of the two.
+        """
+        return gym_spaces.rows(self.observation_space, observations, batched, self.learner.origin)
+
+    def locate(self, first: np.ndarray) -> None:
+        """Make the first observation that is learnt from the origin of all, where float32 might not tell them apart.
+
+        Args:
+            first: `[O]`, in the precision of the environment.
+        """
+        if self.learner.origin is None or self.learner.located or first.size != self.learner.origin.size:
+            return
+        self.learner.origin, self.learner.located = gym_spaces.origin(self.observation_space, first), True
+        self.configure(self.task)  # its goal is relative to the origin, too
+
+    def warn_of_rounding(self) -> None:
+        """Warn where float32, in which exported policies take observations, rounds away what they tell."""
+        origin, scales = self.learner.origin, self.learner.training.params.get("scales")
+        if origin is None or scales is None:
+            return
+        varies = np.asarray(scales.observation_std)[: len(origin)]
+        lost = np.abs(origin) * np.finfo(np.float32).eps > 0.05 * varies
+        if lost.any():
+            warnings.warn(
+                f"exported policies take observations in float32, which rounds numbers {np.flatnonzero(lost).tolist()} by "
+                "much of what they vary: have the environment return them relative to a value nearby",
                 stacklevel=3,
             )
 
@@ -132,7 +168,7 @@ class DecidingAgent:
         if not isinstance(task, Task):
             task = read(task, configurator.schema(self.components))
         task = configurator.with_goal(task, self.components)
-        self.setup, self.task = configurator.set_up(task, self.components), task
+        self.setup, self.task = configurator.set_up(task, self.components, self.learner.origin), task
         self._tasks, self._goal = self._tasks + 1, None
         _ = self.program  # so that a planner that does not fit is told of now, not at the first decision
         if self.setup.measures_goal and self.samples is not None:
@@ -192,7 +228,7 @@ class DecidingAgent:
         """
         self.warn_if_nothing_is_learnt("so that predict decides by random weights")
         batched = gym_spaces.is_batched(self.observation_space, observation)
-        rows = gym_spaces.rows(self.observation_space, observation, batched)
+        rows = self.rows(observation, batched)
         starts = np.zeros(len(rows), bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
         if state is not None and state.task != self._tasks:
             state = None
@@ -270,4 +306,4 @@ class DecidingAgent:
 
     def encode(self, observation: Any) -> jax.Array:
         """Return the latent `[D]` of one observation, as if an episode began with it."""
-        return self._latent(gym_spaces.rows(self.observation_space, observation, batched=False)[0])
+        return self._latent(self.rows(observation, batched=False)[0])

@@ -44,7 +44,7 @@ def own_goal(env: gymnasium.Env) -> np.ndarray | None:
     """
     ask: Any = getattr(env.unwrapped, "goal_observation", None)
     try:
-        return None if ask is None else gym_spaces.rows(env.observation_space, ask(), batched=False)[0]
+        return None if ask is None else gym_spaces.flat(env.observation_space, ask(), batched=False)[0]
     except ValueError:  # of a task without goals
         return None
 

@@ -55,6 +55,10 @@ class Learner:
         self.macro = [m.init(jax.random.fold_in(macro_key, i)) for i, m in enumerate(components.macro_models)]
         self.decoder: PyTree = None
         self.goal_actor: PyTree = None
+        self.origin: np.ndarray | None = None
+        """`[O]`, what observations are relative to, see `gym_spaces.origin`."""
+        self.located = False
+        """Whether the origin is that of an observation."""
         self.trained = False
         self.reset_at = 0
         """Environment steps after which actor and critic were last reset."""
@@ -75,6 +79,8 @@ class Learner:
             found |= {"actor": self.actor_critic_state.deployed_actor, "critic": self.actor_critic_state.target}
         if self.goal_actor is not None:
             found["actor"] = self.goal_actor
+        if self.origin is not None:
+            found["origin"] = self.origin.astype(np.float32)
         named = {"distance": self.distance, "decoder": self.decoder, "macro": self.macro or None}
         return found | {name: part for name, part in named.items() if part is not None}
 
@@ -178,7 +184,7 @@ class Learner:
         if distance is not None and distance.fit is not None:
             rows = seen.dense() if dense else seen
             self.distance, _ = distance.fit(self.distance, keys[0], rows.latents, rows.first, rows.lengths)
-        if dataset.actions is not None:
+        if dataset.actions is not None and jax.tree.leaves(self.training.params["network"]):  # a known model learns nothing
             self._finetune_predictions(dataset, seen, keys[1])
         self.decoder = readout.fit(keys[2], seen.latents, np.asarray(dataset.observations[seen.row]))
         if made.macro_models:

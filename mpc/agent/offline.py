@@ -38,7 +38,8 @@ def learn_from(agent: Any, dataset: Dataset, updates: int | None, callback: Any,
         raise ValueError(f"updates must be at least 0; got {updates}")
     learner, config = agent.learner, agent.config
     left = max(config.learning.offline_updates - learner.updates, 0) if updates is None else updates
-    seen = recordings.for_model(dataset, agent.components, agent.action_space, agent.env_id, agent.render)
+    agent.locate(np.asarray(dataset.observations[0]).ravel())
+    seen = recordings.for_model(dataset, agent)
     if left:
         learner.goal_actor = None  # it knows the latents of the encoder as it was
     with interruptible() as check, bar(left, progress_bar) as advance:

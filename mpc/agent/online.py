@@ -44,7 +44,7 @@ def steps(agent: Any, total: int) -> Iterator[Any]:
     from mpc.agent.agent import Progress
 
     begun, learning = agent.num_timesteps, agent.config.learning
-    life = Experience(agent.env, agent.components.history, seed=agent.seed + begun, timesteps=begun)
+    life = Experience(agent.env, agent.components.history, seed=agent.seed + begun, timesteps=begun, agent=agent)
     remember(agent, life.begun)
     state, params = None, learning_params(agent) if agent.learner.trained else None
     while agent.num_timesteps < begun + total:

@@ -20,7 +20,7 @@ from world_models.data.dataset import About, Dataset, DatasetError
 from world_models.data.episodes import gather, mixed
 from world_models.data.files import FORMAT, FORMAT_VERSION, load, save
 from world_models.data.minari import read_minari, write_minari
-from world_models.data.normalisation import Moments
+from world_models.data.normalisation import Moments, masked_moments, scale
 from world_models.data.recorder import Recorder
 from world_models.data.replay_buffer import (
     Rows,
@@ -57,6 +57,7 @@ __all__ = [
     "encoded",
     "gather",
     "load",
+    "masked_moments",
     "mixed",
     "moments",
     "observation_moments",
@@ -64,6 +65,7 @@ __all__ = [
     "resident",
     "sample",
     "save",
+    "scale",
     "starts",
     "stratum",
     "write_minari",

@@ -23,6 +23,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
+from world_models.data.normalisation import masked_moments
+
 _PROPOSALS = 8  # start rows proposed per window; with one-step episodes, the worst case, 1 window in 256 stays empty
 
 
@@ -216,9 +218,5 @@ def _propose(
 @jax.jit
 def observation_moments(buffer: TrajectoryBuffer) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Returns mean and standard deviation of each coordinate of the stored observations; 0 for an empty buffer."""
-    observations = buffer.observations.astype(jnp.float32)
     written = jnp.arange(buffer.follows.shape[1]) < buffer.filled[:, None]
-    written = written.reshape(written.shape + (1,) * (observations.ndim - 2))
-    count = jnp.maximum(jnp.sum(buffer.filled), 1)
-    mean = jnp.sum(observations, axis=(0, 1), where=written) / count
-    return mean, jnp.sqrt(jnp.sum((observations - mean) ** 2, axis=(0, 1), where=written) / count)
+    return masked_moments(buffer.observations.reshape(written.size, *buffer.observations.shape[2:]), written.ravel())

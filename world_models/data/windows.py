@@ -58,20 +58,27 @@ def moments(dataset: Dataset, render: Callable[[Array], Array] | None = None) ->
         render: As for `training.trainer`.
     """
     rows = np.unique(np.linspace(0, len(dataset.observations) - 1, _MOMENT_FRAMES).astype(int))
-    observations = jnp.asarray(dataset.observations[rows])
-    mean, std = channel_moments(unit(observations if render is None else jnp.asarray(render(observations))))
+    observations = dataset.observations[rows]
+    if render is None and observations.ndim == 2 and observations.dtype.kind == "f":
+        seen = _moments(observations)
+    else:
+        shown = jnp.asarray(observations)
+        seen = channel_moments(unit(shown if render is None else jnp.asarray(render(shown))))
     taken = np.ones(len(dataset.rewards), bool)
     taken[dataset.first + dataset.lengths] = False
-    rewards = np.asarray(dataset.rewards)[taken]
-    reward_mean, reward_std, best = (jnp.float32(x) for x in (rewards.mean(), rewards.std(), rewards.max()))
-    ends = jnp.asarray(bool(np.asarray(dataset.terminated).any()))
-    result = Moments(mean, std, reward_mean, reward_std, best, terminates=ends)
+    rewards, ends = np.asarray(dataset.rewards)[taken], jnp.asarray(bool(np.asarray(dataset.terminated).any()))
+    result = Moments(*seen, *_moments(rewards), jnp.float32(rewards.max()), terminates=ends)
     if dataset.actions is None:
-        return result.floored()
-    actions = np.asarray(dataset.actions)[taken].astype(np.float32)
-    actions = actions[np.isfinite(actions).reshape(len(actions), -1).all(axis=1)]
-    mean, std = (jnp.asarray(x) for x in (actions.mean(axis=0), actions.std(axis=0)))
-    return result._replace(action_mean=mean, action_std=std).floored()
+        return result.scaled()
+    actions = np.asarray(dataset.actions)[taken]
+    mean, std = _moments(actions[np.isfinite(actions).reshape(len(actions), -1).all(axis=1)])
+    return result._replace(action_mean=mean, action_std=std).scaled()
+
+
+def _moments(values: np.ndarray) -> tuple[Array, Array]:
+    """Mean and standard deviation of `[N, ...]`, computed in double precision."""
+    exact = values.astype(np.float64)
+    return jnp.asarray(exact.mean(axis=0), jnp.float32), jnp.asarray(exact.std(axis=0), jnp.float32)
 
 
 def encoded(dataset: Dataset, rows: np.ndarray, encode: Callable[[np.ndarray], Array]) -> np.ndarray:

@@ -65,25 +65,18 @@ class Rules(NamedTuple):
 
 
 def moments(source: Source) -> Moments:
-    """Scales of everything in a buffer or dataset that is not empty, floored so that constants are not blown up."""
+    """Moments of everything in a buffer or dataset that is not empty, with the scales of rewards and actions."""
     if isinstance(source, data.Resident):
         return source.moments
     buffer = source
     frames = buffer.observations.ndim > 3
     mean, std = _channel_moments(buffer) if frames else data.observation_moments(buffer)
-    follows = jnp.roll(buffer.follows, -1, axis=1)  # a reward belongs to a row that the next one follows
-    count = jnp.maximum(follows.sum(), 1)
-    reward_mean = jnp.sum(buffer.rewards, where=follows) / count
-    reward_std = jnp.sqrt(jnp.sum((buffer.rewards - reward_mean) ** 2, where=follows) / count)
-    best = jnp.max(buffer.rewards, where=follows, initial=-jnp.inf)
-    actions = buffer.actions.astype(jnp.float32)
-    recorded = jnp.isfinite(actions).all(axis=tuple(range(2, actions.ndim)))
-    taken = (follows & recorded).reshape(*follows.shape, *(1,) * (actions.ndim - 2))
-    count = jnp.maximum(taken.sum(), 1)
-    action_mean = jnp.sum(actions, axis=(0, 1), where=taken) / count
-    action_std = jnp.sqrt(jnp.sum((actions - action_mean) ** 2, axis=(0, 1), where=taken) / count)
-    ends = buffer.terminated.any()
-    return Moments(mean, std, reward_mean, reward_std, best, action_mean, action_std, ends).floored()
+    follows = jnp.roll(buffer.follows, -1, axis=1).ravel()  # a reward belongs to a row that the next one follows
+    rewards, actions = buffer.rewards.ravel(), buffer.actions.reshape(follows.size, *buffer.actions.shape[2:])
+    best = jnp.max(rewards, where=follows, initial=-jnp.inf)
+    recorded = jnp.isfinite(actions).all(axis=tuple(range(1, actions.ndim)))
+    taken = data.masked_moments(actions, follows & recorded)
+    return Moments(mean, std, *data.masked_moments(rewards, follows), best, *taken, buffer.terminated.any()).scaled()
 
 
 def _channel_moments(buffer: data.TrajectoryBuffer) -> tuple[Array, Array]:

@@ -72,7 +72,9 @@ def polyak_step(far: Callable[[jax.Array], jax.Array], size: int) -> jax.Array:
     optimization, section 5.3.
     """
     left, slope = jax.value_and_grad(far)(jnp.zeros(size))
-    step = -left * slope / jnp.maximum(jnp.sum(slope**2), 1e-12)
+    steepness = jnp.max(jnp.abs(slope))
+    unit = slope / jnp.where(steepness > 0, steepness, 1.0)  # whatever the unit of the distance
+    step = -left / jnp.where(steepness > 0, steepness, 1.0) * unit / jnp.maximum(jnp.sum(unit**2), 1.0)
     return step / jnp.maximum(jnp.abs(step).max(), 1.0)
 
 
@@ -109,7 +111,7 @@ def hindsight(
 
     triangles = latents[rows], latents[rows + 1], latents[goals]
     far, left, moved = map(np.asarray, jax.jit(partial(jax.lax.map, sides, batch_size=AT_ONCE))(triangles))
-    gains = (far - left) / np.maximum(np.minimum(far, np.quantile(moved, LONG)), 1e-6)
+    gains = (far - left) / np.maximum(np.minimum(far, np.quantile(moved, LONG)), 1e-6 * far.max(initial=1e-30))
     weights = np.exp(np.clip(gains, -1.0, 1.0).astype(np.float64) / TEMPERATURE)
     chosen = random.choice(DRAWN, KEPT, p=weights / weights.sum())
     return np.concatenate([latents[rows[chosen]], latents[goals[chosen]]], axis=1), rows[chosen]

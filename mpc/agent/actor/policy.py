@@ -182,8 +182,14 @@ def agent_policy(parts: Parts, planning: Planning) -> AgentPolicy:
 
 
 def as_policy(made: AgentPolicy) -> mpc.Policy:
-    """Return the policy that controllers, exporters and servers know: one step per environment step."""
+    """Return the policy that controllers, exporters and servers know: one step per environment step.
+
+    Observations are as the environment returns them; `params["origin"]` is subtracted where there is one.
+    """
     horizon = made.planning.problem.horizon * made.spaces.count
+
+    def init(params: PyTree, observation: Array, key: Array) -> PolicyState:
+        return made.init(params, observation - params.get("origin", 0.0), key)
 
     def decision(state: PolicyState) -> tuple[PolicyState, mpc.Decision]:
         index = jnp.minimum(jnp.arange(horizon) + state.age, horizon - 1)
@@ -192,7 +198,7 @@ def as_policy(made: AgentPolicy) -> mpc.Policy:
 
     def stepping(decide: Callable[..., PolicyState]) -> Callable[..., tuple[PolicyState, mpc.Decision]]:
         def step(params: PyTree, observation: Array, state: PolicyState, in_flight: InFlight | None = None):
-            given = () if in_flight is None else (in_flight,)
+            given, observation = () if in_flight is None else (in_flight,), observation - params.get("origin", 0.0)
             if made.every == 1:
                 return decision(decide(params, observation, state, *given))
             due = ~state.begun | (state.age + 1 >= made.every)
@@ -210,7 +216,7 @@ def as_policy(made: AgentPolicy) -> mpc.Policy:
         return jax.lax.fori_loop(0, missed, later, state)
 
     react = None if made.react is None else stepping(lambda p, o, s, *_: made.react(p, o, s))  # type: ignore[misc]
-    return mpc.Policy(made.init, stepping(made.decide), react, made.spaces.single, horizon, skip)
+    return mpc.Policy(init, stepping(made.decide), react, made.spaces.single, horizon, skip)
 
 
 def proposal(parts: Parts, planning: Planning, params: PyTree, belief: LatentState, steps: int | None = None) -> Array:

@@ -92,7 +92,7 @@ def _for_goals(agent: Any, dataset: Dataset | None, passes: int) -> dict[str, fl
     if dataset is None:
         seen, encode = recordings.from_buffer(agent.buffer, agent.env_id or ""), learner.encode_observations
     else:
-        seen = recordings.for_model(dataset, made, agent.action_space, agent.env_id, agent.render)
+        seen = recordings.for_model(dataset, agent)
         encode = learner.encode_rows
     recorded = trajectory_latents.embed(seen, block, RECORDINGS, encode)
     taken = trajectory_latents.blocks(seen, recorded, block)

@@ -22,6 +22,7 @@ from mpc.agent.components import FUTURES, Components
 from mpc.agent.configurator.task import Task, TaskError, TaskSchema, read_goal, validate
 from mpc.agent.cost import terms
 from mpc.agent.cost.terms import LOOSE, Shape
+from mpc.agent.perception import gym_spaces
 
 PyTree = Any
 FAMILIAR = 0.99
@@ -68,15 +69,18 @@ def with_goal(task: Task, made: Components) -> Task:
         raise TaskError("the task", [f"goal {error}"]) from error
 
 
-def set_up(task: Task, made: Components) -> Setup:
-    """Return what a task asks of an agent's kind; a TaskError has everything that is wrong with it."""
+def set_up(task: Task, made: Components, origin: np.ndarray | None = None) -> Setup:
+    """Return what a task asks of an agent's kind; a TaskError has everything that is wrong with it.
+
+    `origin` `[O]` is what the model's observations are relative to, see `gym_spaces.origin`; None for zeros.
+    """
     problems = validate(task, schema(made))
     if not problems and task.goal is not None and made.observation_dtype == np.uint8 and not _is_image(task.goal):
         problems = ["goal must hold whole numbers from 0 to 255, as images do"]
     if problems:
         raise TaskError("the task", problems)
     shape, actor = made.history.observation, made.config.actor
-    goal = None if task.goal is None else np.asarray(task.goal, np.float32).reshape(shape)
+    goal = None if task.goal is None else gym_spaces.centred(np.asarray(task.goal).reshape(shape), origin)
     mask = np.zeros(shape, np.float32) if goal is None else np.isfinite(goal).astype(np.float32)
     kind = None if goal is None else "whole" if mask.all() else "partial"
     try:
@@ -94,7 +98,7 @@ def set_up(task: Task, made: Components) -> Setup:
         program,
         {name: np.float32(weight) for name, weight in weights.items()},
         {name: np.float32(task.limits.get(name, LOOSE)) for name in made.parts.limits},
-        np.zeros(shape, np.float32) if goal is None else np.nan_to_num(goal),
+        np.zeros(shape, np.float32) if goal is None else np.nan_to_num(goal).astype(np.float32),
         mask,
         goal is not None,
         kind == "whole" and made.distance is not None,

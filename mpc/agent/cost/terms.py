@@ -36,8 +36,8 @@ Term = Callable[..., jax.Array]
 ObservationTerm = Callable[[PyTree, jax.Array, jax.Array, jax.Array], jax.Array]
 """`(params, observation, action, t) -> scalar`, on decoded observations and actions of the environment."""
 
-LOOSE = 1e6
-"""Bound of limits that a task does not set."""
+LOOSE = np.inf
+"""Bound of limits that a task does not set; they are kept by one unit, whatever the units are."""
 
 
 class CostParts(NamedTuple):
@@ -162,7 +162,8 @@ def to_goal(parts: CostParts, params: PyTree, state: LatentState) -> jax.Array:
 
 def _observation_goal(parts: CostParts, params: PyTree, state: LatentState, *_: Any) -> jax.Array:
     cost = params["cost"]
-    return 0.5 * jnp.sum(cost["mask"] * (_decoded(parts, params, state) - cost["observation"]) ** 2)
+    assert parts.decode is not None
+    return 0.5 * jnp.sum(cost["mask"] * (parts.decode(params, state) - cost["observation"]) ** 2)
 
 
 def problem(parts: CostParts, shape: Shape) -> mpc.Problem:
@@ -184,12 +185,17 @@ def problem(parts: CostParts, shape: Shape) -> mpc.Problem:
 
 def _limit(parts: CostParts, name: str, function: ObservationTerm) -> mpc.constraints.Constraint:
     largest = _observed(parts, function, jnp.max)
-    return mpc.constraints.inequality(lambda p, s, a, t: largest(p, s, a, t) - p["cost"]["limits"][name], name=name)
+
+    def excess(params: PyTree, state: LatentState, action: jax.Array, t: jax.Array) -> jax.Array:
+        bound = params["cost"]["limits"][name]
+        return jnp.where(jnp.isfinite(bound), largest(params, state, action, t) - bound, -1.0)
+
+    return mpc.constraints.inequality(excess, name=name)
 
 
 def _decoded(parts: CostParts, params: PyTree, state: LatentState) -> jax.Array:
     assert parts.decode is not None  # checked when the agent is built
-    return parts.decode(params, state)
+    return parts.decode(params, state) + params.get("origin", 0.0)
 
 
 def check_observation_terms(parts: CostParts, params: PyTree, observation: Any) -> None:

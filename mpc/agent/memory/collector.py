@@ -31,18 +31,22 @@ class Experience:
         history: Shape of the history that the model sees.
         seed: Of the reset and of random actions.
         timesteps: Taken before.
+        agent: Which tells the origin of observations; None for zeros.
 
     Raises:
         EnvironmentFailure: If the environment raises.
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv, history: History, *, seed: int, timesteps: int):
-        self.env, self.history, self.timesteps = env, history, timesteps
+    def __init__(self, env: gymnasium.vector.VectorEnv, history: History, *, seed: int, timesteps: int, agent: Any = None):
+        self.env, self.history, self.timesteps, self._origin = env, history, timesteps, None
         self._recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
         self._monitor = safeguards.NonFiniteMonitor(env.num_envs)
         with safeguards.as_environment_failure("reset", timesteps):
             raw, _ = env.reset(seed=seed)
         env.action_space.seed(seed)
+        if agent is not None:
+            agent.locate(gym_spaces.flat(env.single_observation_space, raw, batched=True)[0])
+            self._origin = agent.learner.origin
         self.observations = self._rows(raw)
         """`[E, *observation]`, the newest, to decide from."""
         self._histories = history.begin(self.observations, np)
@@ -103,13 +107,13 @@ class Experience:
         return self._recorder.reset(self.rows, done)
 
     def _rows(self, raw: Any) -> np.ndarray:
-        return np.array(gym_spaces.rows(self.env.single_observation_space, raw, batched=True))
+        return gym_spaces.rows(self.env.single_observation_space, raw, batched=True, origin=self._origin)
 
     def _final(self, infos: dict[str, Any]) -> np.ndarray:
         space, there = self.env.single_observation_space, infos["_final_obs"]
         rows = np.zeros((len(there), *self.history.observation), self.observations.dtype)
         for index in np.flatnonzero(there):
-            rows[index] = gym_spaces.rows(space, infos["final_obs"][index], batched=False)
+            rows[index] = gym_spaces.rows(space, infos["final_obs"][index], batched=False, origin=self._origin)
         return rows
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mpc.agent.components import Components
+from mpc.agent.perception import gym_spaces
 from world_models import data
 from world_models.data import Dataset, DatasetError, TrajectoryBuffer
 
@@ -17,21 +17,18 @@ Render = Callable[[jax.Array], jax.Array]
 _AT_ONCE = 512  # rows that are rendered or encoded in one call
 
 
-def for_model(
-    dataset: Dataset, made: Components, action_space: gymnasium.Space, env_id: str | None, render: Render | None
-) -> Dataset:
-    """Return a dataset as an agent's model sees it: histories of observations, actions as the replay buffer stores them.
+def for_model(dataset: Dataset, agent: Any) -> Dataset:
+    """Return a dataset as an agent's model sees it: histories of observations, relative to its origin, and actions as the
+    replay buffer stores them.
 
     Args:
-        dataset: Recorded in the agent's environment, of observations, or of states if there is a `render`.
-        made: The agent's components.
-        action_space: Of the environment.
-        env_id: Of the environment; None where it is not known.
-        render: `rows [..., S] -> observations`, or None.
+        dataset: Recorded in the agent's environment, of observations, or of states if it has a `render`.
+        agent: An `Agent`.
 
     Raises:
         DatasetError: If it was recorded in another environment, or its observations or actions have another shape.
     """
+    made, render = agent.components, agent.render
     shape = made.history.observation
     if render is not None:
         stored = jax.ShapeDtypeStruct(dataset.observations.shape[1:], dataset.observations.dtype)
@@ -41,14 +38,17 @@ def for_model(
     recorded = dataset.observations.shape[1:]
     if render is None and recorded != shape and int(np.prod(recorded)) != int(np.prod(shape)):
         raise DatasetError(f"the dataset's observations have shape {list(recorded)}, {list(shape)} was wanted")
-    dataset.require(environment=env_id)
-    actions = None
+    dataset.require(environment=agent.env_id)
+    actions, origin = None, agent.learner.origin
+    if render is None and recorded != shape:
+        dataset = replace(dataset, observations=dataset.observations.reshape(-1, *shape))
+    if origin is not None:
+        dataset = replace(dataset, observations=gym_spaces.centred(dataset.observations, origin))
     if dataset.actions is not None:
-        dataset.require(action=action_space.shape)
+        dataset.require(action=agent.action_space.shape)
         actions = _recorded(made, dataset.actions)
     if made.history.steps == 1:
-        rows = dataset.observations if render is not None or recorded == shape else dataset.observations.reshape(-1, *shape)
-        return replace(dataset, actions=actions, observations=rows)
+        return replace(dataset, actions=actions)
     if actions is None:
         raise DatasetError(f"a history of {made.history.steps} steps holds actions, and the dataset has none")
     return replace(dataset, actions=actions, observations=made.history.dataset(dataset, np.nan_to_num(actions)))

@@ -110,22 +110,61 @@ def leaves(space: gym.Space, name: str = "observation") -> list[tuple[str, gym.S
     return [leaf for key, part in space.spaces.items() for leaf in leaves(part, f"{name}[{key!r}]")]
 
 
-def rows(space: gym.Space, observations: Any, batched: bool) -> np.ndarray:
+def rows(space: gym.Space, observations: Any, batched: bool, origin: np.ndarray | None = None) -> np.ndarray:
     """Observations as float32 vectors `[B, O]`, in the order of `gymnasium.spaces.flatten`; images as bytes `[B, H, W, C]`.
 
     Args:
         space: Of one observation.
         observations: One observation, or a batch of them with a leading axis in every part.
         batched: Which of the two.
+        origin: `[O]`, subtracted before numbers are rounded; None for zeros.
 
     Raises:
         ValueError: If a part has another size, or holds a choice that there is not.
     """
+    return centred(flat(space, observations, batched), origin)
+
+
+def flat(space: gym.Space, observations: Any, batched: bool) -> np.ndarray:
+    """Return `rows` in the precision of the environment, at least float32."""
     given = [np.asarray(x) if batched else np.asarray(x)[None] for x in _values(space, observations)]
     if is_image(space):
         return _images(_sole(space), given[0])
     parts = [_numbers(name, part, values) for (name, part), values in zip(leaves(space), given, strict=True)]
-    return np.concatenate(parts, axis=1).astype(np.float32)  # a copy, whatever becomes of the observation
+    whole = np.concatenate(parts, axis=1)
+    return whole.astype(np.result_type(whole, np.float32))
+
+
+def centred(values: Any, origin: np.ndarray | None) -> np.ndarray:
+    """Return vectors `[..., O]` relative to an origin as float32, a copy; images as they are, without one.
+
+    Args:
+        values: As `flat` returns them.
+        origin: `[O]`, or None.
+    """
+    if origin is None:
+        return np.array(values, values.dtype if values.dtype == np.uint8 else np.float32)
+    apart = np.asarray(values, np.float64) - origin
+    rounding = 4 * np.finfo(np.float64).eps * np.abs(origin)  # of a constant in the environment's own arithmetic
+    return np.where(np.abs(apart) <= rounding, 0.0, apart).astype(np.float32)
+
+
+def origin(space: gym.Space, first: np.ndarray | None = None) -> np.ndarray | None:
+    """Return the origin `[O]` of observations, in double precision; None where float32 holds all that they tell.
+
+    Time stamps and positions on a map are large numbers of which only the last digits change: in float32, they would not.
+    Numbers of spaces with more precision are therefore relative to the first ones seen.
+
+    Args:
+        space: Of one observation.
+        first: `[O]`, the first observation; None for zeros, before any is seen.
+    """
+    parts = [] if is_image(space) else [part for _, part in leaves(space)]
+    wide = [isinstance(part, gym.Box) and part.dtype.kind in "fiu" and part.dtype.itemsize > 4 for part in parts]
+    if not any(wide):
+        return None
+    each = np.concatenate([np.full(gym.flatdim(part), each) for part, each in zip(parts, wide, strict=True)])
+    return np.where(each & np.isfinite(first), first, 0.0) if first is not None else np.zeros(len(each))
 
 
 def _sole(space: gym.Space) -> gym.Space:
@@ -314,7 +353,9 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
     """
     if isinstance(env, str):
         env = make(env)
-    if isinstance(env, gymnasium.vector.SyncVectorEnv):  # last observations come beside first ones: they must not be one array
+    if isinstance(
+        env, gymnasium.vector.SyncVectorEnv
+    ):  # last observations come beside first ones: they must not be one array
         env.envs = [Received.of(one) for one in env.envs]
     if isinstance(env, gymnasium.vector.VectorEnv):
         if repeat > 1 and repeats(env) != repeat:

@@ -29,11 +29,10 @@ def reader(agent: Any) -> Reader:
     Raises:
         ValueError: If nothing was experienced or recorded yet that latents could be compared with.
     """
-    if agent.model.decode is not None:
-        return _decoder(agent)
-    if agent.image and agent.samples is not None:
+    if agent.image and agent.model.decode is None and agent.samples is not None:
         return _nearest(agent)
-    return _probe(agent)
+    read, origin = (_decoder if agent.model.decode is not None else _probe)(agent), agent.learner.origin
+    return read if origin is None else lambda latents: read(latents) + origin
 
 
 def observed(agent: Any, observations: np.ndarray) -> np.ndarray:

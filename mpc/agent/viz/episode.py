@@ -81,7 +81,7 @@ def record(
         over = terminated or truncated
     if draw:
         frames.append(_bytes(np.asarray(env.render())))
-    rows = np.concatenate([gym_spaces.rows(agent.observation_space, o, batched=False) for o in observations])
+    rows = np.concatenate([gym_spaces.flat(agent.observation_space, o, batched=False) for o in observations])
     kept = Episode(rows, np.stack(actions), np.array(rewards), frames, imagined, np.array(ages), np.array(success))
     if not agent.setup.has_goal:
         return kept
@@ -114,7 +114,8 @@ def model_inputs(agent: Any, episode: Episode) -> np.ndarray:
     taken = np.asarray(agent.program.recorded(jnp.asarray(episode.actions)))
     taken = np.concatenate([taken, np.zeros_like(taken[:1])])
     nothing = np.zeros(count + 1)
-    about = Dataset(episode.observations, taken, nothing, nothing > 0, np.array([count]), About(agent.env_id or ""))
+    seen = gym_spaces.centred(episode.observations, agent.learner.origin)
+    about = Dataset(seen, taken, nothing, nothing > 0, np.array([count]), About(agent.env_id or ""))
     return agent.components.history.dataset(about, taken)
 
 

@@ -108,9 +108,10 @@ def futures_picture(agent: Any, episode: Episode, read: Reader, path: Path) -> d
 def _errors(real: np.ndarray, imagined: np.ndarray, every: np.ndarray, image: bool) -> dict[str, np.ndarray]:
     """RMS errors per step of futures `[N, n+1, ...]`, in standard deviations of all observations `[T, ...]`."""
     real, imagined = (x.reshape(*x.shape[:2], -1) for x in (real, imagined))
-    scale = np.maximum(every.reshape(len(every), -1).std(axis=0), 1e-6)
+    scale = every.reshape(len(every), -1).std(axis=0)
     if image:  # one for all pixels: most never change
-        scale = np.maximum(np.sqrt(np.square(scale).mean()), 1e-6)
+        scale = np.sqrt(np.square(scale).mean())
+    scale = np.where(scale > 0, scale, 1.0)
     return {
         "imagined": np.sqrt(np.square((imagined - real) / scale).mean(axis=(0, 2))),
         "unchanged": np.sqrt(np.square((real[:, :1] - real) / scale).mean(axis=(0, 2))),
@@ -244,7 +245,7 @@ def _line_panel(agent: Any, episode: Episode, read: Reader) -> Callable[[int], n
         low, high = np.fmin(low, episode.goal), np.fmax(high, episode.goal)
     real, fans = [], []
     for i, axis in enumerate(axes):
-        margin = 0.3 * (high[i] - low[i]) + 1e-3
+        margin = 0.3 * (high[i] - low[i]) or 0.1 * abs(high[i]) or 1e-3
         axis.set(xlim=(-window, horizon + 1), ylim=(low[i] - margin, high[i] + margin), ylabel=f"observation {i}")
         axis.axvline(0, color=BASELINE, linewidth=1)
         if episode.goal is not None and np.isfinite(episode.goal[i]):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from world_models.data import masked_moments, scale
 from world_models.networks import MLP, functional
 from world_models.training.fit import adam_scan
 
@@ -31,24 +32,33 @@ def fit(key: jax.Array, latents: np.ndarray, rows: np.ndarray) -> PyTree:
     """
     if rows.ndim != 2 or rows.shape[1] > LARGEST:
         return None
-    x, y = jnp.asarray(latents, jnp.float32), jnp.asarray(rows, jnp.float32)
-    scales = {
-        "x": (x.mean(axis=0), jnp.maximum(x.std(axis=0), 1e-6)),
-        "y": (y.mean(axis=0), jnp.maximum(y.std(axis=0), 1e-6)),
-    }
-    init, network = _networks(x.shape[1], y.shape[1])
+    x, y = (np.asarray(part, np.float32) for part in (latents, rows))
+    scales = {"x": _scales(x), "y": _scales(y)}
+    normal, target = (_padded((part - scales[name][0]) / scales[name][1]) for name, part in (("x", x), ("y", y)))
+    return {"weights": _fit(key, normal, target, len(x)), "scales": jax.tree.map(jnp.asarray, scales)}
+
+
+def _scales(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean, std = masked_moments(jnp.asarray(values), jnp.ones(len(values), bool))
+    return np.asarray(mean), np.asarray(scale(mean, std))
+
+
+def _padded(values: np.ndarray) -> np.ndarray:
+    """Rows with zeros after them, a power of two in all: readouts of nearly as many rows share a compiled program."""
+    return np.pad(values, ((0, 2 ** (len(values) - 1).bit_length() - len(values)), (0, 0)))
+
+
+@jax.jit
+def _fit(key: jax.Array, normal: jax.Array, target: jax.Array, count: int | jax.Array) -> PyTree:
+    """The weights that fit the first `count` rows."""
+    init, network = _networks(normal.shape[1], target.shape[1])
     begin, draw = jax.random.split(key)
-    normal, target = (x - scales["x"][0]) / scales["x"][1], (y - scales["y"][0]) / scales["y"][1]
 
-    @jax.jit
-    def run(weights: PyTree, draw: jax.Array, normal: jax.Array, target: jax.Array) -> PyTree:
-        def loss(weights: PyTree, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-            picked = jax.random.randint(key, (BATCH,), 0, len(normal))
-            return jnp.square(network(weights)(normal[picked]) - target[picked]).mean(), {}
+    def loss(weights: PyTree, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        picked = jax.random.randint(key, (BATCH,), 0, count)
+        return jnp.square(network(weights)(normal[picked]) - target[picked]).mean(), {}
 
-        return adam_scan(loss, weights, jax.random.split(draw, UPDATES), UPDATES, RATE)[0]
-
-    return {"weights": run(init(begin), draw, normal, target), "scales": scales}
+    return adam_scan(loss, init(begin), jax.random.split(draw, UPDATES), UPDATES, RATE)[0]
 
 
 def read(params: PyTree, latent: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 LatentVector = Float[Array, " D"]
 Block = Float[Array, " block"]
-_FLOOR = 1e-6  # squared length of a step below which its correction reaches nowhere
+_FLOOR = 1e-6  # squared length of an action, in planner variables, below which its correction reaches nowhere
 
 
 class Corrections(NamedTuple):
@@ -52,7 +52,8 @@ def remember(
 
 def correct(corrections: Corrections, latent: LatentVector, action: Block, predicted: LatentVector) -> LatentVector:
     """Return the model's prediction of a step, corrected by recent prediction errors nearby."""
-    place = jnp.sum((latent - corrections.latents) ** 2, axis=-1) / (corrections.reach + _FLOOR)
+    reach = jnp.where(corrections.reach > 0, corrections.reach, 1.0)  # in units of the model's states, whatever they are
+    place = jnp.sum((latent - corrections.latents) ** 2, axis=-1) / reach
     manner = jnp.sum((action - corrections.actions) ** 2, axis=-1) / (jnp.sum(corrections.actions**2, axis=-1) + _FLOOR)
     weights = jnp.where(corrections.reach > 0, jnp.exp(-0.5 * (place + manner)), 0.0)
     return predicted + weights @ corrections.errors / jnp.maximum(1.0, weights.sum())
