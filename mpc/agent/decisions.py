@@ -224,7 +224,8 @@ class DecidingAgent:
             Actions of the action space, finite and in bounds, and the state for the next call.
 
         Raises:
-            ValueError: If the observation has the wrong shape, there is no such mode, or no actor to react with.
+            ValueError: If the observation has the wrong shape, the state is of another number of them, there is no such
+                mode, or no actor to react with.
         """
         self.warn_if_nothing_is_learnt("so that predict decides by random weights")
         batched = gym_spaces.is_batched(self.observation_space, observation)
@@ -232,6 +233,10 @@ class DecidingAgent:
         starts = np.zeros(len(rows), bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
         if state is not None and state.task != self._tasks:
             state = None
+        if state is not None and len(state.left) != len(rows):
+            raise ValueError(
+                f"the state is of {len(state.left)} observations, and {len(rows)} arrived: pass state=None instead"
+            )
         due = starts | (np.ones(len(rows), bool) if state is None else state.left == 0)
         if due.any():
             before = None if state is None else state.policy
@@ -242,7 +247,7 @@ class DecidingAgent:
         assert state is not None
         repeat = self.config.perception.action_repeat
         state = state._replace(left=np.where(due, repeat, state.left) - 1)
-        return (state.held if batched else state.held[0]), state
+        return (state.held if batched else state.held[0]).copy(), state  # environments may write into actions
 
     def _in_time(self, decisions: int, mode: Mode) -> tuple[PyTree, Mode]:
         """The parameters and the mode to decide in the milliseconds that the task allows."""

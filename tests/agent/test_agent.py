@@ -52,6 +52,19 @@ def test_the_expected_state_takes_the_place_of_an_observation_that_is_not_finite
         assert np.isfinite(one).all() and (np.abs(one) <= 2).all()
 
 
+def test_a_state_of_another_number_of_observations_is_refused(pendulum):
+    _, state = pendulum.predict(np.zeros((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"of 2 observations, and 1 arrived: pass state=None"):
+        pendulum.predict(np.zeros(3, np.float32), state=state)
+
+
+def test_actions_may_be_written_into(pendulum):
+    action, state = pendulum.predict(np.zeros(3, np.float32))
+    kept = state.held.copy()
+    action += 1.0
+    np.testing.assert_array_equal(state.held, kept)
+
+
 def test_wrong_shapes_are_refused(pendulum):
     with pytest.raises(ValueError, match=r"shape \(3,\).*got \(4,\)"):
         pendulum.predict(np.zeros(4))

@@ -32,13 +32,15 @@ def test_numbers_of_numpy_are_numbers(number):
     assert type(config.world_model.discount) is float and config.world_model.discount == 0.5
     assert config.cost.distance_options == {"weight": 2.0, "sizes": (1.0,)}
     assert AgentConfig(world_model=WorldModelConfig(discount=number(0.5))) == AgentConfig.of({"discount": 0.5})
-    task = Task(weights={"reward": number(2.0)}, risk=number(0.5), horizon=np.int64(3))
+    given: Any = {"weights": {"reward": number(2.0)}, "risk": number(0.5), "horizon": np.int64(3)}
+    task = Task(**given)
     assert type(task.weights["reward"]) is type(task.risk) is float and type(task.horizon) is int
 
 
 def test_settings_of_numpy_are_saved(tmp_path):
     given = {"discount": np.float32(0.97), "decoder": np.bool_(False), "random_steps": np.int64(1000), "latent": np.array(9)}
-    agent = new(given, seed=np.int64(3), task=Task(weights={"reward": np.float32(2.0)}))
+    weights: Any = {"reward": np.float32(2.0)}
+    agent = new(given, seed=np.int64(3), task=Task(weights=weights))
     agent.learn(3, progress_bar=False)
     agent.save(tmp_path / "run")
     loaded = Agent.load(tmp_path / "run")

@@ -189,7 +189,7 @@ def as_policy(made: AgentPolicy) -> mpc.Policy:
     horizon = made.planning.problem.horizon * made.spaces.count
 
     def init(params: PyTree, observation: Array, key: Array) -> PolicyState:
-        return made.init(params, observation - params.get("origin", 0.0), key)
+        return made.init(params, relative(params, observation), key)
 
     def decision(state: PolicyState) -> tuple[PolicyState, mpc.Decision]:
         index = jnp.minimum(jnp.arange(horizon) + state.age, horizon - 1)
@@ -198,7 +198,7 @@ def as_policy(made: AgentPolicy) -> mpc.Policy:
 
     def stepping(decide: Callable[..., PolicyState]) -> Callable[..., tuple[PolicyState, mpc.Decision]]:
         def step(params: PyTree, observation: Array, state: PolicyState, in_flight: InFlight | None = None):
-            given, observation = () if in_flight is None else (in_flight,), observation - params.get("origin", 0.0)
+            given, observation = () if in_flight is None else (in_flight,), relative(params, observation)
             if made.every == 1:
                 return decision(decide(params, observation, state, *given))
             due = ~state.begun | (state.age + 1 >= made.every)
@@ -217,6 +217,11 @@ def as_policy(made: AgentPolicy) -> mpc.Policy:
 
     react = None if made.react is None else stepping(lambda p, o, s, *_: made.react(p, o, s))  # type: ignore[misc]
     return mpc.Policy(init, stepping(made.decide), react, made.spaces.single, horizon, skip)
+
+
+def relative(params: PyTree, observation: Array) -> Array:
+    """Return an observation as the model takes it: relative to `params["origin"]`, where there is one."""
+    return observation - params["origin"] if "origin" in params else observation
 
 
 def proposal(parts: Parts, planning: Planning, params: PyTree, belief: LatentState, steps: int | None = None) -> Array:

@@ -119,17 +119,21 @@ def wandered(env: gymnasium.Env, environment: str, episodes: int, *, length: int
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box) or not space.is_bounded():
         raise ValueError(f"smooth random actions need continuous, bounded ones; the action space is {space}")
-    random, memory = np.random.default_rng(seed), 0.9
+    random, memory, parts = np.random.default_rng(seed), 0.9, isinstance(env.observation_space, gymnasium.spaces.Dict)
     middle, half = 0.5 * (space.high + space.low), 0.5 * (space.high - space.low)
+
+    def seen(observation: Any) -> Any:
+        return gym_spaces.flat(env.observation_space, observation, batched=False)[0] if parts else observation
 
     def episode(index: int) -> dict[str, np.ndarray]:
         observation, _ = env.reset(seed=seed + index)
+        observation = seen(observation)
         kept: dict[str, list[Any]] = {"observations": [observation], "actions": [], "rewards": [], "terminated": []}
         wander, over = random.standard_normal(space.shape), False
         while not over and (length is None or len(kept["actions"]) < length):
             action = (middle + half * np.tanh(wander)).astype(space.dtype)
             observation, reward, terminated, truncated, _ = env.step(action)
-            for name, value in zip(kept, (observation, action, reward, terminated), strict=True):
+            for name, value in zip(kept, (seen(observation), action, reward, terminated), strict=True):
                 kept[name].append(value)
             wander = memory * wander + np.sqrt(1.0 - memory**2) * random.standard_normal(space.shape)
             over = terminated or truncated

@@ -35,10 +35,13 @@ def for_model(dataset: Dataset, agent: Any) -> Dataset:
         shown = jax.eval_shape(render, stored).shape
         if shown != shape:
             raise DatasetError(f"render makes observations of shape {shown}, and {shape} was wanted")
-    recorded = dataset.observations.shape[1:]
+    dataset.require(environment=agent.env_id)
+    part, recorded = gym_spaces.leaves(agent.observation_space)[0][1], dataset.observations.shape[1:]
+    if render is None and recorded != shape and recorded == part.shape:  # as the environment returns it
+        dataset = replace(dataset, observations=gym_spaces.flat(part, dataset.observations, batched=True))
+        recorded = dataset.observations.shape[1:]
     if render is None and recorded != shape and int(np.prod(recorded)) != int(np.prod(shape)):
         raise DatasetError(f"the dataset's observations have shape {list(recorded)}, {list(shape)} was wanted")
-    dataset.require(environment=agent.env_id)
     actions, origin = None, agent.learner.origin
     if render is None and recorded != shape:
         dataset = replace(dataset, observations=dataset.observations.reshape(-1, *shape))

@@ -11,6 +11,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from mpc.agent.perception.receipt import copied, number
+
 TAKEN = "taken"
 """Entry of an `info` with the number of steps taken."""
 
@@ -34,11 +36,11 @@ class Repeated(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold an action; `info["taken"]` says for how many steps."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        total, taken = float(reward), 1
+        observation, reward, terminated, truncated, info = self.env.step(copied(action))
+        total, taken = number(reward, "reward"), 1
         while taken < self.times and not (terminated or truncated):
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            total, taken = total + float(reward), taken + 1
+            observation, reward, terminated, truncated, info = self.env.step(copied(action))
+            total, taken = total + number(reward, "reward"), taken + 1
         return observation, total, terminated, truncated, info | {TAKEN: taken}
 
 

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from mpc.agent import Agent
 from mpc.agent.memory.collect import wandered
 from mpc.agent.memory.collector import Experience
+from mpc.agent.memory.recordings import for_model
 from mpc.agent.memory.safeguards import EnvironmentFailure
 from mpc.agent.perception import gym_spaces
 from mpc.agent.perception.history import History
 from tests.agent.toys import ACTIONS, SMALL, Toy
+from world_models.data import About, Dataset
 from world_models.io.atomic import as_json
 
 GRID = spaces.Dict({"direction": spaces.Discrete(4), "image": spaces.Box(0, 255, (7, 7, 3), np.uint8)})
@@ -181,6 +183,26 @@ def test_recordings_of_environments_that_reuse_an_array_are_right():
     found = wandered(gym_spaces.Received.of(Reused()), "reused", 2)
     np.testing.assert_array_equal(found.observations[:, 0], [0, 1, 2, 3, 4, 5] * 2)
     assert found.actions is not None and np.abs(found.actions[:5]).min() > 0.0
+
+
+def test_recordings_of_several_parts_are_flattened_as_an_agent_sees_them():
+    space = spaces.Dict({"z": spaces.Discrete(3), "a": spaces.Box(-1, 1, (2,))})
+    found = wandered(gym_spaces.Received.of(Toy(space, ACTIONS[1])), "parts", 2)
+    assert found.observations.shape[1:] == gym_spaces.observation_shape(space) == (5,)
+    np.testing.assert_array_equal(found.observations[:, 2:].sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.Box(0, 255, (2, 8, 8), np.uint8)]
+)
+def test_recordings_as_the_environment_returns_them_are_read_by_the_same_rule(space):
+    many = batch_space(space, 4)
+    many.seed(0)
+    seen, nothing = np.asarray(many.sample()), np.zeros(4, np.float32)
+    agent = Agent(None, config=SMALL, observation_space=space, action_space=ACTIONS[0])
+    recorded = Dataset(seen, None, nothing, nothing > 0, np.array([3]), About(""))
+    found = for_model(recorded, agent).observations
+    np.testing.assert_array_equal(found, gym_spaces.rows(space, seen, batched=True))
 
 
 def test_rows_do_not_change_with_the_observation():
