@@ -93,7 +93,8 @@ class Agent(DecidingAgent):
         action_space: gymnasium.Space | None = None,
     ):
         super().__init__()
-        repeat = AgentConfig.of(config).perception.action_repeat
+        goals = distance is not None or (task is not None and task.goal is not None)
+        repeat = AgentConfig.of(config, goals=goals).perception.action_repeat
         self.env = None if env is None else gym_spaces.vectorise(env, repeat)
         if self.env is not None:
             observation_space, action_space = self.env.single_observation_space, self.env.single_action_space
@@ -101,7 +102,6 @@ class Agent(DecidingAgent):
             raise ValueError("an agent needs an env, or else an observation_space and an action_space")
         self.observation_space, self.action_space, self.seed = observation_space, action_space, _seed(seed)
         self.image, self.render = gym_spaces.is_image(observation_space), render
-        goals = distance is not None or (task is not None and task.goal is not None)
         self.config = _fitting(config, goals, self.image, bool(cost or limits) and model is None)
         if self.image and self.config.perception.history > 1:
             raise ValueError(
