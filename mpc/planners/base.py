@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from mpc.constraints import feasibility_tolerance, violation
-from mpc.problem import Problem
+from mpc.problem import Problem, with_usual_promotion
 from mpc.rollout import rollout_and_costates
 
 PyTree = Any
@@ -44,7 +44,19 @@ class Plan(NamedTuple):
     info: dict[str, Any]
 
 
-class Planner(NamedTuple):
+class PlannerFunctions(NamedTuple):
+    """The fields of a `Planner`."""
+
+    init: Callable[..., Any]
+    step: Callable[[PyTree, PyTree, Any], Any]
+    plan: Callable[[PyTree, PyTree, Any], Plan]
+    shift: Callable[[Any], Any]
+    inject: Callable[[Any, jax.Array], Any]
+    problem: Problem
+    best_actions: Callable[[PyTree, PyTree, Any], tuple[jax.Array, jax.Array, dict[str, Any]]] | None = None
+
+
+class Planner(PlannerFunctions):
     """An algorithm as a value: five pure functions over its own state.
 
     `init(params, state, key, guess) -> planner_state`: begin; `guess` is a plan's actions `[H, ...]` or None.
@@ -60,13 +72,9 @@ class Planner(NamedTuple):
     cost is finite, and diagnostics (see `conclude`); optional, for planners around this one, which need no rollout.
     """
 
-    init: Callable[..., Any]
-    step: Callable[[PyTree, PyTree, Any], Any]
-    plan: Callable[[PyTree, PyTree, Any], Plan]
-    shift: Callable[[Any], Any]
-    inject: Callable[[Any, jax.Array], Any]
-    problem: Problem
-    best_actions: Callable[[PyTree, PyTree, Any], tuple[jax.Array, jax.Array, dict[str, Any]]] | None = None
+    def __new__(cls, *fields: Any, **named: Any) -> "Planner":
+        own: list[Any] = [with_usual_promotion(x) if callable(x) else x for x in PlannerFunctions(*fields, **named)]
+        return super().__new__(cls, *own)
 
     def actions(self, params: PyTree, state: PyTree, planner_state: Any) -> jax.Array:
         """The best actions `[H, ...]` found so far."""
@@ -205,6 +213,7 @@ def solve(
     """
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0; got {iterations}")
+    tolerance = None if tolerance is None else jax.device_put(tolerance)
     if deadline is None:
         return _solve(planner, params, state, key, guess, tolerance, iterations)
     if not deadline > 0:
@@ -261,6 +270,7 @@ def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, gues
 PHASES = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]
 
 
+@jax.transfer_guard("allow")  # of iteration counts
 def _solve_until_deadline(
     planner: Planner, params: PyTree, state: PyTree, key: Any, guess: Any, tolerance: Any, iterations: int, deadline: float
 ) -> Plan:
