@@ -279,11 +279,11 @@ def _solve_until_deadline(
     begin, improve, conclude = PHASES
     start, none, at_most = (params, state), jnp.asarray(0), jnp.asarray(iterations)
     begin.lower(planner, *start, key, guess).compile()
-    planner_state = jax.eval_shape(partial(_begin, planner), *start, key, guess)
+    planner_state = begin.eval_shape(planner, *start, key, guess)
     for _ in range(2):  # before any step, and after: the second time is free unless a step's memory is typed otherwise
         improve.lower(planner, *start, planner_state, none, at_most, tolerance).compile()
         conclude.lower(planner, *start, planner_state, none, tolerance).compile()
-        planner_state, _ = jax.eval_shape(partial(_improve, planner), *start, planner_state, none, at_most, tolerance)
+        planner_state, _ = improve.eval_shape(planner, *start, planner_state, none, at_most, tolerance)
 
     end = time.perf_counter() + deadline
     planner_state, count = begin(planner, *start, key, guess), none
