@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from mpc.constraints import feasibility_tolerance, violation
+from mpc.planners.reverse import unless_refused
 from mpc.problem import Problem, with_usual_promotion
 from mpc.rollout import rollout_and_costates
 
@@ -215,7 +216,7 @@ def solve(
         raise ValueError(f"iterations must be at least 0; got {iterations}")
     tolerance = None if tolerance is None else jax.device_put(tolerance)
     if deadline is None:
-        return _solve(planner, params, state, key, guess, tolerance, iterations)
+        return _solve(planner, params, state, key, guess, tolerance, iterations=iterations)
     if not deadline > 0:
         raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, state, key, guess))):
@@ -250,8 +251,34 @@ def _conclude(planner: Planner, params: PyTree, state: PyTree, planner_state: An
 
 
 @partial(jax.jit, static_argnames=("planner", "iterations"))
-def _solve(
-    planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: Any, tolerance: Any, iterations: int
+def _solve(planner: Planner, params: PyTree, state: PyTree, *rest: Any, iterations: int) -> Plan:
+    solved = partial(_solved, planner, iterations)
+    shapes = jax.tree.map(jax.typeof, (params, state, *rest))
+    return unless_refused(_solved(planner, iterations, params, state, *rest), partial(_try_reverse, solved, shapes))
+
+
+def _try_reverse(solved: Callable[..., Plan], shapes: tuple[Any, ...]) -> None:
+    """Trace derivatives in reverse.
+
+    Raises:
+        ValueError: If there are none, as of loops of unknown length, with what to use instead.
+    """
+
+    def reverse(params: PyTree, state: PyTree, *rest: Any) -> Any:
+        plan, pull = jax.vjp(lambda params, state: solved(params, state, *rest).cost, params, state)
+        return pull(jnp.ones_like(plan))
+
+    try:
+        jax.eval_shape(reverse, *shapes)
+    except ValueError as error:
+        raise ValueError(
+            "this planner's iterations have no derivatives in reverse, or their number is unknown (tolerance): "
+            "differentiate mpc.implicit instead of mpc.solve, or forwards (jax.jvp, jax.jacfwd)"
+        ) from error
+
+
+def _solved(
+    planner: Planner, iterations: int, params: PyTree, state: PyTree, key: jax.Array, guess: Any, tolerance: Any
 ) -> Plan:
     planner_state, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
     if tolerance is None:  # a loop of known length, which can be differentiated in reverse
