@@ -51,6 +51,7 @@ class Controller:
         True
     """
 
+    @jax.transfer_guard("allow")  # observations and actions pass between host and device by design
     def __init__(
         self,
         deciding: Policy | Planner,
@@ -96,6 +97,7 @@ class Controller:
         return self._params
 
     @params.setter
+    @jax.transfer_guard("allow")
     def params(self, params: PyTree) -> None:
         self._params = conform(params, self._params)
 
@@ -103,6 +105,7 @@ class Controller:
         """Forgets the last plan and action, as at the start of an episode."""
         self._key, self._state = key, None
 
+    @jax.transfer_guard("allow")
     def act(self, observation: PyTree) -> np.ndarray:
         """Decides on the action now; afterwards `plan`, `status`, `late`, `seconds` and `iterations_spent` tell how it went.
 
@@ -127,7 +130,7 @@ class Controller:
     def _compile_for(self, params: PyTree) -> None:
         """Makes the compiled functions, which compile when they are first called, and the parameters they take."""
         phases, iterations = self.policy.phases, self.iterations
-        self._params = jax.tree.map(_fixed, params)
+        self._params = jax.tree.map(types_to_keep, params)
         self._init = jax.jit(self.policy.init)
         if iterations is None or phases is None:
             self._step = jax.jit(self.policy.step)
@@ -176,8 +179,8 @@ class Controller:
             fitting = jax.tree.map(lambda like, x: jnp.asarray(x, like.dtype), self._example, observation)
             if jax.tree.map(jnp.shape, fitting) == jax.tree.map(jnp.shape, self._example):
                 return fitting
-        except (TypeError, ValueError):
-            pass  # not an array at all, or built otherwise
+        except Exception:  # not an array at all, or built otherwise; an object may raise anything when asked for numbers
+            pass
         return jax.tree.map(lambda like: jnp.full_like(like, jnp.nan), self._example)
 
 
@@ -191,14 +194,18 @@ def conform(new: PyTree, wanted: PyTree) -> PyTree:
     Raises:
         ValueError: If the structure, a shape or a kind of number differs, with the leaf, what arrived and what was wanted.
     """
-    arrived, like = (dict(_named(tree)) for tree in (new, wanted))
-    if missing := [name for name in like if name not in arrived]:
-        raise ValueError(f"params lack {', '.join(missing)}; got {', '.join(arrived) or 'none'}")
-    if unknown := [name for name in arrived if name not in like]:
-        raise ValueError(f"params have {', '.join(unknown)} beyond the wanted {', '.join(like) or 'none'}")
-    if jax.tree.structure(new) != jax.tree.structure(wanted):
-        raise ValueError(f"params must be of structure {jax.tree.structure(wanted)}; got {jax.tree.structure(new)}")
-    leaves = [_conformed(name, arrived[name], leaf) for name, leaf in like.items()]
+    like = _named(wanted)
+    try:
+        arrived = jax.tree.structure(wanted).flatten_up_to(new)
+    except (TypeError, ValueError) as error:
+        names, known = dict(_named(new)), dict(like)
+        if missing := [name for name in known if name not in names]:
+            raise ValueError(f"params lack {', '.join(missing)}; got {', '.join(names) or 'none'}") from error
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"params have {', '.join(unknown)} beyond the wanted {', '.join(known) or 'none'}") from error
+        structures = jax.tree.structure(wanted), jax.tree.structure(new)
+        raise ValueError("params must be of structure {}; got {}".format(*structures)) from error
+    leaves = [_conformed(name, leaf, kept) for leaf, (name, kept) in zip(arrived, like, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
 
 
@@ -208,18 +215,26 @@ def _named(tree: PyTree) -> list[tuple[str, Any]]:
 
 def _conformed(name: str, new: Any, wanted: Any) -> Any:
     try:
+        new = np.asarray(new) if isinstance(new, list | tuple) else new
         arrived, kind = (jnp.result_type(new), list(jnp.shape(new))), jnp.result_type(wanted)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be numbers; got {type(new).__name__}") from error
     if arrived[1] != list(jnp.shape(wanted)) or not _convertible(arrived[0], kind):
         raise ValueError(f"{name} must be {kind}{list(jnp.shape(wanted))}; got {arrived[0]}{arrived[1]}: {new}")
-    if isinstance(wanted, bool | int | float):
-        return type(wanted)(np.asarray(new))
-    if wanted.committed:
-        return jax.device_put(new if _rank(kind) is None else jnp.asarray(new, kind), wanted.sharding)
     if _rank(kind) is None:
-        return new
-    return jnp.asarray(np.asarray(new) if getattr(new, "committed", False) else new, kind)
+        return jax.device_put(new, wanted.sharding) if wanted.committed else new
+    given, converted = np.asarray(new), new
+    if given.dtype != kind:
+        with np.errstate(all="ignore"):
+            converted = given.astype(kind)
+        held = np.isfinite(converted) == np.isfinite(given) if jnp.issubdtype(kind, jnp.inexact) else converted == given
+        if not held.all():
+            raise ValueError(f"{name} must be {kind}{list(jnp.shape(wanted))}, which cannot hold {given}")
+    if isinstance(wanted, bool | int | float):
+        return type(wanted)(np.asarray(converted))
+    if wanted.committed:
+        return jax.device_put(jnp.asarray(converted, kind), wanted.sharding)
+    return jnp.asarray(given.astype(kind) if getattr(converted, "committed", False) else converted, kind)
 
 
 def _convertible(arrived: Any, wanted: Any) -> bool:
@@ -234,7 +249,7 @@ def _rank(kind: Any) -> int | None:
     return next((rank for rank, parent in enumerate(kinds) if jnp.issubdtype(kind, parent)), None)
 
 
-def _fixed(leaf: Any) -> Any:
+def types_to_keep(leaf: Any) -> Any:
     """Returns a parameter of a type that another one can be converted to: Python's numbers stay what they are."""
     if isinstance(leaf, bool | int | float):
         return leaf

@@ -31,12 +31,14 @@ from mpc.deploy.runtime import FORMAT, FORMAT_VERSION, ArtefactError, fingerprin
 from mpc.deploy.specs import InFlight, Signal
 from mpc.planners.base import Status
 from mpc.policy import Policy
+from mpc.problem import with_usual_promotion
 
 PyTree = Any
 
 PACKAGES = ("craik", "jax", "jaxlib", "numpy", "optax")
 
 
+@jax.transfer_guard("allow")
 def export(
     policy: Policy,
     params: PyTree,
@@ -210,7 +212,9 @@ def _signal(what: str, shape: tuple[int, ...], dtype: Any, described: Mapping[st
 
 def _action_signal(policy: Policy, described: Mapping[str, Any] | None) -> Signal:
     space: Any = policy.action_space
-    decided = jax.eval_shape(space.decide, jax.ShapeDtypeStruct((policy.horizon, space.size), np.float32))
+    decided = jax.eval_shape(
+        with_usual_promotion(space.decide), jax.ShapeDtypeStruct((policy.horizon, space.size), np.float32)
+    )
     inner = space
     while hasattr(inner, "inner"):
         inner = inner.inner

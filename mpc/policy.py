@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from mpc.deploy.specs import InFlight
 from mpc.planners.base import Plan, Planner, Status
+from mpc.problem import with_usual_promotion
 from mpc.spaces import Space
 
 PyTree = Any
@@ -215,6 +216,7 @@ def _skip(planner: Planner, state: PolicyState, steps: Any) -> PolicyState:
 # The receding horizon of one planner, of which policies are made
 
 
+@with_usual_promotion
 def neutral(planner: Planner) -> jax.Array:
     """Returns the actions `[H, ...]` taken when nothing is known: the middle of the space, or its first alternative."""
     problem = planner.problem
@@ -245,6 +247,7 @@ def improve(
     return controller._replace(planner_state=improved)
 
 
+@with_usual_promotion
 def conclude(
     planner: Planner, params: PyTree, state: PyTree, controller: ControllerState, before: ControllerState
 ) -> tuple[ControllerState, Plan]:

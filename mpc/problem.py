@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import jax
@@ -104,7 +105,7 @@ class Problem:
                     f"got {leaf.dtype}"
                 )
         variables = jax.ShapeDtypeStruct((self.action_space.size,), jnp.result_type(float))
-        action = jax.eval_shape(self.action_space.relax, variables)
+        action = jax.eval_shape(with_usual_promotion(self.action_space.relax), variables)
         latent = () if self.latents is None else (jax.ShapeDtypeStruct((self.latents,), jnp.result_type(float)),)
         _same("dynamics", state, jax.eval_shape(self.dynamics, params, state, action, *latent))
         time = jax.ShapeDtypeStruct((), jnp.int32)
@@ -113,6 +114,20 @@ class Problem:
             _scalar("terminal_cost", jax.eval_shape(self.terminal_cost, params, state))
         for name, constraint in named(self.constraints).items():
             _array(f"constraint {name!r}", jax.eval_shape(constraint.function, params, state, action, time))
+
+
+def with_usual_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose operations promote ranks and dtypes as JAX does by default, whatever the process has set.
+
+    JAX's strict modes are for the code of their user, which `Problem.check` traces in them, and not for ours or Optax'.
+    """
+
+    @wraps(function)
+    def usual(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return usual
 
 
 def _whole(number: Any) -> bool:

@@ -63,6 +63,7 @@ class Artefact:
         ArtefactError: If the programs cannot run here, with the reason.
     """
 
+    @jax.transfer_guard("allow")  # observations and actions pass between host and device by design
     def __init__(self, manifest: dict[str, Any], programs: dict[str, bytes], weights: list[np.ndarray]):
         from jax import export as jax_export
 
@@ -114,6 +115,7 @@ class Artefact:
             raise ArtefactError("the artefact leaves the number of observations open: say how many, prepare(batch=...)")
         return (batch,)
 
+    @jax.transfer_guard("allow")
     def init(self, observation: Any, seed: int | np.ndarray = 0) -> list[jax.Array]:
         """Begins an episode.
 
@@ -131,6 +133,7 @@ class Artefact:
         key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
         return self._run["init"](self.weights, seen, key)
 
+    @jax.transfer_guard("allow")
     def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
         """Returns randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ between episodes."""
         whole = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
@@ -156,6 +159,7 @@ class Artefact:
         """
         return self._decide("step", observation, state, in_flight, elapsed)
 
+    @jax.transfer_guard("allow")
     def _decide(
         self, entry: str, observation: Any, state: list[jax.Array], in_flight: InFlight | None = None, elapsed: int = 1
     ) -> Decision:

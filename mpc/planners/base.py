@@ -12,7 +12,8 @@ import numpy as np
 from jax.core import Tracer
 
 from mpc.constraints import feasibility_tolerance, violation
-from mpc.problem import Problem
+from mpc.planners.reverse import unless_refused
+from mpc.problem import Problem, with_usual_promotion
 from mpc.rollout import rollout_and_costates
 
 PyTree = Any
@@ -44,7 +45,19 @@ class Plan(NamedTuple):
     info: dict[str, Any]
 
 
-class Planner(NamedTuple):
+class PlannerFunctions(NamedTuple):
+    """The fields of a `Planner`."""
+
+    init: Callable[..., Any]
+    step: Callable[[PyTree, PyTree, Any], Any]
+    plan: Callable[[PyTree, PyTree, Any], Plan]
+    shift: Callable[[Any], Any]
+    inject: Callable[[Any, jax.Array], Any]
+    problem: Problem
+    best_actions: Callable[[PyTree, PyTree, Any], tuple[jax.Array, jax.Array, dict[str, Any]]] | None = None
+
+
+class Planner(PlannerFunctions):
     """An algorithm as a value: five pure functions over its own state.
 
     `init(params, state, key, guess) -> planner_state`: begin; `guess` is a plan's actions `[H, ...]` or None.
@@ -60,13 +73,9 @@ class Planner(NamedTuple):
     cost is finite, and diagnostics (see `conclude`); optional, for planners around this one, which need no rollout.
     """
 
-    init: Callable[..., Any]
-    step: Callable[[PyTree, PyTree, Any], Any]
-    plan: Callable[[PyTree, PyTree, Any], Plan]
-    shift: Callable[[Any], Any]
-    inject: Callable[[Any, jax.Array], Any]
-    problem: Problem
-    best_actions: Callable[[PyTree, PyTree, Any], tuple[jax.Array, jax.Array, dict[str, Any]]] | None = None
+    def __new__(cls, *fields: Any, **named: Any) -> "Planner":
+        own: list[Any] = [with_usual_promotion(x) if callable(x) else x for x in PlannerFunctions(*fields, **named)]
+        return super().__new__(cls, *own)
 
     def actions(self, params: PyTree, state: PyTree, planner_state: Any) -> jax.Array:
         """The best actions `[H, ...]` found so far."""
@@ -205,8 +214,9 @@ def solve(
     """
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0; got {iterations}")
+    tolerance = None if tolerance is None else jax.device_put(tolerance)
     if deadline is None:
-        return _solve(planner, params, state, key, guess, tolerance, iterations)
+        return _solve(planner, params, state, key, guess, tolerance, iterations=iterations)
     if not deadline > 0:
         raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, state, key, guess))):
@@ -241,8 +251,34 @@ def _conclude(planner: Planner, params: PyTree, state: PyTree, planner_state: An
 
 
 @partial(jax.jit, static_argnames=("planner", "iterations"))
-def _solve(
-    planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: Any, tolerance: Any, iterations: int
+def _solve(planner: Planner, params: PyTree, state: PyTree, *rest: Any, iterations: int) -> Plan:
+    solved = partial(_solved, planner, iterations)
+    shapes = jax.tree.map(jax.typeof, (params, state, *rest))
+    return unless_refused(_solved(planner, iterations, params, state, *rest), partial(_try_reverse, solved, shapes))
+
+
+def _try_reverse(solved: Callable[..., Plan], shapes: tuple[Any, ...]) -> None:
+    """Trace derivatives in reverse.
+
+    Raises:
+        ValueError: If there are none, as of loops of unknown length, with what to use instead.
+    """
+
+    def reverse(params: PyTree, state: PyTree, *rest: Any) -> Any:
+        plan, pull = jax.vjp(lambda params, state: solved(params, state, *rest).cost, params, state)
+        return pull(jnp.ones_like(plan))
+
+    try:
+        jax.eval_shape(reverse, *shapes)
+    except ValueError as error:
+        raise ValueError(
+            "this planner's iterations have no derivatives in reverse, or their number is unknown (tolerance): "
+            "differentiate mpc.implicit instead of mpc.solve, or forwards (jax.jvp, jax.jacfwd)"
+        ) from error
+
+
+def _solved(
+    planner: Planner, iterations: int, params: PyTree, state: PyTree, key: jax.Array, guess: Any, tolerance: Any
 ) -> Plan:
     planner_state, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
     if tolerance is None:  # a loop of known length, which can be differentiated in reverse
@@ -261,6 +297,7 @@ def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, gues
 PHASES = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]
 
 
+@jax.transfer_guard("allow")  # of iteration counts
 def _solve_until_deadline(
     planner: Planner, params: PyTree, state: PyTree, key: Any, guess: Any, tolerance: Any, iterations: int, deadline: float
 ) -> Plan:
@@ -269,11 +306,11 @@ def _solve_until_deadline(
     begin, improve, conclude = PHASES
     start, none, at_most = (params, state), jnp.asarray(0), jnp.asarray(iterations)
     begin.lower(planner, *start, key, guess).compile()
-    planner_state = jax.eval_shape(partial(_begin, planner), *start, key, guess)
+    planner_state = begin.eval_shape(planner, *start, key, guess)
     for _ in range(2):  # before any step, and after: the second time is free unless a step's memory is typed otherwise
         improve.lower(planner, *start, planner_state, none, at_most, tolerance).compile()
         conclude.lower(planner, *start, planner_state, none, tolerance).compile()
-        planner_state, _ = jax.eval_shape(partial(_improve, planner), *start, planner_state, none, at_most, tolerance)
+        planner_state, _ = improve.eval_shape(planner, *start, planner_state, none, at_most, tolerance)
 
     end = time.perf_counter() + deadline
     planner_state, count = begin(planner, *start, key, guess), none

@@ -23,6 +23,7 @@ from mpc.planners.base import Planner, plan_from_choice, shifted
 from mpc.planners.candidates import Candidate, compete, emptied, injector, later, no_candidate
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
+from mpc.planners.reverse import refuse, unless_refused
 from mpc.problem import Problem
 from mpc.rollout import energy, rollout
 
@@ -267,6 +268,7 @@ class _Collocation:
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
         value = self._imagine(params, state, planner_state.variables)[1]
         best = jnp.where(value < planner_state.cost, planner_state.variables, planner_state.best)
+        best = unless_refused(best, refuse)  # slopes that are 0 have no derivative behind Adam's square root
         found = jnp.isfinite(jnp.minimum(value, planner_state.cost))
         return self.problem.action_space.bind(params).decide(best), found, {"optimality": planner_state.optimality}
 

@@ -85,11 +85,10 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
             f"got {steps} steps and a horizon of {problem.horizon}"
         )
     planner, horizon = build(stretched(problem)), problem.horizon
-    whole = jnp.asarray(horizon)
 
     def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> ContinuationState:
         draw, own = jax.random.split(key)
-        inner = planner.init(TruncatedParams(params, whole), state, own, guess)
+        inner = planner.init(TruncatedParams(params, jnp.asarray(horizon)), state, own, guess)
         stretch = jax.random.randint(draw, (), max(int(SHORTEST * horizon), 1), horizon)
         pending = jnp.asarray(guess is None)
         return ContinuationState(inner, stretch, pending, jnp.zeros_like(stretch), inner.cost, inner.optimality)
@@ -106,7 +105,7 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
     def best_actions(
         params: PyTree, state: PyTree, planner_state: ContinuationState
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-        return planner.chosen_plan(TruncatedParams(params, whole), state, planner_state.inner)
+        return planner.chosen_plan(TruncatedParams(params, jnp.asarray(horizon)), state, planner_state.inner)
 
     def shift(planner_state: ContinuationState) -> ContinuationState:
         inner = planner.shift(planner_state.inner)

@@ -180,7 +180,8 @@ class _Descent:
         here = self._point(variables)
         free = slope * jnp.cos(here) if self.curved else jnp.where(residual > 0, slope, 0.0)
         if self.normalise:
-            free = free / jnp.maximum(jnp.sqrt(jnp.mean(free * free)), jnp.finfo(free.dtype).tiny)
+            length = jnp.sqrt(jnp.maximum(jnp.mean(free * free), jnp.finfo(free.dtype).tiny))
+            free = jnp.where(free != 0, free / length, 0.0)  # roots of 0 in optimisers have no slope to share
 
         def along(trial: jax.Array) -> jax.Array:
             return self._relaxed(self._place(trial), params, state)

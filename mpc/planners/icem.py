@@ -100,8 +100,11 @@ class _Icem:
 
     def draw(self, key: jax.Array, planner_state: SamplingState) -> jax.Array:
         mean, std, elites, _ = planner_state.distribution
+        kept = jnp.concatenate([mean[..., None], elites], axis=-1)
+        if kept.shape[-1] >= self.count:  # which would leave no room to search
+            kept = planner_state.best[..., None]
         drawn = self.sampler.project(mean[..., None] + std[..., None] * self.noise(key))
-        samples = jnp.concatenate([mean[..., None], elites, drawn[..., self.again + 1 :]], axis=-1)
+        samples = jnp.concatenate([kept, drawn[..., kept.shape[-1] :]], axis=-1)
         slot, last = planner_state.candidate, 2 * self.elites - 1  # of the first block, which is always scored
         return samples.at[..., last].set(jnp.where(slot.pending, slot.variables, samples[..., last]))
 

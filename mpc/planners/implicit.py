@@ -88,7 +88,8 @@ def _follow(problem: Problem, params: PyTree, state: PyTree, optimum: jax.Array)
         # constraints that say nothing, or the same twice, leave their duals open: the smallest are as good as any
         slack = jnp.finfo(right.dtype).eps * jnp.abs(matrix).max()
         redundant = jnp.concatenate([jnp.zeros(count, bool), active])
-        return jnp.linalg.solve(matrix - jnp.diag(jnp.where(redundant, slack, 0.0)), right)
+        idle = (matrix == 0).all(axis=1) & ~redundant  # actions without any effect stay
+        return jnp.linalg.solve(matrix - jnp.diag(jnp.where(redundant, slack, 0.0) - idle), right)
 
     point = jnp.concatenate([start, duals])
     return jax.lax.custom_root(conditions, point, lambda _, guess: guess, linear_solve)[:count].reshape(optimum.shape)

@@ -22,6 +22,8 @@ from mpc.rollout import energy
 
 PyTree = Any
 
+ALONE = 16  # quantiles of the noise of a single draw, whose own is 0
+
 
 class Sampler(NamedTuple):
     """Samples of one problem's plans, over K knots and V variables each; made by `sampler`.
@@ -175,14 +177,13 @@ def gaussian_noise(shape: tuple[int, int, int], colour: np.ndarray) -> Callable[
         colour: `[K, K]`, see `colouring`.
     """
     steps, size, count = shape
-    normal, order = NormalDist(), np.random.default_rng(0)
-    quantiles = np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
-    quantiles /= max(quantiles.std(), 1e-9)
-    deck = order.permuted(np.broadcast_to(quantiles, shape), axis=-1)
+    cards, normal, order = count if count > 1 else ALONE, NormalDist(), np.random.default_rng(0)
+    quantiles = np.array([normal.inv_cdf((i + 0.5) / cards) for i in range(cards)])
+    deck = order.permuted(np.broadcast_to(quantiles / quantiles.std(), (steps, size, cards)), axis=-1)
 
     def draw(key: jax.Array) -> jax.Array:
         bits = jax.random.bits(key, (steps, size, 1), jnp.uint32)
-        places = ((bits >> 1) % count + np.arange(count, dtype=np.uint32)) % count
+        places = ((bits >> 1) % cards + np.arange(count, dtype=np.uint32)) % cards
         dtype = jnp.result_type(float)
         white = jnp.take_along_axis(jnp.asarray(deck, dtype), places.astype(jnp.int32), axis=-1)
         white = white * jnp.where(bits & 1, 1.0, -1.0).astype(dtype)
@@ -198,12 +199,12 @@ def contestants(kept: list[jax.Array], candidate: Candidate, drawn: jax.Array, s
         kept: Each `[...]`.
         candidate: The slot.
         drawn: `[..., N]`, of which the first give way; N at least 2.
-        spare: Index of the one among `kept` that gives way where there is room for no more; it must not be the only one
-            that holds the plan under way.
+        spare: Index of the one among `kept` that gives way, to the candidate or a draw, where there is room for no more; it
+            must not be the only one that holds the plan under way.
     """
     count, size = len(kept), drawn.shape[-1]
     if size > count:
         kept = [*kept, jnp.where(candidate.pending, candidate.variables, drawn[..., count])]
     else:
-        kept = [jnp.where(candidate.pending & (i == spare), candidate.variables, x) for i, x in enumerate(kept)]
+        kept[spare] = jnp.where(candidate.pending, candidate.variables, drawn[..., spare])
     return jnp.concatenate([jnp.stack(kept, axis=-1), drawn[..., len(kept) :]], axis=-1)

@@ -22,17 +22,19 @@ class Box(Separable):
     Args:
         low: Lower bounds, any shape that broadcasts with `high`; `-inf` where there is none.
         high: Upper bounds.
+        shape: Of one action, to which the bounds are broadcast; theirs unless given, `(1,)` where they are numbers.
 
     Raises:
-        ValueError: If a bound is NaN, or a lower bound lies above its upper bound.
+        ValueError: If a bound is NaN, a lower bound lies above its upper bound, or the bounds do not fit the shape.
     """
 
     low: Any
     high: Any
 
-    def __init__(self, low: ArrayLike, high: ArrayLike):
-        low_, high_ = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
-        low_, high_ = np.atleast_1d(low_).copy(), np.atleast_1d(high_).copy()
+    def __init__(self, low: ArrayLike, high: ArrayLike, shape: tuple[int, ...] | None = None):
+        bounds = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        shape = np.atleast_1d(*np.broadcast_arrays(*bounds))[0].shape if shape is None else shape
+        low_, high_ = (np.array(np.broadcast_to(bound, shape)) for bound in bounds)
         if np.isnan(low_).any() or np.isnan(high_).any():
             raise ValueError(f"Box bounds must be numbers; got low={low_}, high={high_}")
         if (low_ > high_).any():

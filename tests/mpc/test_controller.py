@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mpc
+from mpc.controller import conform, types_to_keep
 
 
 def integrator(horizon: int = 10) -> mpc.Problem:
@@ -187,6 +188,9 @@ def test_new_parameters_of_the_same_shapes_never_compile(compilations, deadline)
         ({"gain": 0.1, "cost": {"goal": np.zeros(2)}}, r"\['goal'\] must be float32\[1\]; got float32\[2\]"),
         ({"gain": "fast", "cost": {"goal": np.zeros(1)}}, r"\['gain'\] must be numbers; got str"),
         ({"gain": 1j, "cost": {"goal": np.zeros(1)}}, r"\['gain'\] must be float32\[\]; got complex64"),
+        ({"gain": 1e300, "cost": {"goal": np.zeros(1)}}, r"\['gain'\] must be float32\[\], which cannot hold"),
+        ({"gain": 0.1, "cost": {"goal": np.full(1, 1e300)}}, r"\['goal'\] must be float32\[1\], which cannot hold"),
+        ({"gain": 0.1, "cost": {"goal": [[0.0]]}}, r"\['goal'\] must be float32\[1\]; got float32\[1, 1\]"),
         ({**GIVEN, "speed": 1.0}, r"params\['speed'\] beyond the wanted"),
         (None, "lack"),
         ((0.1, {"goal": np.zeros(1)}), "lack"),
@@ -199,3 +203,33 @@ def test_parameters_of_another_make_are_refused_and_the_old_ones_stay(wrong, sai
 
 
 TRACKING = mpc.Controller(mpc.gradient(tracking(), starts=1), GIVEN, iterations=1)
+
+
+NUMBERS = [np.float16, np.float32, np.float64, np.int8, np.uint16, np.int64, np.bool_]
+MAKES = [lambda x: x, np.asarray, jnp.asarray, lambda x: jax.device_put(x, jax.devices()[0]), lambda x: x.tolist()]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(MAKES), st.sampled_from(NUMBERS), st.sampled_from(MAKES), st.sampled_from(NUMBERS), st.booleans())
+def test_numbers_of_any_type_become_those_compiled_for_or_are_refused(make, kind, remake, other, many):
+    """Whatever is assigned: its value in types that nothing is traced again for, or an error that names the leaf."""
+    example, new = (np.ones(2, kind) if many else kind(1)), (np.array([0, 1], other) if many else other(1))
+    wanted = types_to_keep(jnp.asarray(example) if many else make(example))
+    try:
+        got = conform({"a": remake(new)}, {"a": wanted})["a"]
+    except ValueError as error:
+        assert "params['a'] must be" in str(error)
+        assert not np.can_cast(np.result_type(other), jnp.result_type(wanted), "same_kind")
+        return
+    np.testing.assert_array_equal(np.asarray(got), new)
+    assert jax.typeof(got) == jax.typeof(wanted) and jax.typeof(got).weak_type == jax.typeof(wanted).weak_type
+    assert type(got) is type(wanted)
+
+
+def test_observations_that_raise_anything_are_survived():
+    class Hostile:
+        def __array__(self, *_, **__):
+            raise RuntimeError("no numbers here")
+
+    for seen in ([10**400], Hostile(), np.array([object()])):
+        assert np.isfinite(TRACKING.act(seen)).all() and TRACKING.status == mpc.Status.NOT_FINITE

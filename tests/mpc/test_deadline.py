@@ -5,6 +5,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import mpc
@@ -65,12 +66,12 @@ def test_a_hiccup_is_forgotten_and_a_search_that_converged_ends():
     assert done.run(1000.0, growing=True) == 7
 
 
-COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
+COMPILING = [f"/jax/core/compile/{x}_duration" for x in ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile")]
 
 
 @pytest.fixture
 def traces():
-    """Whatever JAX lowered or compiled since it was last cleared."""
+    """Whatever JAX traced, lowered or compiled since it was last cleared."""
     made: list[str] = []
 
     def listen(event: str, *_: object, **__: object) -> None:
@@ -83,8 +84,8 @@ def traces():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_a_second_solve_compiles_nothing_and_takes_its_deadline(traces):
-    """2.1 s a call, where phases are lowered anew; a second leaves room for a machine that is busy."""
+def test_a_second_solve_traces_nothing_and_takes_its_deadline(traces):
+    """A third of a second a call where phases are traced anew; a second leaves room for a machine that is busy."""
     problem = mpc.Problem(
         lambda p, s, a: s + 0.1 * a, lambda p, s, a, t: s @ s, horizon=10, action_space=mpc.Box([-1.0], [1.0])
     )
@@ -96,8 +97,18 @@ def test_a_second_solve_compiles_nothing_and_takes_its_deadline(traces):
         begun = time.perf_counter()
         plan = mpc.solve(planner, None, state, key, 10**6, deadline=0.05)
         seconds = time.perf_counter() - begun
+        assert plan.status == mpc.Status.DEADLINE and int(plan.info["iterations"]) > 1
         assert traces == [] and 0.02 < seconds < 1.0
-        assert plan.status == mpc.Status.DEADLINE and plan.info["iterations"] > 1
     traces.clear()
     mpc.solve(planner, None, jnp.ones(1), key, 10**6, guess=jnp.zeros((10, 1)), deadline=0.05)
     assert traces  # of another make: compiled before the clock runs
+
+
+@pytest.mark.parametrize("settings", [{}, {"tolerance": 0.0}, {"deadline": 60.0}, {"deadline": 60.0, "tolerance": 0.0}])
+def test_a_planner_is_traced_once_for_states_of_one_shape(traces, settings):
+    problem = mpc.Problem(lambda p, s, a: s + a, lambda p, s, a, t: s @ s, horizon=2, action_space=mpc.Box([-1.0], [1.0]))
+    planner, key = mpc.mppi(problem, samples=2), jax.random.key(0)
+    for state in [np.ones(1, np.float32), jnp.zeros(1)]:
+        traces.clear()
+        mpc.solve(planner, {"unused": 0.5}, state, key, 2, **settings)
+        assert bool(traces) == (state[0] == 1)

@@ -215,3 +215,13 @@ def test_the_derivative_at_a_bound_is_that_from_within(variable):
     box = mpc.Box([-2.0], [4.0])
     assert float(jax.grad(lambda v: box.relax(v)[0])(jnp.array([variable]))[0]) == pytest.approx(3.0)
     assert float(jax.grad(lambda v: box.relax(v)[0])(jnp.array([1.5]))[0]) == 0.0
+
+
+def test_a_box_of_shape_none_has_scalar_actions():
+    space = mpc.Box(-1.0, 3.0, shape=())
+    actions = space.decide(jnp.array([[0.5], [-9.0], [np.nan]]))
+    np.testing.assert_allclose(actions, [2.0, -1.0, 1.0])
+    np.testing.assert_allclose(space.encode(actions), [[0.5], [-1.0], [0.0]])
+    assert space.shape == () and space.size == 1 and mpc.Box(-1.0, 1.0).shape == (1,)
+    with pytest.raises(ValueError, match="broadcast"):
+        mpc.Box([-1.0, 0.0], 1.0, shape=())

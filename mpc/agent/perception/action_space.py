@@ -78,7 +78,7 @@ def action_spaces(single: Any, count: int, *, limit: float | None = None, normal
             raise ValueError(f"action_limit bounds continuous actions; the action space is {single}")
         if (single.low > limit).any() or (single.high < -limit).any():
             raise ValueError(f"action_limit={limit} leaves no action between {single.low} and {single.high}")
-        inner = mpc.Box(np.maximum(single.low, -limit), np.minimum(single.high, limit))
+        inner = mpc.Box(np.maximum(single.low, -limit), np.minimum(single.high, limit), single.shape)
     if count == 1:
         return ActionSpaces(single, inner, single, 1, normalised)
     return ActionSpaces(single, expanded(inner, count), expanded(single, count), count, normalised)

@@ -38,7 +38,7 @@ def planner_space(space: gym.Space) -> mpc.Box | mpc.MultiDiscrete:
     if isinstance(space, gym.Box):
         if not np.issubdtype(space.dtype, np.floating):  # type: ignore[arg-type]
             raise ValueError(f"action space {space} counts in whole numbers: give it as MultiDiscrete")
-        box = mpc.Box(space.low, space.high)
+        box = mpc.Box(space.low, space.high, shape=space.shape)
         if not box.bounded:
             raise ValueError(f"action space {space} is unbounded: wrap the environment in gymnasium.wrappers.RescaleAction")
         return box

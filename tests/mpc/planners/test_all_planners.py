@@ -109,3 +109,27 @@ def test_vmap_is_a_loop(case):
     for i in range(2):
         alone = mpc.solve(planner, jnp.asarray(jnp.inf), states[i], keys[i], iterations)
         np.testing.assert_allclose(together.cost[i], alone.cost, rtol=2e-4)
+
+
+SMALLEST: dict[str, Callable[[mpc.Problem], mpc.Planner]] = {
+    "cem": lambda p: mpc.cem(p, samples=2, elites=1),
+    "cem of choices": lambda p: mpc.cem(p, samples=2, elites=1),
+    "icem": lambda p: mpc.icem(p, samples=2, elites=1),
+    "mppi": lambda p: mpc.mppi(p, samples=2),
+    "predictive sampling": lambda p: mpc.predictive_sampling(p, samples=2),
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_fewest_samples_allowed_search(name):
+    """Nothing is as dear as to stay, which is what planners begin with."""
+    choices = "choices" in name
+    push = (lambda a: a[2] - a[0]) if choices else (lambda a: a)
+    problem = mpc.Problem(
+        lambda p, s, a: s + 0.2 * push(a),
+        lambda p, s, a, t: jnp.sum((s - 1.0) ** 2),
+        horizon=5,
+        action_space=mpc.Discrete(3) if choices else mpc.Box(-1.0, 1.0, shape=()),
+    )
+    plan = mpc.solve(SMALLEST[name](problem), None, jnp.zeros(1), jax.random.key(0), 30)
+    assert plan.actions.shape == (5,) and float(plan.cost) < (10.0 if choices else 4.99)

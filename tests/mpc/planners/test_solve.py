@@ -1,6 +1,7 @@
 """`solve` and `implicit`: why they stop, what compiles, and derivatives against finite differences."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -133,3 +134,61 @@ def test_implicit_derivatives_do_not_depend_on_how_the_optimum_was_found():
     with pytest.raises(ValueError, match="discrete"):
         discrete = mpc.Problem(lambda p, s, a: s, lambda p, s, a, t: jnp.sum(a), horizon=2, action_space=mpc.Discrete(2))
         mpc.implicit(mpc.cem(discrete), None, jnp.ones(1), KEY, 1)
+
+
+def pulled(space: mpc.spaces.Space) -> mpc.Problem:
+    """A point that is pulled to `goal` by the first action; the last one has no effect."""
+    return mpc.Problem(
+        lambda p, s, a: s + 0.2 * a[:1],
+        lambda p, s, a, t: jnp.sum((s - p["goal"]) ** 2) + 0.1 * a[0] ** 2,
+        horizon=3,
+        action_space=space,
+    )
+
+
+# how `jax.grad` of `solve` does with fixed iterations: None where it is right, and else what the error points to
+REVERSE: dict[str, tuple[Callable[[mpc.Problem], mpc.Planner], str | None]] = {
+    "gradient": (lambda p: mpc.gradient(p, starts=2), None),
+    "gradient, normalised": (lambda p: mpc.gradient(p, starts=1, normalise=True), None),
+    "lbfgs": (lambda p: mpc.gradient(p, optimizer="lbfgs", starts=1), "implicit"),
+    "ilqr": (lambda p: mpc.ilqr(p), "implicit"),
+    "collocation": (lambda p: mpc.collocation(p, starts=1), "implicit"),
+    "cem": (lambda p: mpc.cem(p, samples=4, elites=2), None),
+    "icem": (lambda p: mpc.icem(p, samples=4, elites=2), None),
+    "mppi": (lambda p: mpc.mppi(p, samples=4), None),
+    "predictive sampling": (lambda p: mpc.predictive_sampling(p, samples=4), None),
+    "chain": (lambda p: mpc.chain(mpc.mppi(p, samples=4), mpc.gradient(p, starts=1), switch_after=1), None),
+    "chain with ilqr": (lambda p: mpc.chain(mpc.mppi(p, samples=4), mpc.ilqr(p), switch_after=1), "implicit"),
+}
+
+
+@pytest.mark.parametrize("name", REVERSE)
+def test_derivatives_of_a_solve_are_right_or_the_error_points_to_implicit(name):
+    build, said = REVERSE[name]
+    planner = build(pulled(mpc.Box([-1.0, -1.0], [1.0, 1.0])))
+
+    def cost(goal: Any, tolerance: float | None = None) -> jax.Array:
+        return mpc.solve(planner, {"goal": goal}, jnp.array([0.3]), KEY, 2, tolerance=tolerance).cost
+
+    if said is not None:
+        with pytest.raises(ValueError, match=said):
+            jax.eval_shape(jax.grad(cost), 0.5)
+        return
+    if name == "gradient":
+        with pytest.raises(ValueError, match="implicit"):
+            jax.eval_shape(jax.grad(cost), 0.5, 0.0)
+    (low, _), (_, slope), (high, _) = map(jax.jit(jax.value_and_grad(cost)), (0.49, 0.5, 0.51))
+    assert float(slope) == pytest.approx(float(high - low) / 2e-2, rel=2e-3)
+
+
+def test_implicit_derivatives_are_finite_where_an_action_has_no_effect():
+    planner = mpc.gradient(pulled(mpc.Box([-1.0, -1.0], [1.0, 1.0])), starts=1)
+    slope = jax.jit(jax.grad(lambda goal: mpc.implicit(planner, {"goal": goal}, jnp.array([0.3]), KEY, 200).cost))(0.5)
+    assert float(slope) == pytest.approx(float(jax.grad(unconstrained)(0.5)), rel=1e-3)
+
+
+def unconstrained(goal: Any) -> jax.Array:
+    """The least cost of `pulled` from 0.3 by its normal equations."""
+    reach = 0.2 * jnp.tril(jnp.ones((3, 3)), -1)
+    pushes = jnp.linalg.solve(reach.T @ reach + 0.1 * jnp.eye(3), reach.T @ (jnp.ones(3) * (goal - 0.3)))
+    return jnp.sum((0.3 + reach @ pushes - goal) ** 2) + 0.1 * pushes @ pushes
