@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mpc.spaces.base import Space, parameter, tamed, user_params, with_fields
+from mpc.spaces.base import Space, parameter, tamed, user_params, with_fields, within
 from mpc.spaces.box import Box, inward
 from mpc.spaces.discrete import MultiDiscrete
 
@@ -123,7 +123,7 @@ class RateLimited(Wrapper):
 
         def follow(before: Array, goal: Array) -> tuple[Array, Array]:
             up, down = _towards(before + rate, before), _towards(before - rate, before)
-            action = jnp.clip(goal, down, up)  # between two actions of the box, and so in it
+            action = within(goal, down, up)  # between two actions of the box, and so in it
             return action, action
 
         known = wanted[0] if self.previous is None else jnp.asarray(self.previous, wanted.dtype)

@@ -112,6 +112,21 @@ def test_a_state_and_its_action_together():
     assert (actions[:, 0] - 1.0 + 0.5 * states[1:, 0] <= 1e-5).all() and plan.status == mpc.Status.ITERATIONS
 
 
+def test_rate_limits_as_constraints_are_met_in_single_precision():
+    """A point mass tracks a sine; the state carries the last action and by how much it changed."""
+    tracking = mpc.Problem(
+        lambda p, s, a: jnp.stack([s[0] + 0.1 * s[1], s[1] + 0.1 * a[0], a[0], a[0] - s[2]]),
+        lambda p, s, a, t: 10 * (s[0] - jnp.sin(0.3 * t)) ** 2 + 0.01 * a[0] ** 2,
+        horizon=40,
+        action_space=mpc.Box([-1.7], [1.7]),
+        constraints=(mpc.constraints.inequality(lambda p, s, a, t: jnp.stack([s[3], -s[3]]) - 0.3),),
+    )
+    solve = jax.jit(lambda key: mpc.solve(mpc.ilqr(tracking), None, jnp.zeros(4), key, 60, tolerance=1e-5))
+    for seed in range(5):
+        plan = solve(jax.random.key(seed))
+        assert plan.status != mpc.Status.INFEASIBLE and float(plan.cost) == pytest.approx(127.1879, rel=1e-5)
+
+
 def test_duals_are_carried_to_the_next_decision_one_step_on():
     planner = mpc.ilqr(problem(slow), starts=1)
 
