@@ -136,7 +136,7 @@ def ilqr(
     return multistart(single, starts=starts, spread=spread, screen=screen, together=parallel)
 
 
-@constrained()
+@constrained(penalty=10.0)
 def newton(problem: Problem, *, second_order: float, damping: float, parallel: bool) -> Planner:
     """`ilqr` from a single start."""
     space = problem.action_space
