@@ -75,10 +75,19 @@ def along(constraint: Constraint, params: PyTree, states: PyTree, actions: jax.A
     return jax.vmap(constraint.function, in_axes=(None, 0, 0, 0))(params, arrived, actions, 1 + jnp.arange(len(actions)))
 
 
-def table(constraints: Sequence[Constraint], params: PyTree, states: PyTree, actions: jax.Array) -> jax.Array:
-    """All constraints' values side by side, `[H, C]`; arguments as for `violation`."""
+def table(
+    constraints: Sequence[Constraint], params: PyTree, states: PyTree, actions: jax.Array, *, violated: bool = False
+) -> jax.Array:
+    """All constraints' values side by side, `[H, C]`, or by how much they are violated; arguments as for `violation`."""
     columns = [along(c, params, states, actions).reshape(len(actions), -1) for c in constraints]
+    if violated:
+        columns = [violated_by(c, values) for c, values in zip(constraints, columns, strict=True)]
     return jnp.concatenate([jnp.zeros((len(actions), 0)), *columns], axis=1)
+
+
+def violated_by(constraint: Constraint, values: jax.Array) -> jax.Array:
+    """By how much a constraint's values violate it: `max(g, 0)`, `|h|`."""
+    return jnp.abs(values) if constraint.equality else jnp.maximum(values, 0.0)
 
 
 def violation(constraints: Sequence[Constraint], params: PyTree, states: PyTree, actions: jax.Array) -> dict[str, jax.Array]:
@@ -92,14 +101,14 @@ def violation(constraints: Sequence[Constraint], params: PyTree, states: PyTree,
     """
 
     def largest(constraint: Constraint) -> jax.Array:
-        values = along(constraint, params, states, actions)
-        return jnp.max(jnp.abs(values) if constraint.equality else jnp.maximum(values, 0.0), initial=0.0)
+        return jnp.max(violated_by(constraint, along(constraint, params, states, actions)), initial=0.0)
 
     return {name: largest(constraint) for name, constraint in named(constraints).items()}
 
 
 def feasibility_tolerance(dtype: Any) -> float:
-    """The violation up to which a plan counts as feasible: 1e-6 in double precision, 1e-5 in single."""
+    """The share of one step's moves by which a plan may miss its constraints, see `mpc.feasibility`: 1e-6 in double
+    precision, 1e-5 in single."""
     return 1e-6 if jnp.finfo(dtype).bits == 64 else 1e-5
 
 

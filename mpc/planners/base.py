@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from mpc.constraints import feasibility_tolerance, violation
+from mpc.constraints import violation
+from mpc.feasibility import infeasibility
 from mpc.planners.reverse import unless_refused
 from mpc.problem import Problem, with_usual_promotion
 from mpc.rollout import rollout_and_costates
@@ -34,7 +35,8 @@ class Plan(NamedTuple):
 
     `actions`: `[H, ...]` actions of the space, exactly in bounds. `states`: `[H+1, ...]` the future imagined for them.
     `cost`: their energy; `costs`: its named terms. `status`: a `Status`. `info`: further diagnostics; with
-    constraints, `info["violation"]` has every one's by name.
+    constraints, `info["violation"]` has every one's by name, and `info["infeasibility"]` the largest in units of what is
+    allowed (see `mpc.feasibility`).
     """
 
     actions: jax.Array
@@ -124,11 +126,10 @@ def bounded(problem: Problem, who: str) -> None:
 def rank_key(plan: Plan) -> tuple[jax.Array, jax.Array]:
     """The key that ranks plans: grade (0 feasible, 1 infeasible, 2 not finite), then merit; lower is better.
 
-    The merit is the cost of a feasible plan and the largest violation of an infeasible one.
+    The merit is the cost of a feasible plan and the infeasibility of another.
     """
     infeasible, finite = plan.status == Status.INFEASIBLE, plan.status != Status.NOT_FINITE
-    violations = list(plan.info.get("violation", {}).values())
-    merit = jnp.where(infeasible, jnp.stack(violations).max(axis=0), plan.cost) if violations else plan.cost
+    merit = jnp.where(infeasible, plan.info["infeasibility"], plan.cost) if "infeasibility" in plan.info else plan.cost
     return jnp.where(finite, jnp.where(infeasible, 1, 0), 2), jnp.where(finite, merit, jnp.inf)
 
 
@@ -161,15 +162,18 @@ def conclude(
         state: Where to start.
         actions: As executed, in bounds.
         ok: Whether the search found any finite cost.
-        info: The planner's diagnostics; the costates `λ[t]`, `[H+1, ...]`, are added.
+        info: The planner's diagnostics, with the infeasibility of these actions where it is known; the costates `λ[t]`,
+            `[H+1, ...]`, are added.
     """
     shown = problem.action_space.embed(actions)
     future, adjoint = rollout_and_costates(problem, params, state, shown)
     status = jnp.asarray(Status.ITERATIONS)
     if problem.constraints:
-        info = info | {"violation": violation(problem.constraints, params, future.states, shown)}
-        largest = jnp.stack(list(info["violation"].values())).max()
-        status = jnp.where(largest <= feasibility_tolerance(largest.dtype), status, Status.INFEASIBLE)
+        largest = info.get("infeasibility")
+        largest = infeasibility(problem, params, future.states, shown) if largest is None else largest
+        named = violation(problem.constraints, params, future.states, shown)
+        info = info | {"violation": named, "infeasibility": largest}
+        status = jnp.where(largest <= 1, status, Status.INFEASIBLE)
     status = jnp.where(ok & jnp.isfinite(future.energy), status, Status.NOT_FINITE)
     return Plan(actions, future.states, future.energy, future.costs, status, info | {"costates": adjoint})
 

@@ -95,6 +95,8 @@ class _Chain:
         actions = jnp.where(later, two.actions, one.actions)
         ok = jnp.where(later, two.status, one.status) != Status.NOT_FINITE
         info = {"optimality": planner_state.optimality, "from_second": later}
+        if self.first.problem.constraints:
+            info["infeasibility"] = jnp.where(later, *(plan.info["infeasibility"] for plan in (two, one)))
         return conclude(self.first.problem, params, state, actions, ok, info)
 
     def shift(self, planner_state: ChainState) -> ChainState:

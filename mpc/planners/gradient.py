@@ -161,12 +161,15 @@ class _Descent:
         variables, fresh = jnp.where(taken, held, old), self.rule.init(old)
         moments = jax.tree.map(partial(jnp.where, taken), fresh, planner_state.moments)
         value, slope = jax.value_and_grad(self._relaxed)(variables, params, state)
-        finite = jnp.isfinite(value) & jnp.isfinite(slope).all()
-        slope = jnp.where(finite, slope, 0.0)  # a start that left the model's domain rests
+        finite = jnp.isfinite(value)
+        # a slope that is missing, as a norm's at 0, says nothing against the value, nor against the rest of the slope
+        slope = jnp.where(finite & jnp.isfinite(slope), slope, 0.0)
         # a relaxed plan that got cheaper may still round to a dearer one: the best is told by what would be executed
         reached = value if self.problem.action_space.exact else self._executed(variables, params, state)
         better = finite & (reached < cost)
         moved, moments, residual = self._descend(params, state, variables, value, slope, moments)
+        # a start that left the model's domain goes half of the way back to where it was last in it, or to the middle
+        moved = jnp.where(finite, moved, 0.5 * (variables + jnp.where(jnp.isfinite(cost), held, 0.0)))
         moments = jax.tree.map(lambda m, new: jnp.where(jnp.isnan(m), new, m), moments, fresh)
         best, cost = jnp.where(better, variables, held), jnp.where(better, reached, cost)
         return GradientState(moved, moments, best, cost, jnp.where(finite, residual, jnp.inf), emptied(slot))

@@ -10,14 +10,12 @@ dynamics,
 at ever shorter steps α, and then with ever more damping (Levenberg & Marquardt), until the energy falls.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from mpc.planners.base import Planner, plan_from_choice, shifted
 from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate
@@ -25,6 +23,7 @@ from mpc.planners.continuation import continuation as continued
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
 from mpc.planners.riccati import AffineFeedback, Expansion, backward, parallel_backward, unknown
+from mpc.planners.trajectory import Model, curvature_of, expand, follow, projected_step
 from mpc.problem import Problem
 from mpc.rollout import energy
 
@@ -34,7 +33,7 @@ PyTree = Any
 STEP_SIZES = (1.0, 0.4, 0.15)
 TRIES = 8  # feedbacks tried in one step, each with GROWTH times more damping
 GROWTH, DECAY, LARGEST = 10.0, 0.1, 1e5  # of the damping
-FLOOR = 1e-6  # of pivots
+FLOOR = 1e-6  # of pivots, as the damping a share of the largest curvature
 
 
 class Rounded(NamedTuple):
@@ -48,7 +47,8 @@ class IlqrState(NamedTuple):
     """One start: the trajectory, the problem's expansion around it, and the feedback that led there.
 
     `best`: `[H, V]` variables, of the cheapest trajectory so far. `states`: `[H+1, N]`, each a state as one vector.
-    `damping`: μ. `progress`: the share of the energy that recent steps removed. `candidate`: a slot for one.
+    `damping`: μ, a share of `curvature`, `[V]`: the largest of each variable along the trajectory. `progress`: the share of
+    the energy that recent steps removed. `candidate`: a slot for one.
     `rounded`: the plan where actions are rounded to be executed (a cheaper trajectory may round to a dearer one), or None
     where they are not and `best` is the plan.
     """
@@ -58,6 +58,7 @@ class IlqrState(NamedTuple):
     expansion: Expansion
     feedback: AffineFeedback
     damping: Array
+    curvature: Array
     progress: Array
     cost: Array
     optimality: Array
@@ -110,14 +111,16 @@ def ilqr(
             and most starts are drawn into poor basins. 0 begins with the whole; see `mpc.planners.continuation`.
         second_order: The curvature of the dynamics counts while steps remove less than this share of the energy: near an
             optimum, where it makes convergence quadratic, and in long valleys. 0 is iLQR throughout, infinity DDP.
-        damping: The first μ, and the least, in the units of variables. Higher values take shorter steps to begin with.
+        damping: The first μ, and the least, as a share of the largest curvature. Higher values take shorter steps to begin
+            with.
         parallel: Whether to expand all time steps and try all step sizes at once, and to go back through time by an
             associative scan: for devices with many cores. Otherwise one after the other, and starts too, as small loops
             that a CPU runs much faster. None is: not on a CPU.
 
     Returns:
-        The planner; `optimality` is the largest component of the projected gradient, and 0 once the energy, as exactly as it
-        can be computed, tells the plan from no better one.
+        The planner; `optimality` is the largest component of the projected gradient in units of the plan's mean cost per
+        step, so that it does not hang on the units of the cost, and 0 once the energy, as exactly as it can be computed,
+        tells the plan from no better one.
 
     Raises:
         ValueError: If `second_order` is negative, `damping` not positive, or `continuation` or `multistart` refuse their
@@ -133,7 +136,7 @@ def ilqr(
     return multistart(single, starts=starts, spread=spread, screen=screen, together=parallel)
 
 
-@constrained()
+@constrained(penalty=10.0)
 def newton(problem: Problem, *, second_order: float, damping: float, parallel: bool) -> Planner:
     """`ilqr` from a single start."""
     space = problem.action_space
@@ -160,21 +163,23 @@ class _Newton:
     def init(self, params: PyTree, state: PyTree, key: Array, guess: Any = None) -> IlqrState:
         space, horizon = self.problem.action_space, self.problem.horizon
         actions, guessed = guess if isinstance(guess, tuple) else (guess, None)
-        model = _Model(self.problem, params, state)
+        model = Model(self.problem, params, state)
         variables = jnp.zeros((horizon, space.size)) if actions is None else space.project(space.encode(actions))
         states = jnp.broadcast_to(model.state, (horizon + 1, len(model.state)))
         expansion, feedback = unknown(horizon, space.size, len(model.state))
+        curvature = jnp.ones(space.size)
         if guessed is not None:
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
-            expansion, _ = _expand(model, states, variables, self.second_order > 1, self.parallel)
+            expansion, _ = expand(model, states, variables, self.second_order > 1, self.parallel)
+            curvature = curvature_of(expansion)
         infinite, slot = jnp.asarray(jnp.inf), no_candidate(variables)
         rounded = None if space.exact else Rounded(variables, infinite)
         mu, progress = jnp.asarray(self.damping), jnp.ones(())
-        return IlqrState(variables, states, expansion, feedback, mu, progress, infinite, infinite, slot, rounded)
+        return IlqrState(variables, states, expansion, feedback, mu, curvature, progress, infinite, infinite, slot, rounded)
 
     def step(self, params: PyTree, state: PyTree, planner_state: IlqrState) -> IlqrState:
         """One round; or two, where the first only finds out the trajectory and its cost."""
-        model, before = _Model(self.problem, params, state), _plan(planner_state).variables
+        model, before = Model(self.problem, params, state), _plan(planner_state).variables
 
         def turn(carry: tuple[Array, IlqrState]) -> tuple[Array, IlqrState]:
             left, planner_state = carry
@@ -211,27 +216,33 @@ class _Newton:
         costs = jax.lax.map(partial(self._executed, params, state), both)
         return planner_state._replace(rounded=Rounded(both[jnp.argmin(costs)], costs.min()))
 
-    def _round(self, model: "_Model", planner_state: IlqrState) -> IlqrState:
+    def _round(self, model: Model, planner_state: IlqrState) -> IlqrState:
         """Improve the trajectory, then expand the problem around it."""
         (states, variables, cost, size), feedback, mu = _improved(model, planner_state, self.parallel)
         better = cost < planner_state.cost
         feedback = jax.tree.map(partial(jnp.where, better), feedback, planner_state.feedback)
-        states, variables = jnp.where(better, states, planner_state.states), jnp.where(better, variables, planner_state.best)
+        kept = (
+            jnp.where(jnp.isinf(planner_state.cost), 0.5, 1.0) * planner_state.best
+        )  # from where nothing is finite, retreat
+        states, variables = jnp.where(better, states, planner_state.states), jnp.where(better, variables, kept)
         share = (planner_state.cost - cost) / jnp.abs(planner_state.cost)
         share = jnp.where(better & jnp.isfinite(share), share, jnp.where(better, 1.0, 0.0))
         progress = 0.5 * (planner_state.progress + share)
         mu = jnp.where(better, jnp.maximum(mu * jnp.where(size == 0, DECAY, 1.0), self.damping), mu)
         curved = progress < self.second_order if 0 < self.second_order < 1 else self.second_order > 0
-        expansion, optimality = _expand(model, states, variables, curved, self.parallel)
-        cost = jnp.where(better, cost, planner_state.cost)
-        # no step lowers the energy; and what is left of the gradient is what rounding leaves at an optimum of unit
-        # curvature, or so many steps have failed that the last ones together removed nothing that could be told
-        exactness = jnp.finfo(cost.dtype).eps
-        least = (optimality <= jnp.sqrt(exactness * jnp.abs(cost))) | (progress <= exactness)
-        settled = ~better & (mu >= LARGEST) & least
-        optimality = jnp.where(jnp.isfinite(cost), jnp.where(settled, 0.0, optimality), jnp.inf)
+        expansion, slope = expand(model, states, variables, curved, self.parallel)
+        cost, curvature = jnp.where(better, cost, planner_state.cost), curvature_of(expansion)
+        # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
+        step = partial(projected_step, model.space, variables, slope)
+        optimality = step(jnp.abs(cost) / len(variables)).max()
+        # no step lowers the energy; and what the gradient promises is lost in rounding, or is little, and so many steps have
+        # failed that the last ones together removed nothing that could be told
+        exactness, promise = jnp.finfo(cost.dtype).eps, jnp.max(jnp.abs(slope) * step(curvature))
+        hopeless = jnp.where(progress <= exactness, jnp.sqrt(exactness), exactness)
+        settled = ~better & (mu >= LARGEST) & (promise <= hopeless * jnp.abs(cost))
+        optimality = jnp.where(jnp.isfinite(cost) & jnp.isfinite(optimality), jnp.where(settled, 0.0, optimality), jnp.inf)
         slot, rounded = planner_state.candidate, planner_state.rounded
-        return IlqrState(variables, states, expansion, feedback, mu, progress, cost, optimality, slot, rounded)
+        return IlqrState(variables, states, expansion, feedback, mu, curvature, progress, cost, optimality, slot, rounded)
 
     def best_actions(
         self, params: PyTree, state: PyTree, planner_state: IlqrState
@@ -252,7 +263,8 @@ class _Newton:
         least = jnp.full_like(planner_state.damping, self.damping)
         rounded = planner_state.rounded and Rounded(shifted(planner_state.rounded.variables), infinite)
         slot = later(planner_state.candidate, shifted)
-        return IlqrState(best, states, expansion, feedback, least, one, infinite, infinite, slot, rounded)
+        curvature = planner_state.curvature
+        return IlqrState(best, states, expansion, feedback, least, curvature, one, infinite, infinite, slot, rounded)
 
 
 def _plan(planner_state: IlqrState) -> Rounded:
@@ -264,7 +276,7 @@ Tried = tuple[Array, Array, Array, Array]
 """States, variables and cost of a rollout, and the index of its step size."""
 
 
-def _improved(model: "_Model", planner_state: IlqrState, parallel: bool) -> tuple[Tried, AffineFeedback, Array]:
+def _improved(model: Model, planner_state: IlqrState, parallel: bool) -> tuple[Tried, AffineFeedback, Array]:
     """The trajectory at the least damping that lowers the energy, the feedback that led there, and that damping."""
     nothing = (planner_state.states, planner_state.best, jnp.full_like(planner_state.cost, jnp.inf), jnp.asarray(-1))
 
@@ -275,7 +287,7 @@ def _improved(model: "_Model", planner_state: IlqrState, parallel: bool) -> tupl
     def harder(carry: tuple) -> tuple:
         tries, mu, *_ = carry
         mu = jnp.where(tries > 0, GROWTH * mu, mu)
-        feedback = _improve(planner_state.expansion, mu, parallel)
+        feedback = _improve(planner_state.expansion, mu, planner_state.curvature, parallel)
         return tries + 1, mu, _searched(model, planner_state, feedback, nothing, parallel), feedback
 
     start = (jnp.asarray(0), jnp.minimum(planner_state.damping, LARGEST / GROWTH), nothing, planner_state.feedback)
@@ -283,12 +295,12 @@ def _improved(model: "_Model", planner_state: IlqrState, parallel: bool) -> tupl
     return found, feedback, mu
 
 
-def _searched(model: "_Model", planner_state: IlqrState, feedback: AffineFeedback, nothing: Tried, parallel: bool) -> Tried:
+def _searched(model: Model, planner_state: IlqrState, feedback: AffineFeedback, nothing: Tried, parallel: bool) -> Tried:
     """The rollout at the longest step that lowers the energy, or else at the shortest."""
     sizes = jnp.asarray(STEP_SIZES, planner_state.best.dtype)
-    follow = partial(_follow, model, planner_state.best, planner_state.states, feedback)
+    along = partial(follow, model, planner_state.best, planner_state.states, feedback)
     if parallel:
-        tried = jax.vmap(follow)(sizes)
+        tried = jax.vmap(along)(sizes)
         first = jnp.argmax(tried[2] < planner_state.cost)
         states, variables, costs = tried
         return states[first], variables[first], costs[first], first
@@ -297,97 +309,10 @@ def _searched(model: "_Model", planner_state: IlqrState, feedback: AffineFeedbac
         return ~(tried[2] < planner_state.cost) & (tried[3] < len(sizes) - 1)
 
     def shorter(tried: Tried) -> Tried:
-        return (*follow(sizes[tried[3] + 1]), tried[3] + 1)
+        return (*along(sizes[tried[3] + 1]), tried[3] + 1)
 
     return jax.lax.while_loop(missing, shorter, nothing)
 
 
-class _Model:
-    """A problem's functions of vectors: states flattened, actions as variables, and z = (variables, state)."""
-
-    def __init__(self, problem: Problem, params: PyTree, state: PyTree):
-        flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, state))
-        self.problem, self.params, self.space = problem, params, problem.action_space.bind(params)
-        self.state = flat.astype(float)
-        self.unflatten = lambda x: unravel(x.astype(flat.dtype))
-
-    def flatten(self, state: PyTree) -> Array:
-        return ravel_pytree(state)[0].astype(float)
-
-    def split(self, z: Array) -> tuple[PyTree, Array]:
-        return self.unflatten(z[self.space.size :]), self.space.relax(z[: self.space.size])
-
-    def dynamics(self, z: Array) -> Array:
-        return self.flatten(self.problem.dynamics(self.params, *self.split(z)))
-
-    def cost(self, z: Array, t: Array) -> Array:
-        return self.problem.cost(self.params, *self.split(z), t).astype(float)
-
-    def terminal_cost(self, x: Array) -> Array:
-        terminal = self.problem.terminal_cost
-        return jnp.zeros(()) if terminal is None else terminal(self.params, self.unflatten(x)).astype(float)
-
-
-def _follow(
-    model: _Model, variables: Array, states: Array, feedback: AffineFeedback, size: Array
-) -> tuple[Array, Array, Array]:
-    """Roll the real dynamics out under feedback around a trajectory: states, variables and energy, `inf` if not finite."""
-
-    def advance(carry: tuple[Array, Array], now: tuple) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        state, energy = carry
-        variable, nominal, (feedforward, gain), t = now
-        variable = model.space.project(variable + size * feedforward + gain @ (state - nominal))
-        z = jnp.concatenate([variable, state])
-        return (model.dynamics(z), energy + model.cost(z, t)), (state, variable)
-
-    now = (variables, states[:-1], feedback, jnp.arange(len(variables)))
-    (last, energy), (before, variables) = jax.lax.scan(advance, (model.state, jnp.zeros(())), now)
-    energy = energy + model.terminal_cost(last)
-    return jnp.concatenate([before, last[None]]), variables, jnp.where(jnp.isfinite(energy), energy, jnp.inf)
-
-
-def _expand(model: _Model, states: Array, variables: Array, curved: Any, parallel: bool) -> tuple[Expansion, Array]:
-    """Expand the problem around a trajectory, and say how far from optimal it is.
-
-    `curved`: Whether the Hessian is that of `cost + λᵀ dynamics`, for the costates λ, and not of the cost alone.
-    """
-    over = (lambda f, *xs: jax.vmap(f)(*xs)) if parallel else (lambda f, *xs: jax.lax.map(lambda x: f(*x), xs))
-    points, times = jnp.concatenate([variables, states[:-1]], axis=1), jnp.arange(len(variables))
-    size = variables.shape[1]
-
-    def derivative(function: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
-        """A function's value and its transposed Jacobian, a row at a time: such loops compile and, on a CPU, run faster."""
-        value, push = jax.linearize(function, z)
-        return value, over(push, jnp.eye(len(z), dtype=z.dtype))
-
-    def first(z: Array, t: Array) -> tuple[Array, Array, Array, Array]:
-        return *derivative(model.dynamics, z), *derivative(jax.grad(lambda z: model.cost(z, t)), z)
-
-    def back(costate: Array, step: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        jacobian, gradient = step
-        total = gradient + costate @ jacobian
-        return total[size:], (costate, total[:size])
-
-    def add_curvature(hessian: Array) -> Array:
-        def curvature(z: Array, costate: Array) -> Array:
-            return derivative(jax.grad(lambda z: costate @ model.dynamics(z)), z)[1]
-
-        return hessian + over(curvature, points, costates)
-
-    reached, transposed, gradient, hessian = over(first, points, times)
-    jacobian = jnp.swapaxes(transposed, 1, 2)
-    end, end_hessian = derivative(jax.grad(model.terminal_cost), states[-1])
-    _, (costates, slope) = jax.lax.scan(back, end, (jacobian, gradient), reverse=True)
-    if isinstance(curved, bool):
-        hessian = add_curvature(hessian) if curved else hessian
-    else:
-        hessian = jax.lax.cond(curved, add_curvature, lambda same: same, hessian)
-    far = jnp.full_like(variables, jnp.inf)
-    low, high = model.space.project(-far) - variables, model.space.project(far) - variables
-    # the projected gradient vanishes exactly where no allowed move lowers the energy to first order
-    residual = jnp.abs(model.space.project(variables - slope) - variables).max()
-    return Expansion(jacobian, reached - states[1:], gradient, hessian, low, high, end, end_hessian), residual
-
-
-def _improve(expansion: Expansion, damping: Array, parallel: bool) -> AffineFeedback:
-    return (parallel_backward if parallel else backward)(expansion, damping, jnp.asarray(FLOOR, damping.dtype))
+def _improve(expansion: Expansion, damping: Array, curvature: Array, parallel: bool) -> AffineFeedback:
+    return (parallel_backward if parallel else backward)(expansion, damping * curvature, FLOOR * curvature)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from mpc.constraints import feasibility_tolerance, table
+from mpc.planners.augmented import equalities
 from mpc.planners.base import Plan, Planner, Status, conclude, solve
-from mpc.planners.lagrangian import equalities
 from mpc.problem import Problem
 from mpc.rollout import energy, rollout
 

@@ -9,15 +9,17 @@ al. 2019). The inner planner sees an ordinary problem without constraints, whose
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial, wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.constraints import Constraint, feasibility_tolerance, reads, table
-from mpc.planners.base import Plan, Planner, best_of, conclude, invalidate, require_no_latents, shifted
+from mpc.constraints import feasibility_tolerance, table
+from mpc.feasibility import STEPS, infeasibility, moves, sensitivity
+from mpc.planners.augmented import Augmented, augment, equalities, lift
+from mpc.planners.base import Plan, Planner, Status, conclude, invalidate, require_no_latents, shifted, smoothing
 from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate, where_pending
 from mpc.problem import Problem
 from mpc.rollout import rollout
@@ -27,36 +29,35 @@ P = ParamSpec("P")
 
 SETTLED = 0.1  # the inner optimality from which on violations say something about the penalty
 SUFFICIENT = 0.25  # the share of its violation that a round must leave for the penalty to stay
-LARGEST = 1e8  # of duals and penalties: beyond, the constraints cannot be met, and arithmetic ends
-
-
-class Augmented(NamedTuple):
-    """Parameters of the augmented problem: the problem's own, duals `[H, C]` for t = 1..H, the penalty."""
-
-    params: PyTree
-    duals: jax.Array
-    penalty: jax.Array
-
-
-class StateWithAction(NamedTuple):
-    """A state and the action that led to it."""
-
-    state: PyTree
-    action: jax.Array
+LARGEST = 1e8  # of duals, in units of cost per constraint: beyond, constraints cannot be met, and arithmetic ends
+FAR = 100.0  # infeasibility from which on a decision's duals only tell that it failed
+UNIT = 10.0  # steps whose moves of the state are the unit of a constraint
+SPREAD = 0.3  # standard deviation, in variables, of the actions that units are found along
 
 
 class Measured(NamedTuple):
-    """Actions `[H, ...]` with their energy and violation on the original problem, infinite if unknown or not finite."""
+    """Actions `[H, ...]` with their energy and infeasibility on the original problem, infinite if unknown or not finite,
+    and by how much each constraint is violated, `[H, C]`."""
 
     actions: jax.Array
     energy: jax.Array
-    violation: jax.Array
+    infeasibility: jax.Array
+    violations: jax.Array
+
+
+class Units(NamedTuple):
+    """Of the energy, of each constraint's values, `[C]`, and the `moves` of states and actions (see `mpc.feasibility`)."""
+
+    energy: jax.Array
+    values: jax.Array
+    moves: jax.Array
 
 
 class LagrangianState(NamedTuple):
     """The inner planner's state, the duals `[H, C]` and the penalty it works under, and the best actions.
 
-    `spent`: inner steps since the duals moved. `missed`: how far feasibility or complementarity was missed then.
+    `penalty`: in `units` of the energy per square of each constraint's. `spent`: inner steps since the duals moved.
+    `missed`: how far feasibility or complementarity was missed then, in the constraints' units.
     `cost`: the augmented energy. `candidate`: a slot for one. `carried`: whether the best actions are those of the decision
     before, which are measured before anything replaces them.
     """
@@ -64,6 +65,7 @@ class LagrangianState(NamedTuple):
     inner: Any
     duals: jax.Array
     penalty: jax.Array
+    units: Units
     spent: jax.Array
     missed: jax.Array
     best: Measured
@@ -83,7 +85,7 @@ class LagrangianState(NamedTuple):
             inner=invalidate(self.inner),
             spent=jnp.zeros_like(self.spent),
             missed=infinite,
-            best=self.best._replace(energy=infinite, violation=infinite),
+            best=self.best._replace(energy=infinite, infeasibility=infinite),
             cost=infinite,
             optimality=infinite,
         )
@@ -94,7 +96,7 @@ def lagrangian(
     build: Callable[[Problem], Planner],
     *,
     inner: int = 10,
-    penalty: float = 10.0,
+    penalty: float = 40.0,
     growth: float = 10.0,
 ) -> Planner:
     """Make a planner for a constrained problem of one that knows no constraints.
@@ -104,12 +106,16 @@ def lagrangian(
         build: Builds the inner planner, with a single start, for the augmented problem.
         inner: Inner steps, at most, between two updates of the duals. An update comes sooner if the inner optimality falls
             below the violation. More for planners that need many steps to settle.
-        penalty: The first ρ. Higher values heed constraints sooner, and hide the energy from planners that see no curvature.
+        penalty: The first ρ, in units of the energy per square of a constraint's, which are found along random actions, so
+            that neither changes a plan. Higher values heed constraints sooner, and hide the energy from planners that see no
+            curvature.
         growth: Of the penalty, when an update finds that the violation fell by less than three quarters.
 
     Returns:
-        The planner. Its plan is the cheapest that was feasible to within `mpc.constraints.feasibility_tolerance`, or else
-        the least violating one, with the status `INFEASIBLE`; `plan.info["violation"]` has every constraint's by name.
+        The planner. Its plan is the cheapest that was feasible (see `mpc.feasibility`), whatever it violates charged at its
+        dual, or else the least violating one, with the status `INFEASIBLE`; `plan.info["violation"]` has every constraint's
+        by name. `optimality` is infinite until a plan is feasible, and then the larger of the inner planner's and what is
+        missed of feasibility and complementarity, in the constraints' units.
 
     Raises:
         ValueError: If the problem has no constraints, `inner < 1`, `penalty <= 0` or `growth < 1`.
@@ -135,42 +141,78 @@ class _Lagrangian:
     penalty: float
     growth: float
 
+    def _augmented(self, params: PyTree, planner_state: LagrangianState) -> Augmented:
+        """The parameters that the inner planner works with."""
+        units = planner_state.units
+        return Augmented(params, planner_state.duals, planner_state.penalty * units.energy / units.values**2)
+
     def _latest(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> jax.Array:
         """The actions that the inner planner found."""
-        augmented = Augmented(params, planner_state.duals, planner_state.penalty)
-        return self.planner.actions(augmented, _lift(self.problem, params, state), planner_state.inner)
+        augmented = self._augmented(params, planner_state)
+        return self.planner.actions(augmented, lift(self.problem, params, state), planner_state.inner)
 
-    def _measure(self, params: PyTree, state: PyTree, actions: jax.Array, dtype: Any) -> tuple[Measured, jax.Array]:
+    def _measure(
+        self, params: PyTree, state: PyTree, actions: jax.Array, planner_state: LagrangianState
+    ) -> tuple[Measured, jax.Array]:
         """Actions, measured, and the values `[H, C]` of all constraints."""
-        shown = self.problem.action_space.embed(actions)
+        shown, dtype = self.problem.action_space.embed(actions), planner_state.duals.dtype
         future = rollout(self.problem, params, state, shown)
         values = table(self.problem.constraints, params, future.states, shown).astype(dtype)
-        broken = jnp.max(jnp.where(equalities(self.problem, params, state), jnp.abs(values), jnp.maximum(values, 0.0)))
-        fine = jnp.isfinite(broken) & jnp.isfinite(future.energy)
-        energy = future.energy.astype(values.dtype)
-        return Measured(actions, jnp.where(fine, energy, jnp.inf), jnp.where(fine, broken, jnp.inf)), values
+        return self._judged(params, actions, future.states, future.energy, planner_state), values
+
+    def _judged(
+        self, params: PyTree, actions: jax.Array, states: PyTree, energy: jax.Array, planner_state: LagrangianState
+    ) -> Measured:
+        """Actions, measured by the future that they lead to."""
+        shown, dtype = self.problem.action_space.embed(actions), planner_state.duals.dtype
+        broken = table(self.problem.constraints, params, states, shown, violated=True).astype(dtype)
+        far = infeasibility(self.problem, params, states, shown, planner_state.units.moves).astype(dtype)
+        fine = jnp.isfinite(far) & jnp.isfinite(energy)
+        return Measured(actions, jnp.where(fine, energy.astype(dtype), jnp.inf), jnp.where(fine, far, jnp.inf), broken)
 
     def _contest(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> Measured:
-        """The best of the two that `plan` chooses from, and the candidate where there is one."""
+        """The best of the plan, the inner planner's, and the candidate where there is one."""
         slot, own = planner_state.candidate, planner_state.best.actions
         rival = jnp.where(slot.pending, self.problem.action_space.bind(params).decide(slot.variables), own)
         rivals = jnp.stack([own, self._latest(params, state, planner_state), rival])
-        measured = jax.lax.map(lambda actions: self._measure(params, state, actions, planner_state.duals.dtype)[0], rivals)
+        measured = jax.lax.map(lambda actions: self._measure(params, state, actions, planner_state)[0], rivals)
         one, two, three = (jax.tree.map(lambda x, i=i: x[i], measured) for i in range(3))
-        return _better(three, _better(two, one))
+        return _better(three, _better(two, one, planner_state.duals), planner_state.duals)
+
+    def _units(self, params: PyTree, state: PyTree, variables: jax.Array) -> Units:
+        """Along random actions: a step's mean cost, the change of each constraint where it is nearest, the moves."""
+        space, horizon = self.problem.action_space.bind(params), len(variables)
+        noise = SPREAD * smoothing(horizon) @ np.random.default_rng(0).standard_normal(variables.shape)
+        actions = space.relax(space.project(variables + jnp.asarray(noise, variables.dtype)))
+        future = rollout(self.problem, params, state, actions)
+        pushed = np.random.default_rng(0).choice([-1.0, 1.0], (STEPS, space.size))
+        extreme = space.relax(space.project(jnp.asarray(pushed, variables.dtype)))
+        values = table(self.problem.constraints, params, future.states, actions)
+        moved = moves(rollout(self.problem, params, state, extreme).states, extreme)
+        moved = jnp.maximum(moved, moves(future.states, actions))
+        own = np.arange(len(moved)) >= len(moved) - actions[0].size  # actions move at once
+        change = sensitivity(self.problem, params, future.states, actions, jnp.where(own, 1.0, UNIT) * moved)
+        far = jnp.where(equalities(self.problem, params, state), 1 / change, jnp.abs(values) / change)
+        nearest = jnp.argmin(jnp.where(change > 0, far, jnp.inf), axis=0)
+        found = (jnp.abs(future.energy) / horizon, change[nearest, jnp.arange(change.shape[1])])
+        mean, each = (jnp.where(jnp.isfinite(x) & (x > 0), x, 1.0).astype(float) for x in found)
+        return Units(mean, each, jnp.where(jnp.isfinite(moved), moved, 0.0).astype(float))
 
     def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> LagrangianState:
         space, horizon = self.problem.action_space, self.problem.horizon
         duals, nothing = jnp.zeros((horizon, len(equalities(self.problem, params, state)))), jnp.zeros((horizon, space.size))
         rho, infinite = jnp.asarray(self.penalty, duals.dtype), jnp.asarray(jnp.inf, duals.dtype)
-        begun = self.planner.init(Augmented(params, duals, rho), _lift(self.problem, params, state), key, guess)
-        best, slot = Measured(space.decide(nothing), infinite, infinite), no_candidate(nothing)
+        actions = guess[0] if isinstance(guess, tuple) else guess
+        units = self._units(params, state, nothing if actions is None else space.project(space.encode(actions)))
+        augmented = Augmented(params, duals, rho * units.energy / units.values**2)
+        begun = self.planner.init(augmented, lift(self.problem, params, state), key, guess)
+        best, slot = Measured(space.decide(nothing), infinite, infinite, jnp.zeros_like(duals)), no_candidate(nothing)
         zero, carried = jnp.asarray(0), jnp.asarray(False)
-        return LagrangianState(begun, duals, rho, zero, infinite, best, infinite, infinite, slot, carried)
+        return LagrangianState(begun, duals, rho, units, zero, infinite, best, infinite, infinite, slot, carried)
 
     def step(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
-        augmented, slot = Augmented(params, planner_state.duals, planner_state.penalty), planner_state.candidate
-        moved = self.planner.step(augmented, _lift(self.problem, params, state), planner_state.inner)
+        augmented, slot = self._augmented(params, planner_state), planner_state.candidate
+        moved = self.planner.step(augmented, lift(self.problem, params, state), planner_state.inner)
         spent = planner_state.spent + 1
         # no need to settle more exactly than the constraints are met (after Nocedal & Wright 2006, algorithm 17.4)
         due = (spent >= self.inner) | (moved.optimality <= jnp.minimum(planner_state.missed, SETTLED))
@@ -182,46 +224,58 @@ class _Lagrangian:
         return jax.lax.cond(due, self._update, lambda *given: given[-1], params, state, planner_state)
 
     def _update(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
-        actions = self._latest(params, state, planner_state)
-        candidate, values = self._measure(params, state, actions, planner_state.duals.dtype)
-        equal, fine = equalities(self.problem, params, state), jnp.isfinite(candidate.violation)
-        pushed = planner_state.duals + planner_state.penalty * values
-        duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -LARGEST, LARGEST)
-        missed = jnp.max(jnp.abs(duals - planner_state.duals)) / planner_state.penalty
+        actions, units = self._latest(params, state, planner_state), planner_state.units
+        candidate, values = self._measure(params, state, actions, planner_state)
+        equal, feasible = equalities(self.problem, params, state), candidate.infeasibility <= 1
+        penalty, most = self._augmented(params, planner_state).penalty, LARGEST * units.energy / units.values
+        pushed = planner_state.duals + penalty * values
+        duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -most, most)
+        missed = jnp.max(jnp.abs(duals - planner_state.duals) / (penalty * units.values))
         # a violation left by an inner planner that has not settled is not the penalty's fault, nor is one of rounding
-        allowed = feasibility_tolerance(missed.dtype)
-        stalled = (planner_state.inner.optimality <= SETTLED) & (
-            missed > jnp.maximum(SUFFICIENT * planner_state.missed, allowed)
-        )
-        raised = jnp.minimum(self.growth * planner_state.penalty, 1 / allowed)
+        stalled = (planner_state.inner.optimality <= SETTLED) & (missed > SUFFICIENT * planner_state.missed) & ~feasible
+        raised = jnp.minimum(self.growth * planner_state.penalty, UNIT**2 / feasibility_tolerance(missed.dtype))
+        optimality = jnp.maximum(planner_state.inner.optimality.astype(missed.dtype), missed)
         changed = planner_state._replace(
             inner=invalidate(planner_state.inner),
             duals=duals,
             penalty=jnp.where(stalled, raised, planner_state.penalty),
             missed=missed,
-            optimality=jnp.maximum(planner_state.inner.optimality.astype(missed.dtype), missed),
+            optimality=jnp.where(feasible, optimality, jnp.inf),
         )
+        fine = jnp.isfinite(candidate.infeasibility)
         planner_state = jax.tree.map(partial(jnp.where, fine), changed, planner_state)
-        best = _better(candidate, planner_state.best)
+        best = _better(candidate, planner_state.best, planner_state.duals)
         return planner_state._replace(spent=jnp.zeros_like(planner_state.spent), best=best)
 
     def plan(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> Plan:
         info = {"optimality": planner_state.optimality, "duals": planner_state.duals, "penalty": planner_state.penalty}
 
-        def shown(actions: jax.Array) -> Plan:
-            return conclude(self.problem, params, state, actions, jnp.asarray(True), info)
+        def shown(actions: jax.Array) -> tuple[Plan, Measured]:
+            plan = conclude(self.problem, params, state, actions, jnp.asarray(True), info | {"infeasibility": jnp.zeros(())})
+            return plan, self._judged(params, actions, plan.states, plan.cost, planner_state)
 
-        plans = jax.lax.map(shown, jnp.stack([self._latest(params, state, planner_state), planner_state.best.actions]))
-        return best_of(plans)
+        rivals = jnp.stack([self._latest(params, state, planner_state), planner_state.best.actions])
+        plans, measured = jax.lax.map(shown, rivals)
+        one, two = (jax.tree.map(lambda x, i=i: x[i], measured) for i in range(2))
+        first = _is_better(one, two, planner_state.duals)
+        plan, found = (jax.tree.map(lambda x: jnp.where(first, x[0], x[1]), both) for both in (plans, measured))
+        infeasible = (plan.status == Status.ITERATIONS) & (found.infeasibility > 1)
+        status = jnp.where(infeasible, Status.INFEASIBLE, plan.status)
+        return plan._replace(status=status, info=plan.info | {"infeasibility": found.infeasibility})
 
     def shift(self, planner_state: LagrangianState) -> LagrangianState:
         infinite = jnp.full_like(planner_state.cost, jnp.inf)
+        # duals that grew and grew where nothing could be met would outweigh all else once it can
+        failed = jnp.isfinite(planner_state.best.infeasibility) & (planner_state.best.infeasibility > FAR)
         return planner_state._replace(
             inner=self.planner.shift(planner_state.inner),
-            duals=shifted(planner_state.duals),
+            duals=jnp.where(failed, 0.0, shifted(planner_state.duals)),
+            penalty=jnp.where(failed, self.penalty, planner_state.penalty),
             spent=jnp.zeros_like(planner_state.spent),
             missed=infinite,
-            best=Measured(shifted(planner_state.best.actions), infinite, infinite),
+            best=Measured(
+                shifted(planner_state.best.actions), infinite, infinite, jnp.zeros_like(planner_state.best.violations)
+            ),
             cost=infinite,
             optimality=infinite,
             candidate=later(planner_state.candidate, shifted),
@@ -255,89 +309,16 @@ def constrained(
     return decorate
 
 
-def augment(problem: Problem) -> Problem:
-    """The problem without constraints whose parameters are `Augmented` and whose energy is the augmented Lagrangian.
+def _better(one: Measured, other: Measured, duals: jax.Array) -> Measured:
+    """The better of two plans."""
+    return jax.tree.map(partial(jnp.where, _is_better(one, other, duals)), one, other)
 
-    Every constraint is charged where the planner sees all that it reads: one on actions alone when the action is taken, one
-    on states alone when the state is reached. Only one that reads both needs states that remember the action before.
+
+def _is_better(one: Measured, other: Measured, duals: jax.Array) -> jax.Array:
+    """Tell which of two is cheaper where both are feasible, or else less violating.
+
+    Twice the duals are the price of what is violated: it makes no plan cheaper than the optimum, to first order.
     """
-
-    def charge(given: Augmented, state: PyTree, action: jax.Array, t: jax.Array, leaving: bool) -> jax.Array:
-        total, first = jnp.zeros(()), 0
-        for constraint in problem.constraints:
-            reads_state, _, size = _look(constraint, problem, given.params, state)
-            columns, first = slice(first, first + size), first + size
-            if reads_state != leaving:
-                values = constraint.function(given.params, state, action, t).reshape(-1)
-                duals = given.duals[t - 1, columns].astype(values.dtype)
-                total = total + _psi(values, duals, given.penalty.astype(values.dtype), constraint.equality)
-        return total
-
-    def dynamics(given: Augmented, lifted: PyTree, action: jax.Array) -> PyTree:
-        if isinstance(lifted, StateWithAction):
-            return StateWithAction(problem.dynamics(given.params, lifted.state, action), action)
-        return problem.dynamics(given.params, lifted, action)
-
-    def arrival(given: Augmented, lifted: PyTree, t: jax.Array) -> jax.Array:
-        state, action = lifted if isinstance(lifted, StateWithAction) else (lifted, _idle(problem))
-        return charge(given, state, action, t, leaving=False)
-
-    def cost(given: Augmented, lifted: PyTree, action: jax.Array, t: jax.Array) -> jax.Array:
-        state = lifted.state if isinstance(lifted, StateWithAction) else lifted
-        own = problem.cost(given.params, state, action, t) + charge(given, state, action, t + 1, leaving=True)
-        return own + jnp.where(t > 0, arrival(given, lifted, t), 0.0)
-
-    def terminal_cost(given: Augmented, lifted: PyTree) -> jax.Array:
-        charged = arrival(given, lifted, jnp.asarray(problem.horizon))
-        if problem.terminal_cost is None:
-            return charged
-        return problem.terminal_cost(given.params, lifted.state if isinstance(lifted, StateWithAction) else lifted) + charged
-
-    return Problem(dynamics, cost, terminal_cost, horizon=problem.horizon, action_space=problem.action_space)
-
-
-def _psi(values: jax.Array, duals: jax.Array, penalty: jax.Array, equality: bool) -> jax.Array:
-    """`Σ ψ(c, λ, ρ)`, multiplied out where the max is positive: the difference of squares would lose single precision."""
-    active = values * (duals + 0.5 * penalty * values)
-    if equality:
-        return jnp.sum(active)
-    return jnp.sum(jnp.where(duals + penalty * values > 0, active, -0.5 * duals * duals / penalty))
-
-
-def _idle(problem: Problem) -> jax.Array:
-    return problem.action_space.relax(jnp.zeros(problem.action_space.size))
-
-
-def _look(constraint: Constraint, problem: Problem, params: PyTree, state: PyTree) -> tuple[bool, bool, int]:
-    """Tell whether a constraint reads the state and the action, and count its values."""
-    leaves, structure = jax.tree.flatten((params, state))
-    shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    return _looked(constraint, problem, structure, shapes, jax.config.read("jax_enable_x64"))
-
-
-@lru_cache(maxsize=1024)
-def _looked(constraint: Constraint, problem: Problem, structure: Any, shapes: tuple, _: bool) -> tuple[bool, bool, int]:
-    params, state = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
-    example = (params, state, _idle(problem), jnp.asarray(1))
-    _, reads_state, reads_action, _ = reads(constraint.function, *example)
-    return reads_state, reads_action, jax.eval_shape(constraint.function, *example).size
-
-
-def equalities(problem: Problem, params: PyTree, state: PyTree) -> np.ndarray:
-    """Mask `[C]` of the values that must be zero."""
-    sizes = [(c.equality, _look(c, problem, params, state)[2]) for c in problem.constraints]
-    return np.array([equality for equality, size in sizes for _ in range(size)], bool)
-
-
-def _lift(problem: Problem, params: PyTree, state: PyTree) -> PyTree:
-    looks = [_look(c, problem, params, state) for c in problem.constraints]
-    mixed = any(reads_state and reads_action for reads_state, reads_action, _ in looks)
-    return StateWithAction(state, _idle(problem)) if mixed else state
-
-
-def _better(one: Measured, other: Measured) -> Measured:
-    """The cheaper where both are feasible, or else the less violating."""
-    allowed = feasibility_tolerance(one.violation.dtype)
-    both = (one.violation <= allowed) & (other.violation <= allowed)
-    first = jnp.where(both, one.energy < other.energy, one.violation < other.violation)
-    return jax.tree.map(partial(jnp.where, first), one, other)
+    one_costs, other_costs = (m.energy + 2 * jnp.sum(jnp.abs(duals) * m.violations) for m in (one, other))
+    both = (one.infeasibility <= 1) & (other.infeasibility <= 1)
+    return jnp.where(both, one_costs < other_costs, one.infeasibility < other.infeasibility)

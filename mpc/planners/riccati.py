@@ -51,13 +51,15 @@ def unknown(horizon: int, controls: int, states: int) -> tuple[Expansion, Affine
 def factorise(matrix: Array, floor: Array) -> tuple[list[Array], list[Array]]:
     """`L D Lᵀ` of a symmetric matrix `[V, V]`, whose pivots become `max(|pivot|, floor)`: positive definite whatever it was.
 
+    `floor`: of all pivots, or of each, `[V]`.
+
     Returns:
         The columns of L, each `[V]`, and the pivots.
     """
     columns, pivots = [], []
-    below = jnp.arange(len(matrix))
+    below, floor = jnp.arange(len(matrix)), jnp.broadcast_to(floor, len(matrix))
     for i in range(len(matrix)):
-        pivot = jnp.maximum(jnp.abs(matrix[i, i]), floor)
+        pivot = jnp.maximum(jnp.abs(matrix[i, i]), floor[i])
         column = jnp.where(below > i, matrix[:, i] / pivot, jnp.where(below == i, 1.0, 0.0)).astype(matrix.dtype)
         matrix = matrix - pivot * column[:, None] * column
         columns.append(column)
@@ -90,7 +92,7 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
         model: `[H | C | g]`, `[V, V + N + 1]`.
         low: `[V]`.
         high: `[V]`.
-        floor: Smallest pivot H is allowed.
+        floor: Smallest pivot H is allowed, or those of each control, `[V]`.
 
     Returns:
         `[K | k]`, `[V, N + 1]`.
@@ -98,7 +100,7 @@ def limited_policy(model: Array, low: Array, high: Array, floor: Array) -> Array
     size = len(model)
     hessian, right = model[:, :size], model[:, size:]
     if size == 1:
-        newton = -right / jnp.maximum(jnp.abs(hessian[0, 0]), floor)
+        newton = -right / jnp.maximum(jnp.abs(hessian[0, 0]), jnp.ravel(floor)[0])
         k = jnp.clip(newton[:, -1], low, high)
         return jnp.concatenate([jnp.where((k == newton[:, -1])[:, None], newton[:, :-1], 0.0), k[:, None]], axis=1)
     columns, pivots = factorise(hessian, floor)
@@ -143,8 +145,8 @@ def backward(expansion: Expansion, damping: Array, floor: Array) -> AffineFeedba
 
     Args:
         expansion: The problem around a trajectory.
-        damping: Levenberg and Marquardt's μ: `½ μ |δu|²` is added to every stage.
-        floor: Smallest pivot allowed where a control is eliminated; negative ones change sign.
+        damping: Levenberg and Marquardt's μ: `½ Σ μ δu²` is added to every stage; one for all controls, or `[V]`.
+        floor: Smallest pivot allowed where a control is eliminated, alike; negative ones change sign.
     """
     size = expansion.low.shape[1]
 
@@ -206,8 +208,8 @@ def parallel_backward(expansion: Expansion, damping: Array, floor: Array, rounds
 
 
 def _stages(expansion: Expansion, damping: Array) -> tuple[Array, ...]:
-    controls = jnp.arange(expansion.gradient.shape[1]) < expansion.low.shape[1]
-    hessian = expansion.hessian + damping * jnp.diag(controls).astype(damping.dtype)
+    controls, size = expansion.low.shape[1], expansion.gradient.shape[1]
+    hessian = expansion.hessian + jnp.diag(jnp.zeros(size, damping.dtype).at[:controls].set(damping))
     model = jnp.concatenate([hessian, expansion.gradient[:, :, None]], axis=2)
     return expansion.jacobian, expansion.defects, model, expansion.low, expansion.high
 

@@ -83,6 +83,15 @@ def within(x: Array, low: Any, high: Any) -> Array:
     return jnp.where(x < low, low, jnp.where(x > high, high, x))
 
 
+@jax.custom_jvp
+def snapped(x: Array, low: Any, high: Any) -> Array:
+    """`x` clipped, with derivative 1 everywhere: for limits that `x` passes by no more than rounding."""
+    return within(x, low, high)
+
+
+snapped.defjvp(lambda primals, tangents: (snapped(*primals), tangents[0]))
+
+
 def tamed(variables: Array, limit: float) -> Array:
     """Variables that arithmetic survives: NaN is 0, the middle, and nothing is larger than `limit`."""
     return within(jnp.where(jnp.isnan(variables), 0.0, variables), -limit, limit)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mpc.spaces.base import Separable, tamed, within
+from mpc.spaces.base import Separable, snapped, tamed, within
 
 Array = jax.Array
 
@@ -66,8 +66,12 @@ class Box(Separable):
         return 0.5 * (low + high), 0.5 * (high - low)
 
     def _clip(self, action: Array) -> Array:
+        return self._snapped(within(action, self.low.astype(action.dtype), self.high.astype(action.dtype)))
+
+    def _snapped(self, action: Array) -> Array:
+        """Move an action that rounding took across a bound inside; a derivative of 0 there would hold it for ever."""
         dtype = np.dtype(action.dtype)
-        return within(action, inward(self.low, dtype, np.inf), inward(self.high, dtype, -np.inf))
+        return snapped(action, inward(self.low, dtype, np.inf), inward(self.high, dtype, -np.inf))
 
     def project(self, variables: Array) -> Array:
         """Clip `[..., size]` variables to the box they stand for."""
@@ -76,14 +80,14 @@ class Box(Separable):
         dtype = np.dtype(variables.dtype)
         low = ((self.low.reshape(-1) - centre) / scale).astype(dtype)
         high = ((self.high.reshape(-1) - centre) / scale).astype(dtype)
-        return jnp.clip(variables, low, high)
+        return within(variables, low, high)
 
     def relax(self, variables: Array) -> Array:
         """`[..., size]` variables to `[..., *shape]` actions, differentiably and within the bounds."""
         centre, half = self._affine()
         largest = float(np.sqrt(np.finfo(variables.dtype).max))
-        variables = tamed(variables, largest).reshape(variables.shape[:-1] + self.shape)
-        return self._clip(variables * half.astype(variables.dtype) + centre.astype(variables.dtype))
+        variables = self.project(tamed(variables, largest)).reshape(variables.shape[:-1] + self.shape)
+        return self._snapped(variables * half.astype(variables.dtype) + centre.astype(variables.dtype))
 
     def decide(self, variables: Array) -> Array:
         """The action executed; the same as `relax`."""
@@ -98,7 +102,7 @@ class Box(Separable):
         centre, half = self._affine()
         action = self._clip(jnp.asarray(action).astype(float))
         variables = (action - centre.astype(action.dtype)) / np.where(half > 0, half, 1.0).astype(action.dtype)
-        return variables.reshape((*variables.shape[: variables.ndim - len(self.shape)], self.size))
+        return self.project(variables.reshape((*variables.shape[: variables.ndim - len(self.shape)], self.size)))
 
 
 def inward(bound: np.ndarray, dtype: np.dtype, towards: float) -> np.ndarray:

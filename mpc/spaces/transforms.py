@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mpc.spaces.base import Space, parameter, tamed, user_params, with_fields
+from mpc.spaces.base import Space, parameter, tamed, user_params, with_fields, within
 from mpc.spaces.box import Box, inward
 from mpc.spaces.discrete import MultiDiscrete
 
@@ -123,7 +123,7 @@ class RateLimited(Wrapper):
 
         def follow(before: Array, goal: Array) -> tuple[Array, Array]:
             up, down = _towards(before + rate, before), _towards(before - rate, before)
-            action = jnp.clip(goal, down, up)  # between two actions of the box, and so in it
+            action = within(goal, down, up)  # between two actions of the box, and so in it
             return action, action
 
         known = wanted[0] if self.previous is None else jnp.asarray(self.previous, wanted.dtype)
@@ -182,7 +182,7 @@ def expanded(space: Box | MultiDiscrete, steps: int) -> Box | MultiDiscrete:
     """
     count = _count(steps)
     if isinstance(space, Box):
-        return Box(*(np.broadcast_to(bound, (count, *space.shape)) for bound in (space.low, space.high)))
+        return Box(space.low, space.high, (count, *space.shape))
     if isinstance(space, MultiDiscrete):
         return MultiDiscrete(space.choices * count, space.start * count)
     raise ValueError(f"expanded needs a Box or a discrete space; got {type(space).__name__}")

@@ -225,3 +225,27 @@ def test_a_box_of_shape_none_has_scalar_actions():
     assert space.shape == () and space.size == 1 and mpc.Box(-1.0, 1.0).shape == (1,)
     with pytest.raises(ValueError, match="broadcast"):
         mpc.Box([-1.0, 0.0], 1.0, shape=())
+
+
+HUNDREDTHS = np.arange(1, 100) / 100  # half of which no float32 meets without leaving the box
+BOXES = [mpc.Box(-HUNDREDTHS, HUNDREDTHS), mpc.Box(HUNDREDTHS, 3.7 * HUNDREDTHS), mpc.Box(-1e4 * HUNDREDTHS, 0.01)]
+WRAPPED = {
+    "box": lambda box: box,
+    "held": lambda box: spaces.held(box, 2),
+    "rate limited": lambda box: spaces.rate_limited(box, 0.3),
+    "expanded": lambda box: spaces.expanded(box, 2),
+    "one side": lambda box: mpc.Box(box.low, np.inf),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("box", BOXES, ids=("symmetric", "positive", "large"))
+def test_no_bound_holds_an_action_for_lack_of_a_derivative(wrap, box):
+    space = wrap(box)
+    half = np.ones_like(box.low) if not space.bounded else 0.5 * (box.high - box.low)
+    half = np.tile(half, space.size // len(half))
+    bound = space.bind({"previous_action": jnp.full(space.shape, jnp.nan)})
+    for actions in (box.low, box.high) if space.bounded else (box.low,):
+        variables = space.encode(jnp.asarray(np.broadcast_to(actions, (4, *space.shape)), jnp.float32))
+        slope = jax.grad(lambda v: bound.relax(space.project(v)).sum())(variables)
+        np.testing.assert_allclose(slope.sum(0), 4 * half, rtol=1e-5)

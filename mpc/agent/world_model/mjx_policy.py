@@ -86,6 +86,7 @@ def mjx_policy(env: str, planner: str | mpc.PlannerConfig = "ilqr") -> tuple[mpc
     def end(params: Any, seen: jax.Array) -> jax.Array:
         return chosen.end * robot.end(robot.state_of(seen))
 
-    space = mpc.Box(*(jnp.asarray(model.actuator_ctrlrange[:, side], jnp.float32) for side in (0, 1)))
+    low, high = jnp.asarray(model.actuator_ctrlrange, jnp.float32).T
+    space = mpc.Box(low, high)
     problem = mpc.Problem(dynamics, cost, end, horizon=round(chosen.share * robot.horizon), action_space=space)
     return mpc.policy(mpc.make_planner(problem, chosen.config), iterations=1), robot

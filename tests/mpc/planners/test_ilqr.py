@@ -108,6 +108,19 @@ def test_a_plan_that_rounding_cannot_improve_is_settled():
     assert exact_cost(plan.actions) == pytest.approx(170.04488, rel=1e-5)
 
 
+def test_actions_leave_a_bound_that_no_float32_meets():
+    problem = mpc.Problem(
+        lambda p, s, a: s + a,
+        lambda p, s, a, t: jnp.sum(s**2 + a**2),
+        lambda p, s: jnp.sum(s**2),
+        horizon=10,
+        action_space=mpc.Box([-0.15], [0.15]),
+    )
+    guess = jnp.full((10, 1), 0.15)
+    plan = mpc.solve(mpc.ilqr(problem), None, jnp.zeros(1), jax.random.key(0), 20, guess=guess, tolerance=1e-5)
+    assert float(plan.cost) < 1e-9 and plan.status == mpc.Status.CONVERGED
+
+
 def test_curvature_of_the_dynamics_makes_convergence_quadratic():
     """Cost does not fall to zero on the curve that states are kept to, so that Gauss-Newton converges only linearly."""
     problem = mpc.Problem(

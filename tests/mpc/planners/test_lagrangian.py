@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.planners.lagrangian import Augmented, StateWithAction, augment
+from mpc.planners.augmented import Augmented, StateWithAction, augment
 from mpc.planners.multistart import multistart
 
 A, B, H = np.array([[1.0, 0.2], [0.0, 1.0]]), np.array([[0.0], [0.2]]), 10
@@ -63,6 +63,8 @@ def test_equality_constrained_optimum_of_the_kkt_system(build, double):
         assert plan.status == mpc.Status.ITERATIONS
         assert float(plan.info["violation"]["arrive"]) <= (1e-6 if double else 1e-5)
         np.testing.assert_allclose(plan.actions[:, 0], equality_optimum(), atol=1e-4 if double else 1e-2)
+        best = mpc.energy(problem(), None, jnp.asarray(START, float), jnp.asarray(equality_optimum())[:, None])
+        assert float(plan.cost) == pytest.approx(float(best), rel=1e-8 if double else 1e-3)
 
 
 def test_inequalities_satisfy_the_kkt_conditions():
@@ -112,6 +114,21 @@ def test_a_state_and_its_action_together():
     assert (actions[:, 0] - 1.0 + 0.5 * states[1:, 0] <= 1e-5).all() and plan.status == mpc.Status.ITERATIONS
 
 
+def test_rate_limits_as_constraints_are_met_in_single_precision():
+    """A point mass tracks a sine; the state carries the last action and by how much it changed."""
+    tracking = mpc.Problem(
+        lambda p, s, a: jnp.stack([s[0] + 0.1 * s[1], s[1] + 0.1 * a[0], a[0], a[0] - s[2]]),
+        lambda p, s, a, t: 10 * (s[0] - jnp.sin(0.3 * t)) ** 2 + 0.01 * a[0] ** 2,
+        horizon=40,
+        action_space=mpc.Box([-1.7], [1.7]),
+        constraints=(mpc.constraints.inequality(lambda p, s, a, t: jnp.stack([s[3], -s[3]]) - 0.3),),
+    )
+    solve = jax.jit(lambda key: mpc.solve(mpc.ilqr(tracking), None, jnp.zeros(4), key, 200, tolerance=1e-5))
+    for seed in range(5):
+        plan = solve(jax.random.key(seed))
+        assert plan.status != mpc.Status.INFEASIBLE and float(plan.cost) == pytest.approx(127.1879, rel=1e-5)
+
+
 def test_duals_are_carried_to_the_next_decision_one_step_on():
     planner = mpc.ilqr(problem(slow), starts=1)
 
@@ -127,7 +144,7 @@ def test_duals_are_carried_to_the_next_decision_one_step_on():
         planner_state, plan = improve(planner_state, state)
     warm = planner.shift(planner_state)
     np.testing.assert_array_equal(warm.duals, jnp.concatenate([planner_state.duals[1:], planner_state.duals[-1:]]))
-    assert float(planner_state.duals.max()) > 0.1 and np.isinf(warm.cost) and np.isinf(warm.best.violation)
+    assert float(planner_state.duals.max()) > 0.1 and np.isinf(warm.cost) and np.isinf(warm.best.infeasibility)
     after = plan.states[1]
     guess = jnp.concatenate([plan.actions[1:], plan.actions[-1:]])
     cold = begin(None, after, jax.random.key(0), guess)  # the same actions, but no duals
