@@ -122,11 +122,15 @@ def with_usual_promotion(function: Callable[..., Any]) -> Callable[..., Any]:
     JAX's strict modes are for the code of their user, which `Problem.check` traces in them, and not for ours or Optax'.
     """
 
+    if hasattr(function, "promotes_as_usual"):
+        return function
+
     @wraps(function)
     def usual(*args: Any, **kwargs: Any) -> Any:
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             return function(*args, **kwargs)
 
+    usual.promotes_as_usual = True  # type: ignore[attr-defined]
     return usual
 
 

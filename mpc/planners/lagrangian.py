@@ -30,7 +30,7 @@ P = ParamSpec("P")
 SETTLED = 0.1  # the inner optimality from which on violations say something about the penalty
 SUFFICIENT = 0.25  # the share of its violation that a round must leave for the penalty to stay
 LARGEST = 1e8  # of duals, in units of cost per constraint: beyond, constraints cannot be met, and arithmetic ends
-FAR = 100.0  # infeasibility from which on a decision's duals only tell that it failed
+FAR = 1.0  # violation, in moves of one step, from which on a decision's duals only tell that it failed
 UNIT = 10.0  # steps whose moves of the state are the unit of a constraint
 SPREAD = 0.3  # standard deviation, in variables, of the actions that units are found along
 
@@ -96,7 +96,7 @@ def lagrangian(
     build: Callable[[Problem], Planner],
     *,
     inner: int = 10,
-    penalty: float = 40.0,
+    penalty: float = 400.0,
     growth: float = 10.0,
 ) -> Planner:
     """Make a planner for a constrained problem of one that knows no constraints.
@@ -266,7 +266,8 @@ class _Lagrangian:
     def shift(self, planner_state: LagrangianState) -> LagrangianState:
         infinite = jnp.full_like(planner_state.cost, jnp.inf)
         # duals that grew and grew where nothing could be met would outweigh all else once it can
-        failed = jnp.isfinite(planner_state.best.infeasibility) & (planner_state.best.infeasibility > FAR)
+        far = planner_state.best.infeasibility * feasibility_tolerance(planner_state.best.infeasibility.dtype)
+        failed = jnp.isfinite(far) & (far > FAR)
         return planner_state._replace(
             inner=self.planner.shift(planner_state.inner),
             duals=jnp.where(failed, 0.0, shifted(planner_state.duals)),

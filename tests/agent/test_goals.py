@@ -236,7 +236,7 @@ def test_recordings_without_actions_teach_the_encoder_alone(walks):
     agent.learn_from(walks, progress_bar=False)
     assert agent.learner.updates == TINY["offline_updates"]
     with pytest.raises(ValueError, match="one predictor, not an ensemble"):
-        agent = image_agent(config={"predictor": "ensemble", "members": 2, "encoder": "patch"})
+        agent = image_agent(config={"predictor": "ensemble", "predictor_options": {}, "members": 2, "encoder": "patch"})
         agent.learn_from(replace(walks, actions=None), progress_bar=False)
 
 

@@ -86,7 +86,7 @@ def test_an_agent_without_a_distance_takes_no_goal(run, tmp_path, capsys):
         (["learn", "NoSuchEnvironment-v0", "--steps", "10"], "NoSuchEnvironment"),
         (["learn", "Pendulum-v1", "--settings", '{"zeal": 2}'], "there is no setting 'zeal'; there are action_limit, "),
         (["learn", "Pendulum-v1", "--settings", '{"actor": {"latent": 2}}'], "there is no setting 'latent' in actor"),
-        (["learn", "Pendulum-v1", "--update-ratio", "0"], "update_ratio must be positive; got 0.0"),
+        (["learn", "Pendulum-v1", "--update-ratio", "0"], "--update-ratio must be positive; got 0.0"),
     ],
 )
 def test_bad_input_gets_a_reason_and_exit_code_2(arguments, reason, capsys, tmp_path, monkeypatch):

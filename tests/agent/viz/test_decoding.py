@@ -30,7 +30,10 @@ def agent(space: spaces.Space, shape: tuple[int, ...], rows=(), **given: Any) ->
         "observation_space": space,
         "components": SimpleNamespace(history=SimpleNamespace(observation=shape)),
         "learner": SimpleNamespace(
-            encode_observations=encode, encode_rows=encode, training=SimpleNamespace(params={"scale": 2.0})
+            encode_observations=encode,
+            encode_rows=encode,
+            training=SimpleNamespace(params={"scale": 2.0}),
+            origin=None,
         ),
         "buffer": SimpleNamespace(filled=np.array([seen.shape[1]]), observations=seen),
     }
