@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mpc.deadline import Pace
+from mpc.deploy.host import on_host
 from mpc.planners.base import Plan, Planner, Status
 from mpc.policy import Decision, Policy, in_phases, policy
 
@@ -51,7 +52,7 @@ class Controller:
         True
     """
 
-    @jax.transfer_guard("allow")  # observations and actions pass between host and device by design
+    @on_host
     def __init__(
         self,
         deciding: Policy | Planner,
@@ -97,7 +98,7 @@ class Controller:
         return self._params
 
     @params.setter
-    @jax.transfer_guard("allow")
+    @on_host
     def params(self, params: PyTree) -> None:
         self._params = conform(params, self._params)
 
@@ -105,7 +106,7 @@ class Controller:
         """Forgets the last plan and action, as at the start of an episode."""
         self._key, self._state = key, None
 
-    @jax.transfer_guard("allow")
+    @on_host
     def act(self, observation: PyTree) -> np.ndarray:
         """Decides on the action now; afterwards `plan`, `status`, `late`, `seconds` and `iterations_spent` tell how it went.
 
@@ -115,6 +116,9 @@ class Controller:
 
         Returns:
             An action of the space: in bounds, finite, whatever happened.
+
+        Raises:
+            ForkedProcessError: In a process forked from one that ran compiled programs, where it would wait for ever.
         """
         if self._example is None:
             self._warm_up(observation)

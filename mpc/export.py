@@ -19,15 +19,15 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpc.deploy.host import expanded, on_host
 from mpc.deploy.portability import portable
-from mpc.deploy.runtime import FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, sealed, write
+from mpc.deploy.runtime import FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, require_folder, sealed, write
 from mpc.deploy.specs import InFlight, Signal
 from mpc.planners.base import Status
 from mpc.policy import Policy
@@ -38,7 +38,7 @@ PyTree = Any
 PACKAGES = ("craik", "jax", "jaxlib", "numpy", "optax")
 
 
-@jax.transfer_guard("allow")
+@on_host
 def export(
     policy: Policy,
     params: PyTree,
@@ -79,6 +79,8 @@ def export(
     """
     if delay < 0 or (period is not None and not period > 0):
         raise ArtefactError(f"delay must be at least 0 and period positive or None; got delay={delay}, period={period}")
+    if path is not None:
+        require_folder(expanded(path))
     inputs, outputs = _observation_signal(observation, observed), _action_signal(policy, acted)
     entries, state = _entries(policy, params, inputs, outputs, delay, batch)
     members = {"weights.npz": _stored(params)}
@@ -90,7 +92,7 @@ def export(
     said |= {"entries": list(entries), "platforms": list(platforms), "parameters": _listed(params)}
     data = _packed(said, members)
     if path is not None:
-        write(Path(path), data)
+        write(expanded(path), data)
     return data
 
 

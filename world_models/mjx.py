@@ -9,6 +9,7 @@ conjugate gradients, which needs no LAPACK. Freeman et al. 2021 (Brax, of which 
 import copy
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
@@ -20,14 +21,18 @@ PyTree = Any
 Dynamics = Callable[[PyTree, jax.Array, jax.Array], jax.Array]
 
 
-def mjx_dynamics(model: Any, period: float, *, steps: int = 1, solver_iterations: int = 4) -> Dynamics:
+def mjx_dynamics(model: Any, period: float, *, steps: int | None = None, solver_iterations: int = 4) -> Dynamics:
     """The dynamics of a MuJoCo model over one control period.
 
     Args:
         model: A `mujoco.MjModel`, which is not changed.
         period: Seconds for which an action is held.
-        steps: Of the integrator in that time. More are more accurate, at proportional cost.
+        steps: Of the integrator in that time; as many as the model's own time step asks for unless told. Fewer cost
+            proportionally less, and are less accurate.
         solver_iterations: Of the constraint solver, for contacts, limits and other constraints.
+
+    The integrator is the model's where that is Euler's or RK4. `implicitfast` becomes Euler's, which also takes the damping
+    of joints implicitly, but needs no LAPACK.
 
     Returns:
         `(params, state, action) -> state`, the state positions and velocities in one vector `[nq + nv]`, the action `[nu]`
@@ -36,7 +41,12 @@ def mjx_dynamics(model: Any, period: float, *, steps: int = 1, solver_iterations
     Raises:
         ImportError: If MJX is missing, with how to install it.
         ValueError: If the actuators have states of their own, or a number is not positive.
+
+    Warns:
+        UserWarning: If MJX lacks the model's integrator, `implicit`, and takes Euler's instead.
     """
+    if steps is None:
+        steps = max(1, round(period / model.opt.timestep))
     if not period > 0 or steps < 1 or solver_iterations < 1:
         raise ValueError(
             "period must be positive, steps and solver_iterations at least 1; "
@@ -52,14 +62,19 @@ def mjx_dynamics(model: Any, period: float, *, steps: int = 1, solver_iterations
     model = copy.copy(model)
     model.opt.timestep, model.opt.iterations = period / steps, solver_iterations
     model.opt.solver, model.opt.jacobian = mujoco.mjtSolver.mjSOL_CG, mujoco.mjtJacobian.mjJAC_SPARSE
-    model.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER
+    if model.opt.integrator == mujoco.mjtIntegrator.mjINT_IMPLICIT:
+        warnings.warn("MJX has no integrator 'implicit': planning takes Euler's instead", stacklevel=2)
+    if model.opt.integrator != mujoco.mjtIntegrator.mjINT_RK4:
+        model.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER
     physics, blank = mjx.put_model(model), mjx.make_data(model)
 
     def advance(both: jax.Array) -> jax.Array:
         state, action = both[: model.nq + model.nv], both[model.nq + model.nv :]
         data = blank.replace(qpos=state[: model.nq], qvel=state[model.nq :], ctrl=action)
-        for _ in range(steps):
+        if steps == 1:
             data = mjx.step(physics, data)
+        else:  # one step is compiled, not all
+            data = jax.lax.scan(lambda data, _: (mjx.step(physics, data), None), data, length=steps)[0]
         return jnp.concatenate([data.qpos, data.qvel]).astype(both.dtype)
 
     following = _with_jacobian(advance)

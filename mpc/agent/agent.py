@@ -31,6 +31,7 @@ from mpc.agent.decisions import DecidingAgent
 from mpc.agent.learner import Learner
 from mpc.agent.perception import gym_spaces
 from mpc.agent.world_model import build
+from mpc.deploy.host import on_host
 from world_models import WorldModel, data
 from world_models.data import Dataset
 from world_models.distances.temporal import Distance
@@ -134,6 +135,7 @@ class Agent(DecidingAgent):
 
     # Learning
 
+    @on_host
     def learn(
         self,
         total_timesteps: int,
@@ -166,6 +168,7 @@ class Agent(DecidingAgent):
         self.warn_if_nothing_is_learnt(f"after {self.num_timesteps} random steps")
         return self
 
+    @on_host
     def learn_from(
         self,
         dataset: Dataset,
@@ -194,6 +197,7 @@ class Agent(DecidingAgent):
             offline.learn_from(self, dataset, updates, callback, progress_bar)
         return self
 
+    @on_host
     def distil(self, dataset: Dataset | None = None, *, rounds: int = 4, plans: int = 128) -> dict[str, float]:
         """Teach the actor what planning comes to: Mode 2 distilled into Mode 1.
 

@@ -19,6 +19,7 @@ from mpc.agent.configurator import configurator
 from mpc.agent.configurator.task import Task, read
 from mpc.agent.learner import Learner
 from mpc.agent.perception import gym_spaces
+from mpc.deploy.host import on_host
 from world_models import WorldModel
 
 PyTree = Any
@@ -200,6 +201,7 @@ class DecidingAgent:
 
     # Predicting
 
+    @on_host
     def predict(
         self,
         observation: Any,

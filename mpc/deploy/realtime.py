@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mpc.deploy.host import on_host
 from mpc.deploy.limiter import Limits
 from mpc.deploy.runtime import Artefact
 from mpc.deploy.specs import InFlight
@@ -67,6 +68,7 @@ class RealTime:
         ValueError: If a setting is impossible, with what was wanted.
     """
 
+    @on_host
     def __init__(
         self,
         artefact: Artefact,
@@ -130,6 +132,7 @@ class RealTime:
     def _begun(self) -> Any:
         return self._make(Planning(self.artefact, self.period).plan)
 
+    @on_host
     def tick(self, observation: Any = None, stamp: float | None = None) -> np.ndarray:
         """Returns the action to send now.
 
@@ -138,7 +141,10 @@ class RealTime:
             stamp: When it was made, by the loop's clock; now unless told.
 
         Returns:
-            Finite, within bounds, rate and jerk, whatever happened. Never raises.
+            Finite, within bounds, rate and jerk, whatever happened.
+
+        Raises:
+            ForkedProcessError: In a forked process, which has none of the threads that plan; nothing else is ever raised.
         """
         begun, before = time.perf_counter(), self.health.faults.total()
         now, period = self._time()

@@ -7,6 +7,7 @@
 `mpc.export` writes the file and documents its contents; this module needs nothing of the rest of `mpc`.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mpc.deploy.host import expanded, on_host
 from mpc.deploy.specs import InFlight, Signal
 
 FORMAT, FORMAT_VERSION = "craik-artefact", 2
@@ -63,7 +65,7 @@ class Artefact:
         ArtefactError: If the programs cannot run here, with the reason.
     """
 
-    @jax.transfer_guard("allow")  # observations and actions pass between host and device by design
+    @on_host
     def __init__(self, manifest: dict[str, Any], programs: dict[str, bytes], weights: list[np.ndarray]):
         from jax import export as jax_export
 
@@ -115,7 +117,7 @@ class Artefact:
             raise ArtefactError("the artefact leaves the number of observations open: say how many, prepare(batch=...)")
         return (batch,)
 
-    @jax.transfer_guard("allow")
+    @on_host
     def init(self, observation: Any, seed: int | np.ndarray = 0) -> list[jax.Array]:
         """Begins an episode.
 
@@ -133,7 +135,7 @@ class Artefact:
         key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
         return self._run["init"](self.weights, seen, key)
 
-    @jax.transfer_guard("allow")
+    @on_host
     def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
         """Returns randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ between episodes."""
         whole = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
@@ -154,12 +156,13 @@ class Artefact:
             elapsed: Steps since the last decision was made.
 
         Raises:
-            ArtefactError: If the observation or the actions have another shape or hold no numbers, or a number is
+            ArtefactError: If the observation, the state or the actions have another shape or hold no numbers, or a number is
                 impossible.
+            ForkedProcessError: In a process forked from one that ran compiled programs; so do all methods.
         """
         return self._decide("step", observation, state, in_flight, elapsed)
 
-    @jax.transfer_guard("allow")
+    @on_host
     def _decide(
         self, entry: str, observation: Any, state: list[jax.Array], in_flight: InFlight | None = None, elapsed: int = 1
     ) -> Decision:
@@ -175,6 +178,7 @@ class Artefact:
             raise ArtefactError(
                 f"count in flight must be 0 to {self.delay} and elapsed at least 1; got {count} and {elapsed}"
             )
+        self._check_state(state, len(seen) if self.batch is not None else None)
         numbers = np.int32(count), np.int32(elapsed)
         state, actions, cost, status = self._run[entry](self.weights, seen, state, actions, *numbers)
         actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
@@ -182,6 +186,12 @@ class Artefact:
         if self.batch is None:
             return Decision(actions[0], actions, cost, names[int(code)], state)
         return Decision(actions[:, 0], actions, cost, [names[int(c)] for c in code], state)
+
+    def _check_state(self, state: list[Any], batch: int | None) -> None:
+        shapes = [tuple(batch if isinstance(n, str) else n for n in part["shape"]) for part in self.manifest["state"]]
+        if not isinstance(state, list | tuple) or [np.shape(part) for part in state] != shapes:
+            many = "" if batch is None else f" for {batch} observations"
+            raise ArtefactError(f"the state must be one of this artefact's{many}, as init and the last decision return it")
 
     def nothing_sent(self, batch: int | None = None) -> InFlight:
         """Returns the actions in flight where none was sent yet."""
@@ -217,7 +227,7 @@ def load(path: str | os.PathLike, *, sha256: str | None = None, prepare: bool = 
         ArtefactError: If the file is missing, foreign, damaged, of another format, platform, or not the one expected.
     """
     try:
-        data = Path(path).read_bytes()
+        data = expanded(path).read_bytes()
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
     return loads(data, name=str(path), sha256=sha256, prepare=prepare)
@@ -247,12 +257,23 @@ def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None,
     return made.prepare() if prepare and not isinstance(made.batch, str) else made
 
 
+def require_folder(path: Path) -> None:
+    """Refuses a file to write whose folder does not exist.
+
+    Raises:
+        FileNotFoundError: With the file.
+    """
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "cannot be written, for its folder does not exist", str(path))
+
+
 def write(path: Path, data: bytes) -> None:
     """Writes a file atomically: it is whole, or as it was before.
 
     Raises:
         OSError: If it cannot be written.
     """
+    require_folder(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

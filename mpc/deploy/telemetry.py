@@ -4,10 +4,11 @@ import csv
 import os
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mpc.deploy.host import expanded
 
 SOURCES: tuple[str, ...] = ("fresh", "shifted", "actor", "safe")
 """Sources of an action, in the order in which they are tried."""
@@ -84,7 +85,7 @@ class Health:
         Raises:
             OSError: If the file cannot be written.
         """
-        with open(Path(path), "w", newline="") as file:
+        with open(expanded(path), "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(ROW.names or ())
             for row in self.rows():

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from mpc.constraints import violation
+from mpc.deploy.host import check_process, on_host
 from mpc.feasibility import infeasibility
 from mpc.planners.reverse import unless_refused
 from mpc.problem import Problem, with_usual_promotion
@@ -215,9 +216,11 @@ def solve(
     Raises:
         ValueError: If the problem's functions do not fit the state (see `Problem.check`), iterations < 0, or there is a
             deadline that is not positive, or one inside a function that JAX traces.
+        ForkedProcessError: In a process forked from one that ran compiled programs, where it would wait for ever.
     """
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0; got {iterations}")
+    check_process()
     tolerance = None if tolerance is None else jax.device_put(tolerance)
     if deadline is None:
         return _solve(planner, params, state, key, guess, tolerance, iterations=iterations)
@@ -301,7 +304,7 @@ def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, gues
 PHASES = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]
 
 
-@jax.transfer_guard("allow")  # of iteration counts
+@on_host
 def _solve_until_deadline(
     planner: Planner, params: PyTree, state: PyTree, key: Any, guess: Any, tolerance: Any, iterations: int, deadline: float
 ) -> Plan:

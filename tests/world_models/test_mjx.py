@@ -32,7 +32,7 @@ def truth(model):
 
 
 def test_a_step_and_its_derivatives_are_mujocos_own_and_need_no_library(model, truth):
-    dynamics = mjx_dynamics(model, PERIOD)
+    dynamics = mjx_dynamics(model, PERIOD, steps=1)
 
     def both_ways(state, action):
         """The next state, its Jacobian forwards, and one of its rows backwards."""
@@ -64,3 +64,25 @@ def test_what_cannot_be_planned_through_is_refused(model):
     )
     with pytest.raises(ValueError, match="actuators have 1 states more"):
         mjx_dynamics(muscle, 0.02)
+
+
+PENDULUM = """<mujoco><option timestep="0.002" integrator="{}"/><worldbody><body><joint name="a" axis="0 1 0" damping="0.3"/>
+<geom size=".05" pos="0 0 -.5"/></body></worldbody><actuator><motor joint="a"/></actuator></mujoco>"""
+
+
+@pytest.mark.parametrize(("integrator", "period"), [("Euler", 0.02), ("RK4", 0.002)])
+def test_a_period_is_as_many_steps_of_the_models_own_integrator_as_in_mujoco(integrator, period):
+    model = mujoco.MjModel.from_xml_string(PENDULUM.format(integrator))
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:], data.ctrl[:] = 2.0, 9.0, 0.5
+    state = jnp.array([2.0, 9.0])
+    while data.time < period - 1e-6:
+        mujoco.mj_step(model, data)
+    found = jax.jit(mjx_dynamics(model, period))(None, state, jnp.array([0.5]))
+    np.testing.assert_allclose(found, [data.qpos[0], data.qvel[0]], rtol=2e-6)
+
+
+def test_an_integrator_that_mjx_lacks_is_told_of():
+    model = mujoco.MjModel.from_xml_string(PENDULUM.format("implicit"))
+    with pytest.warns(UserWarning, match="no integrator 'implicit'"):
+        mjx_dynamics(model, 0.002)

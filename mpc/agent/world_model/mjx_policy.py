@@ -74,7 +74,7 @@ def mjx_policy(env: str, planner: str | mpc.PlannerConfig = "ilqr") -> tuple[mpc
     robots = ours("envs").robots
     robot = robots.named(ids[env])
     model = robots.built(robot)
-    physics, chosen = mjx_dynamics(model, robot.period), recipe(planner)
+    physics, chosen = mjx_dynamics(model, robot.period, steps=1), recipe(planner)
 
     def dynamics(params: Any, seen: jax.Array, action: jax.Array) -> jax.Array:
         q, speed = jnp.split(physics(params, robot.state_of(seen), action), [model.nq])
