@@ -8,7 +8,8 @@ from typing import ParamSpec, TypeVar
 
 import jax
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 _state = {"in use": False, "forked": False}
 
 
@@ -30,7 +31,8 @@ def check_process() -> None:
     _state["in use"] = True
 
 
-os.register_at_fork(after_in_child=lambda: _state.update(forked=_state["in use"]))
+if hasattr(os, "register_at_fork"):  # where processes fork at all
+    os.register_at_fork(after_in_child=lambda: _state.update(forked=_state["in use"]))
 
 
 def on_host(function: Callable[P, R]) -> Callable[P, R]:

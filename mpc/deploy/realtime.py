@@ -132,7 +132,6 @@ class RealTime:
     def _begun(self) -> Any:
         return self._make(Planning(self.artefact, self.period).plan)
 
-    @on_host
     def tick(self, observation: Any = None, stamp: float | None = None) -> np.ndarray:
         """Returns the action to send now.
 
@@ -141,10 +140,8 @@ class RealTime:
             stamp: When it was made, by the loop's clock; now unless told.
 
         Returns:
-            Finite, within bounds, rate and jerk, whatever happened.
-
-        Raises:
-            ForkedProcessError: In a forked process, which has none of the threads that plan; nothing else is ever raised.
+            Finite, within bounds, rate and jerk, whatever happened. Never raises: in a forked process, which has none of the
+            threads that plan, plans are missing and the fallback is sent.
         """
         begun, before = time.perf_counter(), self.health.faults.total()
         now, period = self._time()
