@@ -93,7 +93,7 @@ def gradient(
     return multistart(single, starts=starts, spread=spread, screen=screen)
 
 
-@constrained(inner=20)
+@constrained(inner=20, penalty=400.0)
 def descent(
     problem: Problem,
     *,

@@ -96,7 +96,7 @@ def lagrangian(
     build: Callable[[Problem], Planner],
     *,
     inner: int = 10,
-    penalty: float = 400.0,
+    penalty: float = 40.0,
     growth: float = 10.0,
 ) -> Planner:
     """Make a planner for a constrained problem of one that knows no constraints.
