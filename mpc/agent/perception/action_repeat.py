@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from mpc.agent.perception.receipt import copied, number
+from mpc.agent.perception.receipt import Received
 
 TAKEN = "taken"
 """Entry of an `info` with the number of steps taken."""
@@ -31,16 +31,16 @@ class Repeated(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, times: int):
         if times < 1:
             raise ValueError(f"an action is taken at least once; got times={times}")
-        super().__init__(env)
+        super().__init__(Received.of(env))
         self.times = times
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold an action; `info["taken"]` says for how many steps."""
-        observation, reward, terminated, truncated, info = self.env.step(copied(action))
-        total, taken = number(reward, "reward"), 1
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        total, taken = float(reward), 1
         while taken < self.times and not (terminated or truncated):
-            observation, reward, terminated, truncated, info = self.env.step(copied(action))
-            total, taken = total + number(reward, "reward"), taken + 1
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total, taken = total + float(reward), taken + 1
         return observation, total, terminated, truncated, info | {TAKEN: taken}
 
 

@@ -353,9 +353,8 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
     """
     if isinstance(env, str):
         env = make(env)
-    if isinstance(
-        env, gymnasium.vector.SyncVectorEnv
-    ):  # last observations come beside first ones: they must not be one array
+    if isinstance(env, gymnasium.vector.SyncVectorEnv):
+        # last observations come beside first ones: they must not be one array
         env.envs = [Received.of(one) for one in env.envs]
     if isinstance(env, gymnasium.vector.VectorEnv):
         if repeat > 1 and repeats(env) != repeat:
@@ -365,7 +364,7 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
             )
         return env
     if isinstance(env, gymnasium.Env):
-        one = Repeated(Received.of(env), repeat) if repeat > 1 else Received.of(env)
+        one = Repeated(env, repeat) if repeat > 1 else Received.of(env)
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         return gymnasium.vector.SyncVectorEnv([lambda: one], autoreset_mode=mode)
     raise ValueError(f"env must be a Gymnasium environment, its id, or a vector environment; got {type(env).__name__}")
