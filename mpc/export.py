@@ -19,13 +19,14 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.deploy.host import expanded, on_host
+from mpc.deploy.host import on_host
 from mpc.deploy.portability import portable
 from mpc.deploy.runtime import FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, require_folder, sealed, write
 from mpc.deploy.specs import InFlight, Signal
@@ -79,8 +80,9 @@ def export(
     """
     if delay < 0 or (period is not None and not period > 0):
         raise ArtefactError(f"delay must be at least 0 and period positive or None; got delay={delay}, period={period}")
-    if path is not None:
-        require_folder(expanded(path))
+    target = None if path is None else Path(path).expanduser()
+    if target is not None:
+        require_folder(target)
     inputs, outputs = _observation_signal(observation, observed), _action_signal(policy, acted)
     entries, state = _entries(policy, params, inputs, outputs, delay, batch)
     members = {"weights.npz": _stored(params)}
@@ -91,8 +93,8 @@ def export(
     said |= {"observation": inputs.described(), "action": outputs.described(), "state": state}
     said |= {"entries": list(entries), "platforms": list(platforms), "parameters": _listed(params)}
     data = _packed(said, members)
-    if path is not None:
-        write(expanded(path), data)
+    if target is not None:
+        write(target, data)
     return data
 
 

@@ -35,7 +35,6 @@ from mpc.deploy.host import on_host
 from world_models import WorldModel, data
 from world_models.data import Dataset
 from world_models.distances.temporal import Distance
-from world_models.io.atomic import expanded
 from world_models.training.diagnostics import CollapseMonitor
 
 PyTree = Any
@@ -236,7 +235,7 @@ class Agent(DecidingAgent):
         self.warn_of_rounding()
         known = {"observed": gym_spaces.bounds(self.observation_space), "about": about}
         described = {name: part | dict(settings.pop(name, None) or {}) for name, part in known.items()}
-        path = None if path is None else expanded(path)
+        path = None if path is None else Path(path).expanduser()
         return mpc.export(self.policy, self.params, example, path, **described, **settings)
 
     # Keeping

@@ -1,9 +1,8 @@
-"""The border between a process and what it compiled: forks, transfers, and paths that users write."""
+"""The border between a process and what it compiled: forks and transfers."""
 
 import os
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -48,8 +47,3 @@ def on_host(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return called
-
-
-def expanded(path: str | os.PathLike) -> Path:
-    """Returns a path with `~` replaced by the home directory."""
-    return Path(path).expanduser()

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from mpc.deploy.host import expanded
 from mpc.deploy.runtime import Artefact, ArtefactError
 
 HEADER = """/* Written by mpc.deploy.iree: a planner whose observation is {observation} float32, and whose action is
@@ -54,7 +53,7 @@ def compiled(artefact: Artefact, folder: str | os.PathLike, *, cpu: str = "host"
         raise ArtefactError(f"IREE takes one observation at a time; the artefact has a batch of {artefact.batch}")
     if np.dtype(artefact.action.dtype) != np.float32 or np.dtype(artefact.observation.dtype) != np.float32:
         raise ArtefactError(f"IREE's header speaks of float32 alone; actions are {artefact.action.dtype}")
-    root = expanded(folder)
+    root = Path(folder).expanduser()
     for place in (root, root / "weights", root / "state"):
         place.mkdir(parents=True, exist_ok=True)
     options = [f"--iree-llvmcpu-target-cpu={cpu}"]

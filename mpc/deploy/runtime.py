@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mpc.deploy.host import expanded, on_host
+from mpc.deploy.host import on_host
 from mpc.deploy.specs import InFlight, Signal
 
 FORMAT, FORMAT_VERSION = "craik-artefact", 2
@@ -227,7 +227,7 @@ def load(path: str | os.PathLike, *, sha256: str | None = None, prepare: bool = 
         ArtefactError: If the file is missing, foreign, damaged, of another format, platform, or not the one expected.
     """
     try:
-        data = expanded(path).read_bytes()
+        data = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
     return loads(data, name=str(path), sha256=sha256, prepare=prepare)

@@ -4,11 +4,10 @@ import csv
 import os
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from mpc.deploy.host import expanded
 
 SOURCES: tuple[str, ...] = ("fresh", "shifted", "actor", "safe")
 """Sources of an action, in the order in which they are tried."""
@@ -85,7 +84,7 @@ class Health:
         Raises:
             OSError: If the file cannot be written.
         """
-        with open(expanded(path), "w", newline="") as file:
+        with open(Path(path).expanduser(), "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(ROW.names or ())
             for row in self.rows():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from world_models.data.dataset import About, Dataset, DatasetError
-from world_models.io.atomic import changed, expanded, fingerprint, flush, sealed, whole
+from world_models.io.atomic import changed, fingerprint, flush, sealed, whole
 
 FORMAT, FORMAT_VERSION = "craik trajectories", 1
 
@@ -29,7 +29,7 @@ def save(path: str | os.PathLike, dataset: Dataset) -> Path:
         DatasetError: If the path exists, or JSON cannot represent `about`.
         OSError: If the disk is full or not writable.
     """
-    target = expanded(path).absolute()
+    target = Path(path).expanduser().absolute()
     if target.exists():
         raise DatasetError(f"{target} exists already")
     arrays = {name: getattr(dataset, name) for name in _ARRAYS if getattr(dataset, name) is not None}
@@ -85,7 +85,7 @@ def load(path: str | os.PathLike, *, environment: str | None = None, verify: boo
     Raises:
         DatasetError: If there is no dataset, or it is damaged, in another format or from another environment.
     """
-    source = expanded(path).absolute()
+    source = Path(path).expanduser().absolute()
     if not source.exists():
         raise DatasetError(f"there is no dataset at {source}: nothing exists there")
     header, arrays = _load_folder(source, verify) if source.is_dir() else _load_file(source)

@@ -10,11 +10,6 @@ from pathlib import Path
 from typing import Any
 
 
-def expanded(path: str | os.PathLike) -> Path:
-    """Returns a path with `~` replaced by the home directory."""
-    return Path(path).expanduser()
-
-
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
     """Context manager that yields a temporary folder; on success it is flushed to disk and renamed to `folder`.

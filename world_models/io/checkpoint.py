@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from world_models.io.atomic import changed, expanded, files, fingerprint, sealed, whole
+from world_models.io.atomic import changed, files, fingerprint, sealed, whole
 
 FORMAT = "craik"
 FORMAT_VERSION = 1
@@ -61,7 +61,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: 
     """
     if keep < 1:
         raise CheckpointError(f"keep must be at least 1; got keep={keep}")
-    root = expanded(path).absolute()
+    root = Path(path).expanduser().absolute()
     if root.exists() and not root.is_dir():
         raise CheckpointError(f"cannot save into {root}: it is a file, and checkpoints are folders")
     stored = [_store(keys, leaf) for keys, leaf in _leaves(tree)]
@@ -140,7 +140,7 @@ def _number(folder: Path) -> int:
 
 
 def _newest(path: str | os.PathLike) -> Path:
-    root = expanded(path).absolute()
+    root = Path(path).expanduser().absolute()
     if not root.exists():
         raise CheckpointError(f"there is no checkpoint at {root}: nothing exists there")
     if not root.is_dir():

@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from world_models.io.atomic import expanded
-
 LEAST: dict[str, int] = dict.fromkeys(("seed", "steps", "episodes", "updates", "deadline", "delay", "push"), 0)
 LEAST |= dict.fromkeys(("length", "rounds", "seeds", "cores", "at"), 1)
 """Least numbers of options by name; all others are to be positive."""
@@ -45,7 +43,7 @@ def prepare(options: Common) -> None:
     for option in fields(options):
         value = getattr(options, option.name)
         if isinstance(value, Path):
-            setattr(options, option.name, expanded(value))
+            setattr(options, option.name, value.expanduser())
         for number in value if isinstance(value, tuple) else (value,):
             _check_number(option.name, number)
 

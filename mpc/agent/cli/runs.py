@@ -18,7 +18,6 @@ from mpc.agent.perception import gym_spaces
 from world_models import data
 from world_models.data import Dataset
 from world_models.io import checkpoint
-from world_models.io.atomic import expanded
 from world_models.io.checkpoint import CheckpointError
 
 _MINARI = re.compile(r"[\w.-]+(/[\w.-]+)*-v\d+")
@@ -83,7 +82,7 @@ def read_dataset(source: str) -> Dataset:
         DatasetError: If there is none.
         ImportError: If it is Minari's, which is not installed.
     """
-    if expanded(source).exists() or not _MINARI.fullmatch(source):
+    if Path(source).expanduser().exists() or not _MINARI.fullmatch(source):
         return data.load(source)
     return data.read_minari(source)
 

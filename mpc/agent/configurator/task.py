@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpc.agent.config import plain
-from world_models.io.atomic import expanded
 
 Place = tuple[str, ...]
 
@@ -95,7 +94,7 @@ _NAMES = ("goal", "horizon", "risk", "weights", "limits", "budget")
 
 def read(path: str | os.PathLike, schema: TaskSchema) -> Task:
     """Read a task from a TOML file; a TaskError has every problem and its line."""
-    path = expanded(path)
+    path = Path(path).expanduser()
     text = path.read_text(encoding="utf-8")
     try:
         given = tomllib.loads(text)
@@ -155,7 +154,7 @@ def parse(given: Mapping[str, Any], schema: TaskSchema, folder: Path = Path()) -
     if "goal" in given:
         goal = given["goal"]
         try:
-            kept["goal"] = read_goal(folder / expanded(goal) if isinstance(goal, str) else goal, schema.shape)
+            kept["goal"] = read_goal(folder / Path(goal).expanduser() if isinstance(goal, str) else goal, schema.shape)
         except ValueError as error:
             check.complain(("goal",), str(error))
     _check_purpose(check, schema, kept["weights"])
@@ -224,7 +223,7 @@ def read_goal(given: Any, shape: tuple[int, ...]) -> np.ndarray:
         ValueError: If it cannot be read, or is no such observation, with what arrived and what was wanted.
     """
     try:
-        goal = _from_file(expanded(given)) if isinstance(given, str | Path) else np.asarray(given, np.float32)
+        goal = _from_file(Path(given).expanduser()) if isinstance(given, str | Path) else np.asarray(given, np.float32)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"cannot be read: {error}") from error
     goal = goal[..., None] if goal.ndim == len(shape) - 1 else goal
