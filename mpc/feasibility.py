@@ -65,7 +65,7 @@ def sensitivity(problem: Problem, params: PyTree, states: PyTree, actions: Array
 
 
 def infeasibility(problem: Problem, params: PyTree, states: PyTree, actions: Array, least: Any = 0.0) -> Array:
-    """The largest violation in units of what is allowed: a future is feasible up to 1.
+    """The largest violation in units of what is allowed: a future is feasible up to 1, and one without a value never is.
 
     Args:
         problem: With constraints.
@@ -80,7 +80,8 @@ def infeasibility(problem: Problem, params: PyTree, states: PyTree, actions: Arr
     scale = tolerance * jnp.maximum(moves(states, actions), least) + exactness * largest
     allowed = sensitivity(problem, params, states, actions, scale).astype(violations.dtype)
     allowed = jnp.maximum(allowed, LEAST * allowed.max(axis=0))
-    return jnp.max(violations / jnp.where(allowed > 0, allowed, tolerance), initial=0.0)
+    largest_share = jnp.max(violations / jnp.where(allowed > 0, allowed, tolerance), initial=0.0)
+    return jnp.where(jnp.isnan(largest_share), jnp.inf, largest_share)
 
 
 def _flat(states: PyTree) -> Array:

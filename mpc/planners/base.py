@@ -153,7 +153,13 @@ def smoothing(horizon: int, correlation: float = 0.8) -> np.ndarray:
 
 
 def conclude(
-    problem: Problem, params: PyTree, state: PyTree, actions: jax.Array, ok: jax.Array, info: dict[str, Any]
+    problem: Problem,
+    params: PyTree,
+    state: PyTree,
+    actions: jax.Array,
+    ok: jax.Array,
+    info: dict[str, Any],
+    moves: Any = 0.0,
 ) -> Plan:
     """Roll the chosen actions `[H, ...]` out and make a plan of them.
 
@@ -165,13 +171,14 @@ def conclude(
         ok: Whether the search found any finite cost.
         info: The planner's diagnostics, with the infeasibility of these actions where it is known; the costates `λ[t]`,
             `[H+1, ...]`, are added.
+        moves: The least by which infeasibility is measured, see `mpc.feasibility`.
     """
     shown = problem.action_space.embed(actions)
     future, adjoint = rollout_and_costates(problem, params, state, shown)
     status = jnp.asarray(Status.ITERATIONS)
     if problem.constraints:
         largest = info.get("infeasibility")
-        largest = infeasibility(problem, params, future.states, shown) if largest is None else largest
+        largest = infeasibility(problem, params, future.states, shown, moves) if largest is None else largest
         named = violation(problem.constraints, params, future.states, shown)
         info = info | {"violation": named, "infeasibility": largest}
         status = jnp.where(largest <= 1, status, Status.INFEASIBLE)
@@ -261,7 +268,7 @@ def _conclude(planner: Planner, params: PyTree, state: PyTree, planner_state: An
 def _solve(planner: Planner, params: PyTree, state: PyTree, *rest: Any, iterations: int) -> Plan:
     solved = partial(_solved, planner, iterations)
     shapes = jax.tree.map(jax.typeof, (params, state, *rest))
-    return unless_refused(_solved(planner, iterations, params, state, *rest), partial(_try_reverse, solved, shapes))
+    return unless_refused(solved(params, state, *rest), partial(_try_reverse, solved, shapes))
 
 
 def _try_reverse(solved: Callable[..., Plan], shapes: tuple[Any, ...]) -> None:

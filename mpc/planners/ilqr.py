@@ -221,9 +221,8 @@ class _Newton:
         (states, variables, cost, size), feedback, mu = _improved(model, planner_state, self.parallel)
         better = cost < planner_state.cost
         feedback = jax.tree.map(partial(jnp.where, better), feedback, planner_state.feedback)
-        kept = (
-            jnp.where(jnp.isinf(planner_state.cost), 0.5, 1.0) * planner_state.best
-        )  # from where nothing is finite, retreat
+        retreat = jnp.isinf(planner_state.cost)  # from where nothing is finite
+        kept = jnp.where(retreat, 0.5, 1.0) * planner_state.best
         states, variables = jnp.where(better, states, planner_state.states), jnp.where(better, variables, kept)
         share = (planner_state.cost - cost) / jnp.abs(planner_state.cost)
         share = jnp.where(better & jnp.isfinite(share), share, jnp.where(better, 1.0, 0.0))

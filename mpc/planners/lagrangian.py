@@ -19,7 +19,7 @@ import numpy as np
 from mpc.constraints import feasibility_tolerance, table
 from mpc.feasibility import STEPS, infeasibility, moves, sensitivity
 from mpc.planners.augmented import Augmented, augment, equalities, lift
-from mpc.planners.base import Plan, Planner, Status, conclude, invalidate, require_no_latents, shifted, smoothing
+from mpc.planners.base import Plan, Planner, conclude, invalidate, require_no_latents, shifted, smoothing
 from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate, where_pending
 from mpc.problem import Problem
 from mpc.rollout import rollout
@@ -158,15 +158,15 @@ class _Lagrangian:
         shown, dtype = self.problem.action_space.embed(actions), planner_state.duals.dtype
         future = rollout(self.problem, params, state, shown)
         values = table(self.problem.constraints, params, future.states, shown).astype(dtype)
-        return self._judged(params, actions, future.states, future.energy, planner_state), values
+        far = infeasibility(self.problem, params, future.states, shown, planner_state.units.moves)
+        return self._judged(params, actions, future.states, future.energy, far, dtype), values
 
     def _judged(
-        self, params: PyTree, actions: jax.Array, states: PyTree, energy: jax.Array, planner_state: LagrangianState
+        self, params: PyTree, actions: jax.Array, states: PyTree, energy: jax.Array, far: jax.Array, dtype: Any
     ) -> Measured:
-        """Actions, measured by the future that they lead to."""
-        shown, dtype = self.problem.action_space.embed(actions), planner_state.duals.dtype
+        """Actions, measured by the future that they lead to, and how far that is from feasible."""
+        shown, far = self.problem.action_space.embed(actions), far.astype(dtype)
         broken = table(self.problem.constraints, params, states, shown, violated=True).astype(dtype)
-        far = infeasibility(self.problem, params, states, shown, planner_state.units.moves).astype(dtype)
         fine = jnp.isfinite(far) & jnp.isfinite(energy)
         return Measured(actions, jnp.where(fine, energy.astype(dtype), jnp.inf), jnp.where(fine, far, jnp.inf), broken)
 
@@ -251,17 +251,15 @@ class _Lagrangian:
         info = {"optimality": planner_state.optimality, "duals": planner_state.duals, "penalty": planner_state.penalty}
 
         def shown(actions: jax.Array) -> tuple[Plan, Measured]:
-            plan = conclude(self.problem, params, state, actions, jnp.asarray(True), info | {"infeasibility": jnp.zeros(())})
-            return plan, self._judged(params, actions, plan.states, plan.cost, planner_state)
+            plan = conclude(self.problem, params, state, actions, jnp.asarray(True), info, planner_state.units.moves)
+            far, dtype = plan.info["infeasibility"], planner_state.duals.dtype
+            return plan, self._judged(params, actions, plan.states, plan.cost, far, dtype)
 
         rivals = jnp.stack([self._latest(params, state, planner_state), planner_state.best.actions])
         plans, measured = jax.lax.map(shown, rivals)
         one, two = (jax.tree.map(lambda x, i=i: x[i], measured) for i in range(2))
         first = _is_better(one, two, planner_state.duals)
-        plan, found = (jax.tree.map(lambda x: jnp.where(first, x[0], x[1]), both) for both in (plans, measured))
-        infeasible = (plan.status == Status.ITERATIONS) & (found.infeasibility > 1)
-        status = jnp.where(infeasible, Status.INFEASIBLE, plan.status)
-        return plan._replace(status=status, info=plan.info | {"infeasibility": found.infeasibility})
+        return jax.tree.map(lambda x: jnp.where(first, x[0], x[1]), plans)
 
     def shift(self, planner_state: LagrangianState) -> LagrangianState:
         infinite = jnp.full_like(planner_state.cost, jnp.inf)
