@@ -36,15 +36,9 @@ def for_model(dataset: Dataset, agent: Any) -> Dataset:
         if shown != shape:
             raise DatasetError(f"render makes observations of shape {shown}, and {shape} was wanted")
     dataset.require(environment=agent.env_id)
-    part, recorded = gym_spaces.leaves(agent.observation_space)[0][1], dataset.observations.shape[1:]
-    if render is None and recorded != shape and recorded == part.shape:  # as the environment returns it
-        dataset = replace(dataset, observations=gym_spaces.flat(part, dataset.observations, batched=True))
-        recorded = dataset.observations.shape[1:]
-    if render is None and recorded != shape and int(np.prod(recorded)) != int(np.prod(shape)):
-        raise DatasetError(f"the dataset's observations have shape {list(recorded)}, {list(shape)} was wanted")
+    if render is None and dataset.observations.shape[1:] != shape:
+        dataset = replace(dataset, observations=_shaped(dataset.observations, agent.observation_space, shape))
     actions, origin = None, agent.learner.origin
-    if render is None and recorded != shape:
-        dataset = replace(dataset, observations=dataset.observations.reshape(-1, *shape))
     if origin is not None:
         dataset = replace(dataset, observations=gym_spaces.centred(dataset.observations, origin))
     if dataset.actions is not None:
@@ -55,6 +49,16 @@ def for_model(dataset: Dataset, agent: Any) -> Dataset:
     if actions is None:
         raise DatasetError(f"a history of {made.history.steps} steps holds actions, and the dataset has none")
     return replace(dataset, actions=actions, observations=made.history.dataset(dataset, np.nan_to_num(actions)))
+
+
+def _shaped(observations: np.ndarray, space: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Observations of another shape as the model's, flattened by the space's rule where they are as it has them."""
+    part = gym_spaces.leaves(space)[0][1]
+    if observations.shape[1:] == part.shape:  # as the environment returns it
+        observations = gym_spaces.flat(part, observations, batched=True)
+    if int(np.prod(observations.shape[1:])) != int(np.prod(shape)):
+        raise DatasetError(f"the dataset's observations have shape {list(observations.shape[1:])}, {list(shape)} was wanted")
+    return observations.reshape(-1, *shape)
 
 
 def _recorded(made: Components, actions: np.ndarray) -> np.ndarray:
