@@ -34,6 +34,10 @@ class Controller:
         observation: An example of the observations to come; without one, the first to act on is the example.
         iterations: Improvements per decision, at most so many when there is a deadline. None: 20 of a planner; as many as a
             policy makes by itself, and with a deadline as many as there is time for.
+        first_iterations: Improvements of an episode's first decision, which has no plan to go on from; within the deadline.
+            None: as many as of any other.
+        tolerance: The planner's optimality measure at which a decision has converged, before all iterations are made; None
+            makes them all. Only with a planner: policies know their own (see `mpc.policy`).
         deadline: Seconds a decision may take, or None for always all iterations.
         chunk: Improvements between two looks at the clock.
         key: Seed of all randomness.
@@ -60,24 +64,31 @@ class Controller:
         *,
         observation: PyTree = None,
         iterations: int | None = None,
+        first_iterations: int | None = None,
+        tolerance: float | None = None,
         deadline: float | None = None,
         chunk: int = 1,
         key: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        if (iterations is not None and iterations < 1) or chunk < 1:
-            raise ValueError(f"iterations and chunk must be at least 1; got iterations={iterations}, chunk={chunk}")
+        counts = {"iterations": iterations, "first_iterations": first_iterations, "chunk": chunk}
+        if any(count is not None and count < 1 for count in counts.values()):
+            raise ValueError(f"{', '.join(counts)} must be at least 1; got {counts}")
         if deadline is not None and not deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
         if isinstance(deciding, Planner):
             iterations = 20 if iterations is None else iterations
-            deciding = policy(deciding, iterations=iterations)
-        if deciding.phases is None and (iterations is not None or deadline is not None):
+            deciding = policy(deciding, iterations=iterations, tolerance=tolerance)
+        elif tolerance is not None:
+            raise ValueError(f"a policy has a tolerance of its own: give mpc.policy(..., tolerance={tolerance})")
+        limits = (iterations, first_iterations, deadline)
+        if deciding.phases is None and limits != (None, None, None):
             raise ValueError(
                 "this policy's step is indivisible (its phases are None): it takes neither iterations nor a deadline; "
-                f"got iterations={iterations}, deadline={deadline}"
+                f"got iterations={iterations}, first_iterations={first_iterations}, deadline={deadline}"
             )
         self.policy, self.iterations, self.deadline, self.chunk = deciding, iterations, deadline, chunk
+        self.first_iterations = iterations if first_iterations is None else first_iterations
         self.plan: Plan | None = None
         self.status, self.late, self.seconds = Status.ITERATIONS, False, 0.0
         self.iterations_spent: int | None = 0
@@ -124,7 +135,8 @@ class Controller:
             self._warm_up(observation)
         clock = self._pace.clock
         begun = clock()
-        decision = self._decide(self._fitting(observation), begun + (self.deadline or inf), self.iterations)
+        iterations = self.first_iterations if self._state is None else self.iterations
+        decision = self._decide(self._fitting(observation), begun + (self.deadline or inf), iterations)
         action = np.asarray(decision.action)
         self.plan, self.status = decision.plan, Status(int(decision.status))
         self.seconds = clock() - begun
@@ -143,27 +155,35 @@ class Controller:
         if phases is not None:
             self._prepare, self._finish = jax.jit(phases.prepare), jax.jit(phases.finish)
             self._improve = jax.jit(phases.improve, static_argnums=2)
+        self._made = None if phases is None else phases.made
 
     def _warm_up(self, example: PyTree) -> None:
         """Fixes the shapes of observations, and compiles everything before the clock runs."""
         self._example = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, jnp.float32)), example)
         for _ in range(3):  # the first call compiles; its time is no measure of the others
             self._pace.iteration = self._pace.conclusion = 0.0
-            self._decide(self._example, inf, 2 * self.chunk)
+            few = 2 * self.chunk if self.deadline is not None else None
+            first = self.first_iterations if self._state is None else self.iterations
+            self._decide(self._example, inf, few or first)
         self.reset(self._key)
 
     def _decide(self, observation: PyTree, end: float, iterations: int | None) -> Decision:
         params = self._params
         if self._state is None:
             self._state = self._init(params, self._first(observation), jax.random.key(self._key))
-        if self.deadline is None:
+        if self.deadline is None and iterations == self.iterations:
             self._state, decision = self._step(params, observation, self._state)
-            self.iterations_spent = self.iterations
+            self.iterations_spent = iterations if self._made is None else int(decision.plan.info["iterations"])
             return decision
         working = jax.block_until_ready(self._prepare(params, observation, self._state, None))
+        if self.deadline is None:
+            working = self._improve(params, working, iterations)
+            self.iterations_spent = iterations if self._made is None else int(self._made(working))
+            self._state, decision = self._finish(params, working)
+            return decision
         most = 2**31 - 1 if iterations is None else iterations
         working, self.iterations_spent = self._pace.improve(
-            lambda working, _: (self._improve(params, working, self.chunk), self.chunk),
+            self._chunk,
             working,
             end=end,
             iterations=most,
@@ -171,6 +191,12 @@ class Controller:
         )
         self._state, decision = self._pace.conclude(lambda: self._finish(params, working))
         return decision
+
+    def _chunk(self, working: Any, _: int) -> tuple[Any, int]:
+        """Makes a chunk of iterations, or fewer where the decision converges, and counts them."""
+        before = 0 if self._made is None else int(self._made(working))
+        working = self._improve(self._params, working, self.chunk)
+        return working, self.chunk if self._made is None else int(self._made(working)) - before
 
     def _first(self, observation: PyTree) -> PyTree:
         """The observation to begin an episode with: the example where that which came is not finite."""

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from mpc.deploy.specs import InFlight
-from mpc.planners.base import Plan, Planner, Status
+from mpc.planners.base import Plan, Planner, Status, tree_where
 from mpc.problem import with_usual_promotion
 from mpc.spaces import Space
 
@@ -48,11 +48,14 @@ class Phases(NamedTuple):
     `prepare(params, observation, state, in_flight) -> working`: take the observation in; `in_flight` may be None.
     `improve(params, working, iterations) -> working`: spend that many iterations, a number known when it is traced.
     `finish(params, working) -> (state, Decision)`.
+    `made(working) -> int`: iterations that this decision has made, which are fewer than asked for where it has converged;
+    None where they never are.
     """
 
     prepare: Callable[[PyTree, PyTree, PyTree, InFlight | None], Any]
     improve: Callable[[PyTree, Any, int], Any]
     finish: Callable[[PyTree, Any], tuple[Any, Decision]]
+    made: Callable[[Any], jax.Array] | None = None
 
 
 class Policy(NamedTuple):
@@ -100,19 +103,21 @@ class Working(NamedTuple):
     """A decision of a policy made by `policy`, under way.
 
     `state`: the model state to plan from. `controller`: the receding horizon as it is by now; `before`: as it was before the
-    decision, to return to if the decision fails. `last_action`: `[...]`, the action executed last.
+    decision, to return to if the decision fails. `last_action`: `[...]`, the action executed last. `made`: iterations.
     """
 
     state: PyTree
     controller: ControllerState
     before: ControllerState
     last_action: jax.Array
+    made: jax.Array
 
 
 def policy(
     planner: Planner,
     *,
     iterations: int = 20,
+    tolerance: float | None = None,
     observe: Callable[[PyTree, PyTree], PyTree] | None = None,
     advance: Callable[[PyTree, PyTree, jax.Array], PyTree] | None = None,
 ) -> Policy:
@@ -120,14 +125,17 @@ def policy(
 
     Args:
         planner: Any planner.
-        iterations: Improvements per step.
+        iterations: Improvements per step, at most so many with a tolerance.
+        tolerance: The planner's optimality measure at which a decision has converged, whose status then is `CONVERGED`, or
+            None to make all iterations.
         observe: `(params, observation) -> state`, for example an encoder; None where the model state itself is observed.
         advance: `(params, state, action) -> state` one step later, for actions that are in flight; the planner's own model
             unless given. Problems with a `lift` need one.
 
     Raises:
-        ValueError: If `iterations` is not at least 1. When `init` is traced: if the problem's functions do not fit the
-            state. When `step` is traced with actions in flight: if the problem has a `lift` and there is no `advance`.
+        ValueError: If `iterations` is not at least 1, or the tolerance is negative. When `init` is traced: if the problem's
+            functions do not fit the state. When `step` is traced with actions in flight: if the problem has a `lift` and
+            there is no `advance`.
 
     Example:
         >>> import mpc
@@ -141,9 +149,12 @@ def policy(
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1; got {iterations}")
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance must be at least 0, or None; got {tolerance}")
     observe = observe or (lambda params, observation: observation)
     prepare = partial(_prepare, planner, observe, advance or partial(model_advance, planner))
-    phases = Phases(prepare, partial(_improve, planner), partial(_finish, planner))
+    made = None if tolerance is None else lambda working: working.made
+    phases = Phases(prepare, partial(_improve, planner, tolerance), partial(_finish, planner, tolerance), made)
     return Policy(
         partial(_init, planner, observe),
         in_phases(phases, iterations),
@@ -194,17 +205,37 @@ def _prepare(
     seen = observe(params, observation)
     if in_flight is not None:
         seen = predict_through_delay(advance, params, seen, in_flight)
-    return Working(seen, state.controller, state.controller, last)
+    return Working(seen, state.controller, state.controller, last, jnp.zeros((), jnp.int32))
 
 
-def _improve(planner: Planner, params: PyTree, working: Working, iterations: int) -> Working:
-    params = planner.problem.action_space.remember(params, working.last_action)
-    return working._replace(controller=improve(planner, params, working.state, working.controller, iterations))
+def _improve(planner: Planner, tolerance: float | None, params: PyTree, working: Working, iterations: int) -> Working:
+    params, state = planner.problem.action_space.remember(params, working.last_action), working.state
+    if tolerance is None:
+        controller = improve(planner, params, state, working.controller, iterations)
+        return working._replace(controller=controller, made=working.made + iterations)
+    most = working.made + iterations
+
+    def unfinished(working: Working) -> jax.Array:
+        return (working.made < most) & ~_converged(working, tolerance)
+
+    def one_more(working: Working) -> Working:
+        return working._replace(controller=improve(planner, params, state, working.controller, 1), made=working.made + 1)
+
+    return jax.lax.while_loop(unfinished, one_more, working)
 
 
-def _finish(planner: Planner, params: PyTree, working: Working) -> tuple[PolicyState, Decision]:
+def _converged(working: Working, tolerance: float) -> jax.Array:
+    return (working.made > 0) & (working.controller.planner_state.optimality <= tolerance)
+
+
+def _finish(planner: Planner, tolerance: float | None, params: PyTree, working: Working) -> tuple[PolicyState, Decision]:
     params = planner.problem.action_space.remember(params, working.last_action)
     controller, decision = finish(planner, params, working.state, working.controller, working.before)
+    if tolerance is not None:
+        converged = (decision.status == Status.ITERATIONS) & _converged(working, tolerance)
+        status = jnp.where(converged, Status.CONVERGED, decision.status).astype(decision.status.dtype)
+        plan = decision.plan._replace(status=status, info=decision.plan.info | {"iterations": working.made})
+        decision = decision._replace(plan=plan, status=status)
     return PolicyState(controller, decision.action), decision
 
 
@@ -268,7 +299,7 @@ def conclude(
     trusted = fine & (plan.status != Status.NOT_FINITE)
     fallback = planner.problem.action_space.bind(params).permit(before.fallback)
     actions = jnp.where(trusted, plan.actions, fallback)
-    planner_state = jax.tree.map(partial(jnp.where, trusted), controller.planner_state, before.planner_state)
+    planner_state = tree_where(trusted, controller.planner_state, before.planner_state)
     plan = plan._replace(actions=actions, status=jnp.where(trusted, plan.status, Status.NOT_FINITE))
     return ControllerState(planner_state, actions), plan
 

@@ -14,6 +14,7 @@ import mpc  # noqa: F401  (before any test module has JAX run something, whichev
 SHARED = "JAX_COMPILATION_CACHE_DIR"
 LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"  # what compiles faster than this is not worth a file
 PLAIN = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # programs that are small take longer to optimise than to run
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"  # a third less time to compile
 MAPPED = 30_000  # mappings after which a module's compiled programs are let go
 _owned: list[str] = []
 
@@ -26,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update(SHARED.lower(), os.environ[SHARED])
     jax.config.update(LEAST.lower(), float(os.environ.get(LEAST, "0.2")))
     os.environ[PLAIN] = "1"
+    if QUICK not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
     jax.config.update(PLAIN.lower(), True)
 
 

@@ -353,7 +353,7 @@ class AgentConfig:
         a = self.actor
         given: dict[str, Any] = {"starts": a.starts if starts is None else starts, "samples": a.samples, "spread": a.spread}
         given |= {"step_size": a.step_size, "decay_iterations": iterations if a.step_size_decays else None}
-        given["elites"] = None if a.samples is None else max(a.samples // 8, 1)
+        given |= {"elites": None if a.samples is None else max(a.samples // 8, 1), "precision": "float32"}  # as networks
         taken = settings_of(a.planner)
         return PlannerConfig(a.planner, **({k: v for k, v in given.items() if k in taken} | dict(a.planner_options)))
 

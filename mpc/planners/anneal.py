@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner
+from mpc.planners.base import Plan, Planner, resume
 
 PyTree = Any
 
@@ -22,6 +22,11 @@ class AnnealState(NamedTuple):
     steps: jax.Array
     cost: jax.Array
     optimality: jax.Array
+
+    def resume(self) -> "AnnealState":
+        """The plan, for another solve, blurred anew."""
+        infinite = jnp.full_like(self.cost, jnp.inf)
+        return self._replace(inner=resume(self.inner), steps=jnp.zeros_like(self.steps), cost=infinite)
 
 
 def anneal(planner: Planner, *, start: float = 0.2, steps: int = 50) -> Planner:

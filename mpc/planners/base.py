@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     `actions`: `[H, ...]` actions of the space, exactly in bounds. `states`: `[H+1, ...]` the future imagined for them.
     `cost`: their energy; `costs`: its named terms. `status`: a `Status`. `info`: further diagnostics; with
     constraints, `info["violation"]` has every one's by name, and `info["infeasibility"]` the largest in units of what is
-    allowed (see `mpc.feasibility`).
+    allowed (see `mpc.feasibility`). `memory`: of a plan by `solve`, the planner's state, for the next one.
     """
 
     actions: jax.Array
@@ -46,6 +46,7 @@ class Plan(NamedTuple):
     costs: dict[str, jax.Array]
     status: jax.Array
     info: dict[str, Any]
+    memory: Any = None
 
 
 class PlannerFunctions(NamedTuple):
@@ -101,6 +102,15 @@ def invalidate(planner_state: Any) -> Any:
     return planner_state._replace(cost=jnp.full_like(planner_state.cost, jnp.inf)) if forget is None else forget()
 
 
+def resume(planner_state: Any) -> Any:
+    """The planner's state for another solve, of which parameters and state may be others: the plan, and no cost known.
+
+    A state that holds others, or whose plan is not what it improves next, has a method of the same name.
+    """
+    own = getattr(planner_state, "resume", None)
+    return invalidate(planner_state) if own is None else own()
+
+
 def require_no_latents(problem: Problem) -> None:
     """Refuse, when a planner is built, a problem that no planner solves as it stands.
 
@@ -139,6 +149,12 @@ def best_of(plans: Plan) -> Plan:
     grade, merit = rank_key(plans)
     leader = jnp.argmin(jnp.where(grade == grade.min(), merit, jnp.inf))
     return jax.tree.map(lambda x: x[leader], plans)
+
+
+def tree_where(condition: jax.Array, one: PyTree, other: PyTree) -> PyTree:
+    """One tree or another of the same types, leaf by leaf; also of 64-bit numbers where the process computes in 32 bits."""
+    with jax.enable_x64(True):
+        return jax.tree.map(partial(jnp.where, condition), one, other)
 
 
 def shifted(x: jax.Array) -> jax.Array:
@@ -201,6 +217,7 @@ def solve(
     iterations: int = 100,
     *,
     guess: jax.Array | None = None,
+    memory: Any = None,
     tolerance: float | None = None,
     deadline: float | None = None,
 ) -> Plan:
@@ -213,6 +230,9 @@ def solve(
         key: Randomness; the same key gives the same plan.
         iterations: Improvements to make, at most.
         guess: Actions `[H, ...]` to begin with, if there are any.
+        memory: An earlier plan's `memory`, to go on from: its actions, multipliers and other starts, for other parameters
+            and states, too. The plan is not worse than the earlier one's actions. One time step later it is
+            `planner.shift(plan.memory)`.
         tolerance: Stop once the planner's optimality measure is at most this; None spends every iteration.
         deadline: Seconds this may take, compilation apart, or None. The clock is looked at between chunks of iterations,
             and no chunk is begun that would, by the time the others took, end too late.
@@ -222,22 +242,26 @@ def solve(
 
     Raises:
         ValueError: If the problem's functions do not fit the state (see `Problem.check`), iterations < 0, or there is a
-            deadline that is not positive, or one inside a function that JAX traces.
+            deadline that is not positive, one inside a function that JAX traces, or both a guess and a memory.
         ForkedProcessError: In a process forked from one that ran compiled programs, where it would wait for ever.
     """
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0; got {iterations}")
+    if guess is not None and memory is not None:
+        raise ValueError(
+            "a solve begins with a guess or goes on from a memory, not both: give planner.inject(memory, guess)"
+        )
     check_process()
     tolerance = None if tolerance is None else jax.device_put(tolerance)
     if deadline is None:
-        return _solve(planner, params, state, key, guess, tolerance, iterations=iterations)
+        return _solve(planner, params, state, key, (guess, memory), tolerance, iterations=iterations)
     if not deadline > 0:
         raise ValueError(f"deadline must be a positive number of seconds or None; got {deadline}")
-    if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, state, key, guess))):
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, state, key, guess, memory))):
         raise ValueError(
             "a deadline needs a clock, which traced functions do not have: call solve outside of jit, vmap and grad"
         )
-    return _solve_until_deadline(planner, params, state, key, guess, tolerance, iterations, deadline)
+    return _solve_until_deadline(planner, params, state, key, (guess, memory), tolerance, iterations, deadline)
 
 
 def _unfinished(planner_state: Any, count: jax.Array, iterations: Any, tolerance: Any) -> jax.Array:
@@ -260,8 +284,8 @@ def _improve(
 def _conclude(planner: Planner, params: PyTree, state: PyTree, planner_state: Any, count: Any, tolerance: Any) -> Plan:
     plan = planner.plan(params, planner.problem.lifted(params, state), planner_state)
     converged = (plan.status == Status.ITERATIONS) & (count > 0) & (planner_state.optimality <= tolerance)
-    status = jnp.where(converged, Status.CONVERGED, plan.status)
-    return plan._replace(status=status, info=plan.info | {"iterations": jnp.asarray(count)})
+    status = jnp.where(converged, Status.CONVERGED, plan.status).astype(plan.status.dtype)
+    return plan._replace(status=status, info=plan.info | {"iterations": jnp.asarray(count)}, memory=planner_state)
 
 
 @partial(jax.jit, static_argnames=("planner", "iterations"))
@@ -292,9 +316,9 @@ def _try_reverse(solved: Callable[..., Plan], shapes: tuple[Any, ...]) -> None:
 
 
 def _solved(
-    planner: Planner, iterations: int, params: PyTree, state: PyTree, key: jax.Array, guess: Any, tolerance: Any
+    planner: Planner, iterations: int, params: PyTree, state: PyTree, key: jax.Array, begun: Any, tolerance: Any
 ) -> Plan:
-    planner_state, count = _begin(planner, params, state, key, guess), jnp.asarray(iterations)
+    planner_state, count = _begin(planner, params, state, key, begun), jnp.asarray(iterations)
     if tolerance is None:  # a loop of known length, which can be differentiated in reverse
         lifted = planner.problem.lifted(params, state)
         planner_state = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, lifted, m), planner_state)
@@ -303,31 +327,42 @@ def _solved(
     return _conclude(planner, params, state, planner_state, count, tolerance)
 
 
-def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None) -> Any:
+def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, begun: tuple[Any, Any]) -> Any:
     planner.problem.check(params, state)
+    guess, memory = begun
+    if memory is not None:
+        return resume(memory)
     return planner.init(params, planner.problem.lifted(params, state), key, guess)
 
 
 PHASES = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]
 
 
+@lru_cache(maxsize=1024)
+def _readiness(planner: Planner, structure: Any, types: tuple[Any, ...]) -> list[bool]:
+    """A list that is empty until all phases were compiled for arguments of these types."""
+    return []
+
+
 @on_host
 def _solve_until_deadline(
-    planner: Planner, params: PyTree, state: PyTree, key: Any, guess: Any, tolerance: Any, iterations: int, deadline: float
+    planner: Planner, params: PyTree, state: PyTree, key: Any, begun: Any, tolerance: Any, iterations: int, deadline: float
 ) -> Plan:
     """Improve in chunks, each sized by the pace of those before, while there is time for one more and the conclusion."""
     tolerance = -jnp.inf if tolerance is None else tolerance
     begin, improve, conclude = PHASES
-    start, none, at_most = (params, state), jnp.asarray(0), jnp.asarray(iterations)
-    begin.lower(planner, *start, key, guess).compile()
-    planner_state = begin.eval_shape(planner, *start, key, guess)
-    for _ in range(2):  # before any step, and after: the second time is free unless a step's memory is typed otherwise
-        improve.lower(planner, *start, planner_state, none, at_most, tolerance).compile()
-        conclude.lower(planner, *start, planner_state, none, tolerance).compile()
-        planner_state, _ = improve.eval_shape(planner, *start, planner_state, none, at_most, tolerance)
+    start, none = (params, state), jnp.asarray(0)
+    leaves, structure = jax.tree.flatten((start, key, begun, tolerance))
+    ready = _readiness(planner, structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
+    if not ready:  # calls compile what no clock counts; twice, for a step's memory may be typed otherwise than the first
+        planner_state = begin(planner, *start, key, begun)
+        for _ in range(2):
+            conclude(planner, *start, planner_state, none, tolerance)
+            planner_state, _ = jax.block_until_ready(improve(planner, *start, planner_state, none, none + 1, tolerance))
+        ready.append(True)
 
     end = time.perf_counter() + deadline
-    planner_state, count = begin(planner, *start, key, guess), none
+    planner_state, count = begin(planner, *start, key, begun), none
     plan, reserve = _timed(conclude, planner, *start, planner_state, count, tolerance)
     spent, chunk, pace = 0, 1, 0.0
     while chunk > 0 and spent < iterations:

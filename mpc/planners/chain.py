@@ -1,13 +1,12 @@
 """One planner after another: the first finds a basin, the second its bottom (CEM then gradient, gradient then iLQR, …)."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, Status, conclude, rank_key, shifted
+from mpc.planners.base import Plan, Planner, Status, conclude, rank_key, resume, shifted, tree_where
 from mpc.planners.candidates import checked, finite
 
 PyTree = Any
@@ -27,6 +26,11 @@ class ChainState(NamedTuple):
     optimality: jax.Array
     candidate: jax.Array
     pending: jax.Array
+
+    def resume(self) -> "ChainState":
+        """Both planners' states, for another solve."""
+        first, second = resume(self.first), resume(self.second)
+        return self._replace(first=first, second=second, cost=jnp.full_like(self.cost, jnp.inf))
 
 
 def chain(first: Planner, second: Planner, *, switch_after: int) -> Planner:
@@ -71,7 +75,7 @@ class _Chain:
         found = self.first.plan(params, state, planner_state.first).actions
         begun = self.second.init(params, state, planner_state.key, found)
         contested = self.second.inject(begun, planner_state.candidate)
-        begun = jax.tree.map(partial(jnp.where, planner_state.pending), contested, begun)
+        begun = tree_where(planner_state.pending, contested, begun)
         settled = planner_state._replace(second=begun, pending=jnp.zeros_like(planner_state.pending))
         return self._refine(params, state, settled)
 
@@ -115,7 +119,7 @@ class _Chain:
         taken = finite(actions)
 
         def active(now: jax.Array, planner: Planner, own: Any) -> Any:
-            return jax.tree.map(partial(jnp.where, now), planner.inject(own, actions), own)
+            return tree_where(now, planner.inject(own, actions), own)
 
         return planner_state._replace(
             first=active(left < 0, self.first, planner_state.first),

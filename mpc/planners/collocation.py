@@ -56,6 +56,10 @@ class CollocationState(NamedTuple):
         infinite, first = jnp.full_like(self.cost, jnp.inf), jnp.zeros_like(self.rounds)
         return self._replace(variables=variables, rounds=first, best=variables, cost=infinite, optimality=infinite)
 
+    def resume(self) -> "CollocationState":
+        """The best plan, for another solve."""
+        return self.reset_to(self.best)
+
 
 def collocation(
     problem: Problem,

@@ -30,6 +30,7 @@ class PlannerConfig:
             that is as long near a goal as far from it settles only with steps that shrink.
         anneal: Iterations over which relaxed choices are sharpened (see `mpc.anneal`); for planners that descend, over
             discrete actions.
+        precision: `"float64"` or `"float32"` inside planners that take one (see `mpc.planners.precision`).
         stages: The two planners of a chain, as configurations or names.
         switch_after: Iterations of a chain's first planner.
         options: Further keywords of the planner's function.
@@ -48,6 +49,7 @@ class PlannerConfig:
     step_size: float | None = None
     decay_iterations: int | None = None
     anneal: int | None = None
+    precision: str | None = None
     stages: "tuple[PlannerConfig, ...]" = ()
     switch_after: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

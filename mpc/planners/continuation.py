@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from mpc.constraints import Constraint
-from mpc.planners.base import Planner, invalidate, plan_from_choice
+from mpc.planners.base import Planner, invalidate, plan_from_choice, resume
 from mpc.planners.candidates import finite, hold
 from mpc.problem import Problem
 
@@ -59,6 +59,10 @@ class ContinuationState(NamedTuple):
             optimality=infinite.astype(self.optimality.dtype),
         )
 
+    def resume(self) -> "ContinuationState":
+        """The plan, for another solve; on its stretch still where it was."""
+        return self._replace(inner=resume(self.inner), cost=jnp.full_like(self.cost, jnp.inf))
+
     def hold(self) -> "ContinuationState":
         """The next step must not make the plan worse."""
         return self._replace(inner=hold(self.inner))
@@ -89,7 +93,7 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
     def init(params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> ContinuationState:
         draw, own = jax.random.split(key)
         inner = planner.init(TruncatedParams(params, jnp.asarray(horizon)), state, own, guess)
-        stretch = jax.random.randint(draw, (), max(int(SHORTEST * horizon), 1), horizon)
+        stretch = jax.random.randint(draw, (), max(int(SHORTEST * horizon), 1), horizon, jnp.int32)
         pending = jnp.asarray(guess is None)
         return ContinuationState(inner, stretch, pending, jnp.zeros_like(stretch), inner.cost, inner.optimality)
 

@@ -51,6 +51,10 @@ class GradientState(NamedTuple):
         moments = jax.tree.map(forget, self.moments, is_leaf=lambda part: isinstance(part, optax.ScaleByLBFGSState))
         return self._replace(moments=moments, cost=jnp.full_like(self.cost, jnp.inf))
 
+    def resume(self) -> "GradientState":
+        """The best plan, for another solve."""
+        return self.reset_to(self.best)
+
 
 def gradient(
     problem: Problem,

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mpc.planners.base import Planner, plan_from_choice, shifted
 from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate
 from mpc.planners.continuation import continuation as continued
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
+from mpc.planners.precision import with_precision
 from mpc.planners.riccati import AffineFeedback, Expansion, backward, parallel_backward, unknown
 from mpc.planners.trajectory import Model, curvature_of, expand, follow, projected_step
 from mpc.problem import Problem
@@ -33,6 +35,7 @@ PyTree = Any
 STEP_SIZES = (1.0, 0.4, 0.15)
 TRIES = 8  # feedbacks tried in one step, each with GROWTH times more damping
 GROWTH, DECAY, LARGEST = 10.0, 0.1, 1e5  # of the damping
+NOTHING = float(np.finfo(np.float64).eps)  # share of the largest cost so far of which a plan is as good as a better one
 FLOOR = 1e-6  # of pivots, as the damping a share of the largest curvature
 
 
@@ -48,7 +51,7 @@ class IlqrState(NamedTuple):
 
     `best`: `[H, V]` variables, of the cheapest trajectory so far. `states`: `[H+1, N]`, each a state as one vector.
     `damping`: μ, a share of `curvature`, `[V]`: the largest of each variable along the trajectory. `progress`: the share of
-    the energy that recent steps removed. `candidate`: a slot for one.
+    the energy that recent steps removed. `largest`: cost met so far. `candidate`: a slot for one.
     `rounded`: the plan where actions are rounded to be executed (a cheaper trajectory may round to a dearer one), or None
     where they are not and `best` is the plan.
     """
@@ -60,6 +63,7 @@ class IlqrState(NamedTuple):
     damping: Array
     curvature: Array
     progress: Array
+    largest: Array
     cost: Array
     optimality: Array
     candidate: Candidate
@@ -93,6 +97,7 @@ def ilqr(
     second_order: float = 0.003,
     damping: float = 1e-6,
     parallel: bool | None = None,
+    precision: str | None = None,
 ) -> Planner:
     """Plan by iterative LQR; where models are smooth and states few, the quickest and most exact way to a local optimum.
 
@@ -116,6 +121,8 @@ def ilqr(
         parallel: Whether to expand all time steps and try all step sizes at once, and to go back through time by an
             associative scan: for devices with many cores. Otherwise one after the other, and starts too, as small loops
             that a CPU runs much faster. None is: not on a CPU.
+        precision: `"float64"` or `"float32"` inside the planner; None is double precision on a CPU (see
+            `mpc.planners.precision`), and else that of the states.
 
     Returns:
         The planner; `optimality` is the largest component of the projected gradient in units of the plan's mean cost per
@@ -132,8 +139,12 @@ def ilqr(
         )
     parallel = jax.default_backend() != "cpu" if parallel is None else parallel
     build = partial(newton, second_order=second_order, damping=damping, parallel=parallel)
-    single = continued(problem, build, steps=continuation) if continuation else build(problem)
-    return multistart(single, starts=starts, spread=spread, screen=screen, together=parallel)
+
+    def every_start(problem: Problem) -> Planner:
+        single = continued(problem, build, steps=continuation) if continuation else build(problem)
+        return multistart(single, starts=starts, spread=spread, screen=screen, together=parallel)
+
+    return with_precision(problem, precision, every_start)
 
 
 @constrained(penalty=10.0)
@@ -172,10 +183,10 @@ class _Newton:
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
             expansion, _ = expand(model, states, variables, self.second_order > 1, self.parallel)
             curvature = curvature_of(expansion)
-        infinite, slot = jnp.asarray(jnp.inf), no_candidate(variables)
+        infinite, none, slot = jnp.asarray(jnp.inf), jnp.zeros(()), no_candidate(variables)
         rounded = None if space.exact else Rounded(variables, infinite)
-        mu, progress = jnp.asarray(self.damping), jnp.ones(())
-        return IlqrState(variables, states, expansion, feedback, mu, curvature, progress, infinite, infinite, slot, rounded)
+        known = (variables, states, expansion, feedback, jnp.asarray(self.damping), curvature, jnp.ones(()), none)
+        return IlqrState(*known, infinite, infinite, slot, rounded)
 
     def step(self, params: PyTree, state: PyTree, planner_state: IlqrState) -> IlqrState:
         """One round; or two, where the first only finds out the trajectory and its cost."""
@@ -239,9 +250,13 @@ class _Newton:
         exactness, promise = jnp.finfo(cost.dtype).eps, jnp.max(jnp.abs(slope) * step(curvature))
         hopeless = jnp.where(progress <= exactness, jnp.sqrt(exactness), exactness)
         settled = ~better & (mu >= LARGEST) & (promise <= hopeless * jnp.abs(cost))
+        # where the least cost is 0, each cost falls far below the last for ever
+        largest = jnp.maximum(planner_state.largest, jnp.where(jnp.isfinite(cost), jnp.abs(cost), 0.0))
+        settled = settled | (len(variables) * promise <= NOTHING * largest)
         optimality = jnp.where(jnp.isfinite(cost) & jnp.isfinite(optimality), jnp.where(settled, 0.0, optimality), jnp.inf)
         slot, rounded = planner_state.candidate, planner_state.rounded
-        return IlqrState(variables, states, expansion, feedback, mu, curvature, progress, cost, optimality, slot, rounded)
+        known = (variables, states, expansion, feedback, mu, curvature, progress, largest)
+        return IlqrState(*known, cost, optimality, slot, rounded)
 
     def best_actions(
         self, params: PyTree, state: PyTree, planner_state: IlqrState
@@ -262,8 +277,8 @@ class _Newton:
         least = jnp.full_like(planner_state.damping, self.damping)
         rounded = planner_state.rounded and Rounded(shifted(planner_state.rounded.variables), infinite)
         slot = later(planner_state.candidate, shifted)
-        curvature = planner_state.curvature
-        return IlqrState(best, states, expansion, feedback, least, curvature, one, infinite, infinite, slot, rounded)
+        known = (best, states, expansion, feedback, least, planner_state.curvature, one, planner_state.largest)
+        return IlqrState(*known, infinite, infinite, slot, rounded)
 
 
 def _plan(planner_state: IlqrState) -> Rounded:

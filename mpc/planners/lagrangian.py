@@ -19,7 +19,7 @@ import numpy as np
 from mpc.constraints import feasibility_tolerance, table
 from mpc.feasibility import STEPS, infeasibility, moves, sensitivity
 from mpc.planners.augmented import Augmented, augment, equalities, lift
-from mpc.planners.base import Plan, Planner, conclude, invalidate, require_no_latents, shifted, smoothing
+from mpc.planners.base import Plan, Planner, conclude, invalidate, require_no_latents, resume, shifted, smoothing
 from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate, where_pending
 from mpc.problem import Problem
 from mpc.rollout import rollout
@@ -89,6 +89,16 @@ class LagrangianState(NamedTuple):
             cost=infinite,
             optimality=infinite,
         )
+
+    def resume(self) -> "LagrangianState":
+        """The best plan and the duals, for another solve: the plan is measured anew before another takes its place."""
+        duals = jnp.where(self.failed(), 0.0, self.duals)
+        return self.invalidate()._replace(inner=resume(self.inner), duals=duals, carried=jnp.ones_like(self.carried))
+
+    def failed(self) -> jax.Array:
+        """Tell of duals that grew and grew where nothing could be met: they would outweigh all else once it can."""
+        far = self.best.infeasibility * feasibility_tolerance(self.best.infeasibility.dtype)
+        return jnp.isfinite(far) & (far > FAR)
 
 
 def lagrangian(
@@ -263,9 +273,7 @@ class _Lagrangian:
 
     def shift(self, planner_state: LagrangianState) -> LagrangianState:
         infinite = jnp.full_like(planner_state.cost, jnp.inf)
-        # duals that grew and grew where nothing could be met would outweigh all else once it can
-        far = planner_state.best.infeasibility * feasibility_tolerance(planner_state.best.infeasibility.dtype)
-        failed = jnp.isfinite(far) & (far > FAR)
+        failed = planner_state.failed()
         return planner_state._replace(
             inner=self.planner.shift(planner_state.inner),
             duals=jnp.where(failed, 0.0, shifted(planner_state.duals)),

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, Status, best_of, smoothing
+from mpc.planners.base import Plan, Planner, Status, best_of, resume, smoothing
 from mpc.planners.candidates import checked, finite, hold
 from mpc.problem import Problem
 
@@ -33,6 +33,10 @@ class MultistartState(NamedTuple):
     cost: jax.Array
     optimality: jax.Array
     key: jax.Array
+
+    def resume(self) -> "MultistartState":
+        """All starts, for another solve."""
+        return self._replace(starts=resume(self.starts), cost=jnp.full_like(self.cost, jnp.inf))
 
 
 def multistart(
@@ -76,7 +80,7 @@ def multistart(
 def _noise(problem: Problem, spread: float, key: jax.Array, count: int) -> jax.Array:
     """Smoothed noise `[count, H, V]` to start from, in variables."""
     space, horizon = problem.action_space, problem.horizon
-    white = jax.random.normal(key, (count, horizon, space.size))
+    white = jax.random.normal(key, (count, horizon, space.size), jnp.float32).astype(float)  # the same in every precision
     return space.project(spread * jnp.einsum("th,shv->stv", smoothing(horizon).astype(white.dtype), white))
 
 

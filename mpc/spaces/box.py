@@ -97,6 +97,10 @@ class Box(Separable):
         """The model sees the action itself."""
         return self._clip(jnp.asarray(action).astype(float))
 
+    def permit(self, actions: Array) -> Array:
+        """The nearest actions within the bounds."""
+        return self.embed(actions)
+
     def encode(self, action: Array) -> Array:
         """Actions `[..., *shape]` to variables `[..., size]`."""
         centre, half = self._affine()

@@ -92,7 +92,7 @@ def test_what_a_start_is_worth_is_not_known_before_it_has_left_its_stretch():
 def test_a_guess_is_improved_as_a_whole_and_no_solve_ends_while_others_are_on_their_stretch():
     reference = REFERENCES["pendulum"]
     guess, start = jnp.asarray(optimum("pendulum").actions), jnp.asarray(reference.start)
-    planner = mpc.ilqr(reference.problem, starts=3, continuation=20)
+    planner = mpc.ilqr(reference.problem, starts=3, continuation=20, precision="float32")
     planner_state = planner.init(None, start, jax.random.key(0), guess)
     assert planner_state.starts.pending.tolist() == [False, True, True]
     planner_state = jax.jit(planner.step)(None, start, planner_state)

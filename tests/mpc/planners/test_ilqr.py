@@ -148,7 +148,7 @@ def test_an_infeasible_guess_of_states_is_followed_and_closed():
         horizon=30,
         action_space=mpc.Box([-50.0], [50.0]),
     )
-    planner, state = mpc.ilqr(problem, second_order=0.0), jnp.array([0.5, 0.0])
+    planner, state = mpc.ilqr(problem, second_order=0.0, precision="float32"), jnp.array([0.5, 0.0])
     actions, states = jnp.zeros((30, 1)), jnp.linspace(state, jnp.zeros(2), 31)
     assert not np.isfinite(mpc.energy(problem, None, state, actions))
     planner_state = jax.jit(planner.init)(None, state, jax.random.key(0), (actions, states))
@@ -269,7 +269,7 @@ def test_vmapped_solves_equal_single_ones():
 
 
 def test_a_shifted_plan_converges_sooner_than_a_new_one():
-    planner = mpc.ilqr(pendulum(), second_order=0.0)
+    planner = mpc.ilqr(pendulum(), second_order=0.0, precision="float32")
     init, step = jax.jit(planner.init), jax.jit(planner.step)
 
     def iterations(planner_state, state) -> int:

@@ -130,7 +130,7 @@ def test_rate_limits_as_constraints_are_met_in_single_precision():
 
 
 def test_duals_are_carried_to_the_next_decision_one_step_on():
-    planner = mpc.ilqr(problem(slow), starts=1)
+    planner = mpc.ilqr(problem(slow), starts=1, precision="float32")
 
     @jax.jit
     def improve(planner_state, state):

@@ -1,0 +1,177 @@
+"""Double precision inside a planner, whatever precision its caller computes in.
+
+    plan(x) = round(plan_64(widen(x)))
+
+Newton's method and multipliers lose half of the digits they work with, and on a CPU double precision costs small problems no
+time. The planner's own state stays in double precision between calls; parameters and states come, and plans go, in the
+caller's. A model that has a precision of its own, such as a network that casts what it is given, keeps it: it is called with
+what it computes in, and its results are widened.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mpc.planners.base import Plan, Planner, invalidate, resume
+from mpc.planners.candidates import hold
+from mpc.planners.double import in_double
+from mpc.problem import Problem
+
+PyTree = Any
+
+PRECISIONS = ("float32", "float64")
+
+
+class WideState(NamedTuple):
+    """The state of a planner in double precision, with its `cost` and `optimality` in the caller's."""
+
+    inner: Any
+    cost: jax.Array
+    optimality: jax.Array
+
+    def reset_to(self, variables: jax.Array) -> "WideState":
+        """Begin anew from variables `[H, V]`."""
+        return _changed(lambda inner, variables: inner.reset_to(widened(variables)), self, variables)
+
+    def invalidate(self) -> "WideState":
+        """Forget the cost of the plan: the problem changed."""
+        return _changed(invalidate, self)
+
+    def resume(self) -> "WideState":
+        """The plan, for another solve."""
+        return _changed(resume, self)
+
+    def hold(self) -> "WideState":
+        """Let the next step not make the plan worse."""
+        return _changed(hold, self)
+
+
+def with_precision(problem: Problem, precision: str | None, build: Callable[[Problem], Planner]) -> Planner:
+    """Build a planner that computes in a precision of its own.
+
+    Args:
+        problem: The problem to plan for.
+        precision: `"float64"`; `"float32"`, the precision of the states and parameters it is given; None is double precision
+            on a CPU, where it costs little, and else the states'.
+        build: Builds the planner.
+
+    Raises:
+        ValueError: If the precision is another one.
+    """
+    precision = ("float64" if jax.default_backend() == "cpu" else "float32") if precision is None else precision
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, or None; got {precision!r}")
+    return build(problem) if precision == "float32" else _Wide(problem, build(_following(problem))).planner()
+
+
+class _Wide:
+    """A planner in double precision: `inner`, of the problem whose functions follow the precision of what they are given."""
+
+    def __init__(self, problem: Problem, inner: Planner):
+        self.problem, self.inner = problem, inner
+
+    def planner(self) -> Planner:
+        best_actions = None if self.inner.best_actions is None else self.best_actions
+        return Planner(self.init, self.step, self.plan, self.shift, self.inject, self.problem, best_actions)
+
+    def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: PyTree = None) -> WideState:
+        def begin(key: jax.Array, *given: PyTree) -> Any:
+            params, state, guess = widened(given)
+            return self.inner.init(params, state, key, guess)
+
+        unknown = jnp.asarray(jnp.inf)
+        return WideState(in_double(begin)(key, params, state, guess), unknown, unknown)
+
+    def step(self, params: PyTree, state: PyTree, planner_state: WideState) -> WideState:
+        def improve(inner: Any, *given: PyTree) -> Any:
+            params, state = widened(given)
+            return self.inner.step(params, state, inner)
+
+        return _changed(improve, planner_state, params, state)
+
+    def plan(self, params: PyTree, state: PyTree, planner_state: WideState) -> Plan:
+        def conclude(inner: Any, *given: PyTree) -> Plan:
+            params, state = widened(given)
+            return narrowed(self.inner.plan(params, state, inner), given[1])
+
+        plan = in_double(conclude)(planner_state.inner, params, state)
+        return plan._replace(actions=self.problem.action_space.permit(plan.actions))
+
+    def best_actions(self, params: PyTree, state: PyTree, planner_state: WideState) -> Any:
+        def choose(inner: Any, *given: PyTree) -> Any:
+            params, state = widened(given)
+            return narrowed(self.inner.chosen_plan(params, state, inner), given[1])
+
+        actions, found, info = in_double(choose)(planner_state.inner, params, state)
+        return self.problem.action_space.permit(actions), found, info
+
+    def shift(self, planner_state: WideState) -> WideState:
+        return _changed(self.inner.shift, planner_state)
+
+    def inject(self, planner_state: WideState, actions: jax.Array) -> WideState:
+        return _changed(lambda inner, actions: self.inner.inject(inner, widened(actions)), planner_state, actions)
+
+
+def widened(tree: PyTree) -> PyTree:
+    """The tree with floats in double precision."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if _is_float(x) else x, tree)
+
+
+def narrowed(tree: PyTree, like: PyTree) -> PyTree:
+    """The tree with numbers of 64 bits in 32, unless another has floats of 64."""
+    if any(jnp.asarray(x).dtype == jnp.float64 for x in jax.tree.leaves(like)):
+        return tree
+    kinds = {"float64": jnp.float32, "int64": jnp.int32}
+    return jax.tree.map(lambda x: x.astype(kinds.get(str(x.dtype), x.dtype)), tree)
+
+
+def _changed(function: Callable[..., Any], before: WideState, *args: PyTree) -> WideState:
+    """What a function makes of the wide state, its cost and optimality shown as before."""
+
+    def change(inner: Any, *args: PyTree) -> tuple[Any, list[jax.Array]]:
+        inner = function(inner, *args)
+        shown = [getattr(inner, name).astype(getattr(before, name).dtype) for name in ("cost", "optimality")]
+        return inner, shown
+
+    inner, shown = in_double(change)(before.inner, *args)
+    return WideState(inner, *shown)
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def _following(problem: Problem) -> Problem:
+    """The problem whose functions return double precision for double precision."""
+    terminal, lift = problem.terminal_cost, problem.lift
+    return replace(
+        problem,
+        dynamics=_follow(problem.dynamics),
+        cost=_follow(problem.cost),
+        terminal_cost=terminal and _follow(terminal),
+        constraints=tuple(replace(c, function=_follow(c.function)) for c in problem.constraints),
+        lift=lift and _follow(lift),
+    )
+
+
+def _follow(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A function that is called in single precision where it does not return double precision for double precision."""
+
+    @wraps(function)
+    def followed(*args: Any) -> PyTree:
+        try:
+            value = function(*args)
+            if all(jnp.result_type(x) == jnp.float64 for x in jax.tree.leaves(value) if _is_float(x)):
+                return value
+        except TypeError:  # as of a loop that carries both precisions; what is wrong in both is raised below
+            pass
+        single = jax.tree.map(lambda x: x.astype(jnp.float32) if _is_float(x) else x, args)
+        with jax.enable_x64(False):
+            value = function(*single)
+        return widened(value)
+
+    return followed
