@@ -128,6 +128,10 @@ class DecidingAgent:
                 stacklevel=3,
             )
 
+    def seed_key(self) -> jax.Array:
+        """Return the key of the agent's seed, of the implementation that the agent was made with."""
+        return jax.random.key(self.seed, impl=jax.random.key_impl(self.key))
+
     def draw(self) -> jax.Array:
         """Return a fresh key."""
         self.key, drawn = jax.random.split(self.key)
@@ -279,7 +283,7 @@ class DecidingAgent:
         plans = self._budget.plans(mode, kind)
         if state is None or starts.any():
             init = program.init if mode == "plan" else program.init_briefly
-            fresh = init(params, rows, jax.random.split(jax.random.key(self.seed), len(rows)))
+            fresh = init(params, rows, jax.random.split(self.seed_key(), len(rows)))
             state = fresh if state is None else program.choose(starts, fresh, state)
         assert state is not None
         again = program.due(state) & due
