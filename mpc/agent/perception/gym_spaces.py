@@ -353,10 +353,11 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
     """
     if isinstance(env, str):
         env = make(env)
-    if isinstance(env, gymnasium.vector.SyncVectorEnv):
-        # last observations come beside first ones: they must not be one array
-        env.envs = [Received.of(one) for one in env.envs]
     if isinstance(env, gymnasium.vector.VectorEnv):
+        inner: Any = env.unwrapped
+        if isinstance(inner, gymnasium.vector.SyncVectorEnv):
+            # last observations come beside first ones: they must not be one array
+            inner.envs = [Received.of(one) for one in inner.envs]
         if repeat > 1 and repeats(env) != repeat:
             raise ValueError(
                 f"a vector environment cannot be made to repeat actions: wrap each of its environments in "
