@@ -1,5 +1,6 @@
 """Deciding: tasks, plans, reactions, and imagined futures."""
 
+import math
 import os
 import time
 import warnings
@@ -65,6 +66,7 @@ class DecidingAgent:
     components: Components
     learner: Learner
     given: Given
+    render: Any
     observation_space: Any
     action_space: Any
     seed: int
@@ -109,10 +111,12 @@ class DecidingAgent:
         Args:
             first: `[O]`, in the precision of the environment.
         """
-        if self.learner.origin is None or self.learner.located or first.size != self.learner.origin.size:
+        learner, known = self.learner, self.given.model is not None or self.render is not None
+        if learner.located or known or first.size != math.prod(self.components.history.observation):
             return
-        self.learner.origin, self.learner.located = gym_spaces.origin(self.observation_space, first), True
-        self.configure(self.task)  # its goal is relative to the origin, too
+        learner.origin, learner.located = gym_spaces.origin(self.observation_space, first), True
+        if learner.origin is not None:
+            self.configure(self.task)  # its goal is relative to the origin, too
 
     def warn_of_rounding(self) -> None:
         """Warn where float32, in which exported policies take observations, rounds away what they tell."""
