@@ -1,5 +1,6 @@
 """Agents are saved and loaded with `jax_enable_x64` or without, and whatever random keys a process has."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from mpc.agent import Agent
+from tests.agent import toys
 from tests.agent.toys import SMALL
 from world_models.io import checkpoint
 from world_models.io.checkpoint import CheckpointError
@@ -39,6 +41,25 @@ def test_agents_decide_alike_in_either_precision_and_learn_on(wide, tmp_path):
         np.testing.assert_allclose(decided(other), wanted, atol=1e-4)
         assert ("float64" in dtypes(other)) != wide
         assert other.learn(3, progress_bar=False).num_timesteps == agent.num_timesteps + 3
+
+
+SAMPLING = {"planner": "predictive_sampling", "samples": 8}
+AGENTS: dict[str, Callable[[], Agent]] = {
+    "history": lambda: Agent("Pendulum-v1", config=SMALL | {"history": 2}, seed=3),
+    "goal": lambda: toys.exact_agent(config=SAMPLING),
+    "latent risk": lambda: toys.exact_agent(config=SAMPLING, model=toys.exact(latents=1)),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_policies_keep_the_dtypes_of_their_state(name):
+    """They could not be exported otherwise; the known model is one of single precision."""
+    with jax.enable_x64(True):
+        agent = AGENTS[name]()
+        policy, seen = agent.policy, np.zeros(agent.components.history.observation, np.float32)
+        begun = jax.eval_shape(policy.init, agent.params, seen, jax.random.key(0))
+        after, _ = jax.eval_shape(policy.step, agent.params, seen, begun)
+    assert [x.dtype for x in jax.tree.leaves(after)] == [x.dtype for x in jax.tree.leaves(begun)]
 
 
 def test_agents_keep_the_kind_of_their_random_keys(tmp_path):

@@ -245,7 +245,7 @@ def _observed(parts: Parts, observation: Array, state: PolicyState, in_flight: I
     if parts.history.steps == 1:
         return parts.history.append(state.history, observation, None)
     action = parts.spaces.recorded(_executed(state, in_flight))
-    newer = parts.history.append(state.history, observation, action)
+    newer = parts.history.append(state.history, observation, action).astype(state.history.dtype)
     return jnp.where(state.begun, newer, state.history)
 
 
