@@ -10,14 +10,16 @@
     step (weights, observation, state, actions, count, elapsed)    -> state, plan, cost, status
     react(weights, observation, state, actions, count, elapsed)    -> state, plan, cost, status
 
-The state is a flat list of arrays, the warm start of the next decision. `actions` and `count` are those of
-`mpc.InFlight`. `elapsed` is the number of steps since the last decision. `mpc.runtime` loads and calls what is written here.
+`key` is the words of a PRNG key. The state is a flat list of arrays, the warm start of the next decision. `actions` and
+`count` are those of `mpc.InFlight`. `elapsed` is the number of steps since the last decision. `mpc.runtime` loads and calls
+what is written here, in the precision and with the kind of key of the process that wrote it.
 """
 
 import io
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +86,7 @@ def export(
     if target is not None:
         require_folder(target)
     inputs, outputs = _observation_signal(observation, observed), _action_signal(policy, acted)
-    entries, state = _entries(policy, params, inputs, outputs, delay, batch)
+    entries, state, outputs = _entries(policy, params, inputs, outputs, delay, batch)
     members = {"weights.npz": _stored(params)}
     for name, (function, arguments) in entries.items():
         found = portable(name, function, arguments, platforms)
@@ -92,6 +94,7 @@ def export(
     said = {"horizon": policy.horizon, "period": period, "delay": delay, "batch": batch, "about": dict(about or {})}
     said |= {"observation": inputs.described(), "action": outputs.described(), "state": state}
     said |= {"entries": list(entries), "platforms": list(platforms), "parameters": _listed(params)}
+    said |= {"key": _key_described(), "x64": bool(jax.config.read("jax_enable_x64"))}
     data = _packed(said, members)
     if target is not None:
         write(target, data)
@@ -101,37 +104,46 @@ def export(
 class _Flat(NamedTuple):
     """Conversion between a tree and the flat list of plain arrays that stands for it in an artefact.
 
-    `structure`: of the tree. `leaves`: shapes and dtypes of the list. `is_key`: which of the leaves are PRNG keys, which the
-    list holds as their words.
+    `structure`: of the tree. `leaves`: shapes and dtypes of the list. `keys`: implementations of the leaves that are PRNG
+    keys, which the list holds as their words; None of the others.
     """
 
     structure: Any
     leaves: list[jax.ShapeDtypeStruct]
-    is_key: list[bool]
+    keys: list[str | None]
 
     @classmethod
     def of(cls, tree: PyTree) -> "_Flat":
         """Returns the conversion for trees like one of shapes and dtypes."""
         leaves, structure = jax.tree.flatten(tree)
-        is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]
-        plain = jax.eval_shape(lambda *xs: [_words(x, key) for x, key in zip(xs, is_key, strict=True)], *leaves)
-        return cls(structure, plain, is_key)
+        keys: list[str | None] = []
+
+        def flatten(*leaves: Any) -> list[jax.Array]:
+            keys.extend(str(jax.random.key_impl(x)) if _is_key(x) else None for x in leaves)
+            return [_words(x) for x in leaves]
+
+        return cls(structure, jax.eval_shape(flatten, *leaves), keys)
 
     def flatten(self, tree: PyTree) -> list[jax.Array]:
         """Returns the list for a tree."""
         leaves, structure = jax.tree.flatten(tree)
         if structure != self.structure:
             raise ArtefactError(f"the policy's state must keep its structure, {self.structure}; got {structure}")
-        return [_words(leaf, is_key) for leaf, is_key in zip(leaves, self.is_key, strict=True)]
+        return [_words(leaf) for leaf in leaves]
 
     def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         """Returns the tree for a list."""
-        pairs = zip(leaves, self.is_key, strict=True)
-        return jax.tree.unflatten(self.structure, [jax.random.wrap_key_data(x) if is_key else x for x, is_key in pairs])
+        pairs = zip(leaves, self.keys, strict=True)
+        wrapped = [x if kind is None else jax.random.wrap_key_data(x, impl=kind) for x, kind in pairs]
+        return jax.tree.unflatten(self.structure, wrapped)
 
 
-def _words(leaf: Any, is_key: bool) -> jax.Array:
-    return jax.random.key_data(leaf) if is_key else jnp.asarray(leaf)
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def _words(leaf: Any) -> jax.Array:
+    return jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
 
 
 Entry = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -139,21 +151,22 @@ Entry = tuple[Callable[..., Any], tuple[Any, ...]]
 
 def _entries(
     policy: Policy, params: PyTree, seen: Signal, acted: Signal, delay: int, batch: int | str | None
-) -> tuple[dict[str, Entry], list[dict[str, Any]]]:
-    """Returns every entry point with the shapes of its arguments, and the state as the manifest lists it."""
+) -> tuple[dict[str, Entry], list[dict[str, Any]], Signal]:
+    """Returns every entry point with the shapes of its arguments, the state as the manifest lists it, and what is acted."""
     weights, structure = jax.tree.flatten(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, params)))
-    one, words, number = (
-        jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in ((seen.shape, seen.dtype), ((2,), np.uint32), ((), np.int32))
-    )
+    given = (seen.shape, seen.dtype), ((_key_described()["words"],), np.uint32), ((), np.int32)
+    one, words, number = (jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in given)
     sent = jax.ShapeDtypeStruct((delay + 1, *acted.shape), acted.dtype)
     begun = jax.eval_shape(partial(_begun, policy, structure), weights, one, words)
     state = _Flat.of(begun)
     verbs = {"step": policy.step} | ({} if policy.react is None else {"react": policy.react})
     functions = {name: partial(_decided, policy, verb, structure, state) for name, verb in verbs.items()}
     for name, function in functions.items():
-        after = jax.eval_shape(function, weights, one, state.leaves, sent, number, number)[0]
+        after, plan, *_ = jax.eval_shape(function, weights, one, state.leaves, sent, number, number)
         if [(x.shape, x.dtype) for x in state.leaves] != [(x.shape, x.dtype) for x in after]:
             raise ArtefactError(f"the policy's state must keep its shapes and dtypes; {name} changes them")
+        acted = replace(acted, dtype=plan.dtype)  # which may differ from what the space decides by default
+    sent = jax.ShapeDtypeStruct(sent.shape, acted.dtype)
 
     leading = () if batch is None else (batch,) if isinstance(batch, int) else _symbol(batch)
 
@@ -169,12 +182,19 @@ def _entries(
     entries: dict[str, Entry] = {"init": (init, (weights, many(one), many(words)))}
     entries |= {name: (function, arguments) for name, function in functions.items()}
     listed = [{"shape": [n if isinstance(n, int) else str(n) for n in x.shape], "dtype": str(x.dtype)} for x in flat]
-    return entries, listed
+    return entries, listed, acted
+
+
+def _key_described() -> dict[str, Any]:
+    """Returns the implementation of this process's PRNG keys and the number of their words."""
+    key = jax.random.key(0)
+    return {"implementation": str(jax.random.key_impl(key)), "words": jax.random.key_data(key).size}
 
 
 def _begun(policy: Policy, structure: Any, weights: list[Any], observation: Any, words: Any) -> PyTree:
     """Returns the state at the beginning of an episode."""
-    return policy.init(jax.tree.unflatten(structure, weights), observation, jax.random.wrap_key_data(words))
+    key = jax.random.wrap_key_data(words, impl=_key_described()["implementation"])
+    return policy.init(jax.tree.unflatten(structure, weights), observation, key)
 
 
 def _decided(
@@ -198,7 +218,10 @@ def _decided(
 
 def _observation_signal(observation: Any, described: Mapping[str, Any] | None) -> Signal:
     try:
-        array = np.asarray(observation, jnp.result_type(float))
+        array = np.asarray(observation)
+        kind = jnp.result_type(array)
+        wide = jnp.issubdtype(kind, jnp.floating) and kind.itemsize >= 4
+        array = array.astype(kind if wide else jnp.result_type(float))
     except (TypeError, ValueError) as error:
         raise ArtefactError(
             f"an observation must be one array of numbers; got {type(observation).__name__}: give policy(..., "
@@ -217,7 +240,7 @@ def _signal(what: str, shape: tuple[int, ...], dtype: Any, described: Mapping[st
 def _action_signal(policy: Policy, described: Mapping[str, Any] | None) -> Signal:
     space: Any = policy.action_space
     decided = jax.eval_shape(
-        with_usual_promotion(space.decide), jax.ShapeDtypeStruct((policy.horizon, space.size), np.float32)
+        with_usual_promotion(space.decide), jax.ShapeDtypeStruct((policy.horizon, space.size), jnp.result_type(float))
     )
     inner = space
     while hasattr(inner, "inner"):

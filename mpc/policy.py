@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from mpc.deploy.specs import InFlight
 from mpc.planners.base import Plan, Planner, Status, tree_where
+from mpc.precision import as_dynamics_keep
 from mpc.problem import with_usual_promotion
 from mpc.spaces import Space
 
@@ -170,7 +171,7 @@ def _init(
     planner: Planner, observe: Callable[..., PyTree], params: PyTree, observation: PyTree, key: jax.Array
 ) -> PolicyState:
     params = planner.problem.action_space.remember(params, None)
-    state = observe(params, observation)
+    state = as_dynamics_keep(planner.problem, params, observe(params, observation))
     planner.problem.check(params, state)
     first = neutral(planner)[0]
     return PolicyState(begin(planner, params, state, key), first if _counted(first) else jnp.full_like(first, jnp.nan))
@@ -202,7 +203,7 @@ def _prepare(
         newest = jnp.asarray(in_flight.actions[-1], last.dtype)
         last = jnp.where(jnp.isfinite(newest).all(), newest, last)
     params = planner.problem.action_space.remember(params, last)
-    seen = observe(params, observation)
+    seen = as_dynamics_keep(planner.problem, params, observe(params, observation))
     if in_flight is not None:
         seen = predict_through_delay(advance, params, seen, in_flight)
     return Working(seen, state.controller, state.controller, last, jnp.zeros((), jnp.int32))

@@ -163,8 +163,9 @@ class Assembly:
         )
 
     def init(self, key: jax.Array) -> PyTree:
-        zeros, ones, one = jnp.zeros(self.shape[-1]), jnp.ones(self.shape[-1]), jnp.ones(())
-        moves = (jnp.zeros(self.action), jnp.ones(self.action)) if self.settings.scale_actions else (None, None)
+        size, kind = self.shape[-1], jnp.float32  # as `data.masked_moments` returns them, with jax_enable_x64 too
+        zeros, ones, one = jnp.zeros(size, kind), jnp.ones(size, kind), jnp.ones((), kind)
+        moves = (jnp.zeros(self.action, kind), jnp.ones(self.action, kind)) if self.settings.scale_actions else (None, None)
         scales = Moments(zeros, ones, 0 * one, one, one, *moves, terminates=jnp.asarray(False))
         return {"network": self.begin(key), "scales": scales}
 
@@ -213,7 +214,8 @@ class Assembly:
 
     def encode(self, params: PyTree, observation: jax.Array) -> LatentState:
         net = self.network(params["network"])
-        latent = net.encoder(self.normal(params, jnp.asarray(observation)))
+        # with jax_enable_x64, predictions are of that precision, which a state keeps from step to step
+        latent = net.encoder(self.normal(params, jnp.asarray(observation))).astype(float)
         return initial_state(latent, net.predictor.begin(latent))
 
     def predict(

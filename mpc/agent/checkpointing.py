@@ -46,6 +46,7 @@ def save(agent: Any, path: str | os.PathLike) -> Path:
             "reset_at": learner.reset_at,
             "finetuned_at": learner.finetuned_at,
             "seed": agent.seed,
+            "located": learner.located,
             "origin": None if learner.origin is None or not learner.located else learner.origin.tolist(),
         },
         "arrays": {
@@ -97,6 +98,7 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, 
     learner.trained, learner.reset_at, learner.finetuned_at = state["trained"], state["reset_at"], state["finetuned_at"]
     if state["origin"] is not None:
         agent.locate(np.array(state["origin"]))
+    learner.located = state["located"]
     agent.samples = None  # the goal was compared with them when it was set
     agent.configure(Task(goal=tree.get("goal"), **kept["task"]) if task is None else task)
     agent.samples = tree.get("samples")

@@ -214,11 +214,12 @@ def components(shape: tuple[int, ...], dtype: Any, action: Any, config: AgentCon
         given: What the user gave in place of what an agent learns or builds.
     """
     text = json.dumps(gym_spaces.describe(action))
-    return _components(tuple(shape), np.dtype(dtype).str, text, json.dumps(config.as_dict()), given)
+    wide = bool(jax.config.read("jax_enable_x64"))
+    return _components(tuple(shape), np.dtype(dtype).str, text, json.dumps(config.as_dict()), given, wide)
 
 
 @lru_cache(maxsize=KINDS)
-def _components(shape: tuple[int, ...], dtype: str, action: str, config: str, given: Given) -> Components:
+def _components(shape: tuple[int, ...], dtype: str, action: str, config: str, given: Given, wide: bool) -> Components:
     return Components(shape, np.dtype(dtype), action, AgentConfig().changed(json.loads(config)), given)
 
 

@@ -1,5 +1,6 @@
 """Deciding: tasks, plans, reactions, and imagined futures."""
 
+import math
 import os
 import time
 import warnings
@@ -65,6 +66,7 @@ class DecidingAgent:
     components: Components
     learner: Learner
     given: Given
+    render: Any
     observation_space: Any
     action_space: Any
     seed: int
@@ -109,10 +111,12 @@ class DecidingAgent:
         Args:
             first: `[O]`, in the precision of the environment.
         """
-        if self.learner.origin is None or self.learner.located or first.size != self.learner.origin.size:
+        learner, known = self.learner, self.given.model is not None or self.render is not None
+        if learner.located or known or first.size != math.prod(self.components.history.observation):
             return
-        self.learner.origin, self.learner.located = gym_spaces.origin(self.observation_space, first), True
-        self.configure(self.task)  # its goal is relative to the origin, too
+        learner.origin, learner.located = gym_spaces.origin(self.observation_space, first), True
+        if learner.origin is not None:
+            self.configure(self.task)  # its goal is relative to the origin, too
 
     def warn_of_rounding(self) -> None:
         """Warn where float32, in which exported policies take observations, rounds away what they tell."""
@@ -127,6 +131,10 @@ class DecidingAgent:
                 "much of what they vary: have the environment return them relative to a value nearby",
                 stacklevel=3,
             )
+
+    def seed_key(self) -> jax.Array:
+        """Return the key of the agent's seed, of the implementation that the agent was made with."""
+        return jax.random.key(self.seed, impl=jax.random.key_impl(self.key))
 
     def draw(self) -> jax.Array:
         """Return a fresh key."""
@@ -279,7 +287,7 @@ class DecidingAgent:
         plans = self._budget.plans(mode, kind)
         if state is None or starts.any():
             init = program.init if mode == "plan" else program.init_briefly
-            fresh = init(params, rows, jax.random.split(jax.random.key(self.seed), len(rows)))
+            fresh = init(params, rows, jax.random.split(self.seed_key(), len(rows)))
             state = fresh if state is None else program.choose(starts, fresh, state)
         assert state is not None
         again = program.due(state) & due

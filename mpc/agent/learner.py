@@ -58,7 +58,7 @@ class Learner:
         self.origin: np.ndarray | None = None
         """`[O]`, what observations are relative to, see `gym_spaces.origin`."""
         self.located = False
-        """True once the origin is that of an observation."""
+        """True once something was learnt from, from which on the origin stays."""
         self.trained = False
         self.reset_at = 0
         """Environment steps after which actor and critic were last reset."""

@@ -47,7 +47,7 @@ def learn_from(agent: Any, dataset: Dataset, updates: int | None, callback: Any,
             _watch(agent, seen, left, advance, check)
         else:
             _fit(agent, seen, left, callback, advance, check)
-            learner.finetune(seen, jax.random.fold_in(jax.random.key(agent.seed), learner.updates))
+            learner.finetune(seen, jax.random.fold_in(agent.seed_key(), learner.updates))
             _remember(agent, seen)
     agent.samples = recordings.sample_rows(seen, SAMPLES, SAMPLE_BYTES)
 
@@ -106,7 +106,7 @@ def _watch(agent: Any, dataset: Dataset, left: int, advance: Any, check: Any) ->
     shape = {"batch": learning.batch, "length": learning.window, "block": config.world_model.block}
     silent = replace(dataset, actions=np.zeros((len(dataset.observations), INFERRED), np.float32))
     source = data.resident(silent, learning.window * config.world_model.block, agent.render)
-    key = jax.random.fold_in(jax.random.key(agent.seed), 17)
+    key = jax.random.fold_in(agent.seed_key(), 17)
     model_trainer = trainer(twin, updates=min(CHUNK, max(left, 1)), render=agent.render, **shape)
     training = model_trainer.init(key)
     while int(training.updates) < left:

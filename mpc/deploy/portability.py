@@ -87,6 +87,11 @@ def _refuse_libraries(name: str, module: str) -> None:
         ArtefactError: If there are some, with their names.
     """
     targets = set(re.findall(r"stablehlo\.custom_call @([\w.$]+)", module)) - HARMLESS
+    if "stablehlo.dynamic_rng_bit_generator" in targets:
+        raise ArtefactError(
+            f"{name} draws for any number of observations, which keys of jax_default_prng_impl='rbg' cannot: export with "
+            "jax_default_prng_impl='threefry2x32', or with a number as batch"
+        )
     if targets:
         raise ArtefactError(
             f"{name} calls {', '.join(sorted(targets))}, of a library that need not be there on a robot: names with "

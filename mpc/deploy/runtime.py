@@ -73,7 +73,9 @@ class Artefact:
         self.observation, self.action = (Signal.rebuilt(manifest[name]) for name in ("observation", "action"))
         self.horizon, self.delay, self.period = manifest["horizon"], manifest["delay"], manifest["period"]
         self.batch: int | str | None = manifest["batch"]
-        self.weights = jax.device_put(weights)
+        self.x64: bool = manifest.get("x64", False)
+        with jax.enable_x64(self.x64):
+            self.weights = jax.device_put(weights)
         try:
             exported = {name: jax_export.deserialize(bytearray(programs[name])) for name in manifest["entries"]}
         except Exception as error:  # what a foreign version of JAX wrote fails in ways of its own
@@ -81,9 +83,18 @@ class Artefact:
             raise ArtefactError(
                 f"the programs, written by JAX {written}, cannot be read by JAX {jax.__version__}: {error}"
             ) from error
-        self._run = {name: jax.jit(program.call) for name, program in exported.items()}
+        self._run = {name: self._in_its_precision(jax.jit(program.call)) for name, program in exported.items()}
         self.exported = exported
         self.react: Callable[..., Decision] | None = partial(self._decide, "react") if "react" in exported else None
+
+    def _in_its_precision(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a program that is called as it was exported, with `jax_enable_x64` or without."""
+
+        def called(*arguments: Any) -> Any:
+            with jax.enable_x64(self.x64):
+                return program(*arguments)
+
+        return called
 
     def prepare(self, batch: int | None = None) -> "Artefact":
         """Compiles every entry point by running it once, so that no decision has to.
@@ -118,7 +129,7 @@ class Artefact:
         return (batch,)
 
     @on_host
-    def init(self, observation: Any, seed: int | np.ndarray = 0) -> list[jax.Array]:
+    def init(self, observation: Any, seed: int | np.integer | np.ndarray = 0) -> list[jax.Array]:
         """Begins an episode.
 
         Args:
@@ -129,19 +140,32 @@ class Artefact:
             The state to give to the first `step`.
 
         Raises:
-            ArtefactError: If the observation has another shape or holds no numbers.
+            ArtefactError: If the observation has another shape or holds no numbers, or the words are of another kind of key.
         """
         seen = self._fitting(observation)
-        key = self.keys(seed, len(seen) if self.batch is not None else None) if isinstance(seed, int) else np.asarray(seed)
+        batch = len(seen) if self.batch is not None else None
+        key = self.keys(int(seed), batch) if isinstance(seed, int | np.integer) else np.asarray(seed)
+        wanted = (*(() if batch is None else (batch,)), self._key["words"])
+        if key.shape != wanted or key.dtype != np.uint32:
+            raise ArtefactError(
+                f"a key's words must be uint32{list(wanted)}, of jax_default_prng_impl={self._key['implementation']!r}, "
+                f"which the artefact was exported with; got {key.dtype}{list(key.shape)}"
+            )
         return self._run["init"](self.weights, seen, key)
+
+    @property
+    def _key(self) -> dict[str, Any]:
+        """The implementation of the PRNG keys that the programs take, and the number of their words."""
+        return self.manifest.get("key", {"implementation": "threefry2x32", "words": 2})
 
     @on_host
     def keys(self, seed: int, batch: int | None = None) -> np.ndarray:
-        """Returns randomness as the programs take it: `[2]` words, or `[B, 2]`, which differ between episodes."""
-        whole = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
+        """Returns randomness as the programs take it: a key's words, `[2]`, or `[B, 2]`, which differ between episodes."""
+        whole = np.resize(np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32), self._key["words"])
         if batch is None:
             return whole
-        return np.asarray(jax.random.key_data(jax.random.split(jax.random.wrap_key_data(jax.numpy.asarray(whole)), batch)))
+        key = jax.random.wrap_key_data(jax.numpy.asarray(whole), impl=self._key["implementation"])
+        return np.asarray(jax.random.key_data(jax.random.split(key, batch)))
 
     def step(
         self, observation: Any, state: list[jax.Array], in_flight: InFlight | None = None, elapsed: int = 1

@@ -15,6 +15,7 @@ from mpc.constraints import violation
 from mpc.deploy.host import check_process, on_host
 from mpc.feasibility import infeasibility
 from mpc.planners.reverse import unless_refused
+from mpc.precision import as_dynamics_keep
 from mpc.problem import Problem, with_usual_promotion
 from mpc.rollout import rollout_and_costates
 
@@ -272,7 +273,7 @@ def _improve(
     planner: Planner, params: PyTree, state: PyTree, planner_state: Any, count: jax.Array, until: Any, tolerance: Any
 ):
     """Steps from the `count`-th on, until there are `until` or the optimality is at most `tolerance`."""
-    state = planner.problem.lifted(params, state)
+    state = _carried(planner, params, state)
 
     def improve(carry):
         planner_state, count = carry
@@ -281,8 +282,13 @@ def _improve(
     return jax.lax.while_loop(lambda c: _unfinished(*c, until, tolerance), improve, (planner_state, count))
 
 
+def _carried(planner: Planner, params: PyTree, state: PyTree) -> PyTree:
+    """The state that the planner is given: in a precision that the dynamics keep, and lifted."""
+    return planner.problem.lifted(params, as_dynamics_keep(planner.problem, params, state))
+
+
 def _conclude(planner: Planner, params: PyTree, state: PyTree, planner_state: Any, count: Any, tolerance: Any) -> Plan:
-    plan = planner.plan(params, planner.problem.lifted(params, state), planner_state)
+    plan = planner.plan(params, _carried(planner, params, state), planner_state)
     converged = (plan.status == Status.ITERATIONS) & (count > 0) & (planner_state.optimality <= tolerance)
     status = jnp.where(converged, Status.CONVERGED, plan.status).astype(plan.status.dtype)
     return plan._replace(status=status, info=plan.info | {"iterations": jnp.asarray(count)}, memory=planner_state)
@@ -320,7 +326,7 @@ def _solved(
 ) -> Plan:
     planner_state, count = _begin(planner, params, state, key, begun), jnp.asarray(iterations)
     if tolerance is None:  # a loop of known length, which can be differentiated in reverse
-        lifted = planner.problem.lifted(params, state)
+        lifted = _carried(planner, params, state)
         planner_state = jax.lax.fori_loop(0, iterations, lambda _, m: planner.step(params, lifted, m), planner_state)
         return _conclude(planner, params, state, planner_state, count, -jnp.inf)
     planner_state, count = _improve(planner, params, state, planner_state, jnp.asarray(0), iterations, tolerance)
@@ -328,11 +334,11 @@ def _solved(
 
 
 def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, begun: tuple[Any, Any]) -> Any:
-    planner.problem.check(params, state)
+    planner.problem.check(params, as_dynamics_keep(planner.problem, params, state))
     guess, memory = begun
     if memory is not None:
         return resume(memory)
-    return planner.init(params, planner.problem.lifted(params, state), key, guess)
+    return planner.init(params, _carried(planner, params, state), key, guess)
 
 
 PHASES = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]

@@ -19,7 +19,7 @@ from mpc.agent.cost import terms
 from mpc.agent.memory import recordings
 from mpc.agent.perception import gym_spaces
 from mpc.agent.world_model import readout, residual_correction
-from tests.agent.toys import SMALL, exact_agent
+from tests.agent.toys import ACTIONS, SMALL, Toy, exact_agent
 from world_models import data, ensemble_jepa
 from world_models.data.normalisation import MIN_STD
 from world_models.training.trainer import moments
@@ -121,9 +121,9 @@ class Clock(gymnasium.Env):
 
     action_space = spaces.Box(-1.0, 1.0, (1,))
 
-    def __init__(self, offset: float = 0.0, unit: float = 1.0):
+    def __init__(self, offset: float = 0.0, unit: float = 1.0, declared: Any = np.float64):
         self.offset, self.unit = offset, unit
-        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), declared)
 
     def _seen(self):
         return self.unit * (self.offset + np.array([self.place, 0.05 * self.time, 2.0 * self.place]))
@@ -156,6 +156,27 @@ def test_an_agent_sees_time_stamps_as_it_sees_the_same_from_zero(tmp_path):
     with pytest.warns(UserWarning, match=r"rounds numbers \[0, 1, 2\]"):
         loaded.learner.training.params["scales"] = SimpleNamespace(observation_std=np.ones(3))
         loaded.warn_of_rounding()
+
+
+def test_observations_of_more_precision_than_their_space_are_centred_before_they_are_rounded(tmp_path):
+    config = SMALL | {"random_steps": 25}
+    near, far = (Agent(Clock(offset, declared=np.float32), config=config, seed=2) for offset in (0.0, FAR))
+    for agent in (near, far):
+        agent.learn(24, progress_bar=False)
+    np.testing.assert_allclose(far.buffer.observations, near.buffer.observations, atol=1e-6)
+    far.save(tmp_path / "run")
+    loaded, seen = Agent.load(tmp_path / "run"), FAR + np.array([0.3, 0.4, 0.6])
+    np.testing.assert_array_equal(loaded.rows(seen, batched=False), far.rows(seen, batched=False))
+    np.testing.assert_allclose(loaded.rows(seen, batched=False), [[0.3, 0.4, 0.6]], atol=1e-6)
+    assert far.observation_space == Clock(declared=np.float32).observation_space
+
+
+def test_the_origin_stays_once_something_was_learnt_from(tmp_path):
+    agent = Agent(Toy(spaces.Box(-1, 1, (3,)), ACTIONS[0]), config=SMALL | {"random_steps": 25}, seed=2)
+    agent.learn(3, progress_bar=False).save(tmp_path / "run")
+    for one in (agent, Agent.load(tmp_path / "run")):
+        one.locate(np.full(3, FAR))
+        assert one.learner.origin is None
 
 
 def test_recordings_are_relative_to_the_first_observation():

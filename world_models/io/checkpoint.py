@@ -91,14 +91,17 @@ def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]
 
     Args:
         path: Folder of checkpoints, of which the newest is read, or folder of one checkpoint.
-        like: Tree of arrays or `jax.ShapeDtypeStruct` with the expected structure, shapes and dtypes. Without it, the result
-            is nested dictionaries, whose keys are the names of fields, and `"0"`, `"1"`, … for items of sequences.
+        like: Tree of arrays or `jax.ShapeDtypeStruct` with the expected structure, shapes and dtypes. JAX arrays may have
+            been saved with another setting of `jax_enable_x64`, and PRNG keys be of another implementation, which they keep.
+            Without it, the result is nested dictionaries, whose keys are the names of fields, and `"0"`, `"1"`, … for items
+            of sequences.
 
     Returns:
         The saved tree and metadata. JAX arrays, NumPy arrays, PRNG keys and Python numbers keep their types.
 
     Raises:
-        CheckpointError: If there is no checkpoint, or it is damaged, in another format, or different from `like`.
+        CheckpointError: If there is no checkpoint, or it is damaged, in another format, or different from `like`, or holds
+            numbers that 32 bits do not.
     """
     folder = _newest(path)
     header = _read_header(folder)
@@ -106,8 +109,9 @@ def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]
         _check_leaves(folder, header["leaves"], like)
     _check_files(folder, header["files"])
     arrays = _read_arrays(folder, header["leaves"])
-    pairs = zip(header["leaves"], arrays, strict=True)
-    named = {tuple(record["keys"]): _restore(record, array) for record, array in pairs}
+    wanted = {keys: _spec(leaf)[1] for keys, leaf in _leaves(like)}
+    pairs = [(tuple(record["keys"]), record, array) for record, array in zip(header["leaves"], arrays, strict=True)]
+    named = {keys: _restore(record, array, wanted.get(keys)) for keys, record, array in pairs}
     return _nest(named) if like is None else _fill(named, like), header["metadata"]
 
 
@@ -269,24 +273,52 @@ def _store(keys: tuple[str, ...], leaf: Any) -> tuple[dict[str, Any], np.ndarray
     return {**record, "implementation": str(jax.random.key_impl(leaf))} if kind == "key" else record, array
 
 
-def _restore(record: dict[str, Any], array: np.ndarray) -> Any:
+def _restore(record: dict[str, Any], array: np.ndarray, wanted: str | None) -> Any:
+    """Converts a plain array back to a leaf; numbers of JAX arrays to the wanted dtype, by default that of this process."""
     match record["kind"]:
         case "key":
             return jax.random.wrap_key_data(jnp.array(array), impl=record["implementation"])
         case "jax":
-            return jnp.array(array)
+            return jnp.array(_of_dtype(record, array, jnp.result_type(array) if wanted is None else jnp.dtype(wanted)))
         case "python":
             return array.item()
         case _:
             return array
 
 
+def _of_dtype(record: dict[str, Any], array: np.ndarray, dtype: Any) -> np.ndarray:
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    whole = array.dtype.kind in "iu"
+    if not (converted == array if whole else np.isfinite(converted) == np.isfinite(array)).all():
+        raise CheckpointError(
+            f"{_name(record['keys'])} holds {array.dtype} numbers that {dtype} does not: set jax_enable_x64, as when it was "
+            "saved"
+        )
+    return converted
+
+
+_HALF = {"float64": "float32", "int64": "int32", "uint64": "uint32", "complex128": "complex64"}
+
+
+def _kept(spec: Any, kind: str) -> Any:
+    """Returns what of a leaf has to be as it was saved; options of JAX's may differ."""
+    if spec is None or kind not in ("jax", "key"):
+        return spec
+    shape, dtype = spec
+    return [shape, "key" if dtype.startswith("key<") else _HALF.get(dtype, dtype)]
+
+
 def _check_leaves(folder: Path, records: list[dict[str, Any]], like: Any) -> None:
     """Raises an error if the leaves of a checkpoint differ from those of `like`; it names the first difference."""
+    kinds = {tuple(record["keys"]): record["kind"] for record in records}
     stored = {tuple(record["keys"]): record["spec"] for record in records}
     wanted = {keys: list(_spec(leaf)) for keys, leaf in _leaves(like)}
     for keys in (*wanted, *stored):
-        if stored.get(keys) != wanted.get(keys):
+        kind = kinds.get(keys, "")
+        if _kept(stored.get(keys), kind) != _kept(wanted.get(keys), kind):
             raise CheckpointError(
                 f"the checkpoint {folder} holds a different tree: {_name(keys)} is"
                 f" {_phrase(stored.get(keys))} in it, and {_phrase(wanted.get(keys))} was wanted"

@@ -28,6 +28,7 @@ from mpc.agent.perception.history import History
 from mpc.agent.world_model import residual_correction
 from mpc.agent.world_model.residual_correction import Corrections
 from mpc.policy import ControllerState, InFlight, begin, conclude, finish, improve, shift
+from mpc.precision import as_dynamics_keep
 from world_models.base import LatentState, WorldModel, initial_state
 
 PyTree = Any
@@ -135,7 +136,7 @@ def agent_policy(parts: Parts, planning: Planning) -> AgentPolicy:
 
     def init(params: PyTree, observation: Array, key: Array, wide: bool = True) -> PolicyState:
         history = parts.history.begin(observation)
-        belief = _encode(parts, params, history)
+        belief = _encode(parts, planning.problem, params, history)
         corrections = residual_correction.nothing(parts.correction_memory, belief.latent.shape[0], parts.spaces.block.size)
         given = _with_corrections(params, corrections)
         key, draw = jax.random.split(key)
@@ -148,7 +149,7 @@ def agent_policy(parts: Parts, planning: Planning) -> AgentPolicy:
     def look(params: PyTree, observation: Array, state: PolicyState, in_flight: InFlight | None = None):
         """The state after an observation was taken in, and the parameters to plan with."""
         seen = _observed(parts, observation, state, in_flight)
-        belief, corrections = _perceive(parts, params, seen, state)
+        belief, corrections = _perceive(parts, planning.problem, params, seen, state)
         given = _with_corrections(params, corrections)
         if in_flight is not None:
             belief = _through_delay(parts, params, belief, in_flight)
@@ -231,8 +232,8 @@ def proposal(parts: Parts, planning: Planning, params: PyTree, belief: LatentSta
     return problem.action_space.decide(follow_actor(problem, parts.act, params, belief, steps))
 
 
-def _encode(parts: Parts, params: PyTree, history: Array) -> LatentState:
-    return parts.model.encode(params["model"], parts.history.model_input(history))
+def _encode(parts: Parts, problem: mpc.Problem, params: PyTree, history: Array) -> LatentState:
+    return as_dynamics_keep(problem, params, parts.model.encode(params["model"], parts.history.model_input(history)))
 
 
 def _with_corrections(params: PyTree, corrections: Corrections) -> PyTree:
@@ -244,7 +245,7 @@ def _observed(parts: Parts, observation: Array, state: PolicyState, in_flight: I
     if parts.history.steps == 1:
         return parts.history.append(state.history, observation, None)
     action = parts.spaces.recorded(_executed(state, in_flight))
-    newer = parts.history.append(state.history, observation, action)
+    newer = parts.history.append(state.history, observation, action).astype(state.history.dtype)
     return jnp.where(state.begun, newer, state.history)
 
 
@@ -257,9 +258,11 @@ def _executed(state: PolicyState, in_flight: InFlight | None) -> Array:
     return jnp.where(jnp.isfinite(sent).all(), sent, decided)
 
 
-def _perceive(parts: Parts, params: PyTree, history: Array, state: PolicyState) -> tuple[LatentState, Corrections]:
+def _perceive(
+    parts: Parts, problem: mpc.Problem, params: PyTree, history: Array, state: PolicyState
+) -> tuple[LatentState, Corrections]:
     """The belief after the actions executed since the last plan: the latent as seen where finite, else as predicted."""
-    seen = _encode(parts, params, history)
+    seen = _encode(parts, problem, params, history)
     if parts.every % parts.spaces.count:
         if jax.tree.leaves(seen.carry):
             raise ValueError(

@@ -108,7 +108,7 @@ def _for_goals(agent: Any, dataset: Dataset | None, passes: int) -> dict[str, fl
         return jax.lax.map(lambda pair: adapter.see(*adapter.begin(params, pair)), pairs, batch_size=500)
 
     inputs = features(agent.params, jnp.asarray(pairs))
-    begin, *keys = jax.random.split(jax.random.fold_in(jax.random.key(agent.seed), learner.updates), passes + 1)
+    begin, *keys = jax.random.split(jax.random.fold_in(agent.seed_key(), learner.updates), passes + 1)
     weights, metrics = made.goal_actor.init(begin), {}
     for key in keys:
         weights, metrics = made.goal_actor.imitate(weights, key, inputs, shown)

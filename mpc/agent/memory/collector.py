@@ -1,5 +1,6 @@
 """Experience: the steps of environments, turned into rows for the replay buffer and observations to decide from."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -40,6 +41,7 @@ class Experience:
     def __init__(self, env: gymnasium.vector.VectorEnv, history: History, *, seed: int, timesteps: int, agent: Any = None):
         self.env, self.history, self.timesteps, self._origin = env, history, timesteps, None
         self._recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
+        self._copied = isinstance(env.unwrapped, gymnasium.vector.SyncVectorEnv)  # by `vectorise`
         self._monitor = safeguards.NonFiniteMonitor(env.num_envs)
         with safeguards.as_environment_failure("reset", timesteps):
             raw, _ = env.reset(seed=seed)
@@ -85,7 +87,9 @@ class Experience:
         if mode != "Disabled":
             reached = self.rows
         if "final_obs" in infos:
-            final = self.history.model_input(self.history.append(before, self._final(infos), recorded, np), np)
+            last = self._final(infos)
+            self._check_last(last, infos["_final_obs"])
+            final = self.history.model_input(self.history.append(before, last, recorded, np), np)
             reached, infos = np.where(_along(infos["_final_obs"], final), final, reached), infos | {"final_obs": final}
         self._monitor.look(reached, rewards, real, self.timesteps)
         writes = self._recorder.step(recorded, self.rows, rewards, terminated, truncated, infos)
@@ -115,6 +119,22 @@ class Experience:
         for index in np.flatnonzero(there):
             rows[index] = gym_spaces.rows(space, infos["final_obs"][index], batched=False, origin=self._origin)
         return rows
+
+    def _check_last(self, last: np.ndarray, there: np.ndarray) -> None:
+        """Warn, once, of last observations `[E, *observation]` that the next episode's first ones seem to be written over.
+
+        A process of an `AsyncVectorEnv` sends both together, so that an array in which both are is not seen in between.
+        """
+        reused = there & (last == self.observations).all(axis=tuple(range(1, last.ndim)))
+        if reused.any() and not self._copied:
+            self._copied, index = True, int(np.flatnonzero(reused)[0])
+            warnings.warn(
+                f"the last observation of environment {index} is the first one of its next episode. "
+                "If it returns the same array at every step, its last observations are lost: have it return copies, or "
+                "make the vector with autoreset_mode=AutoresetMode.NEXT_STEP",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 def _each(rewards: Any, count: int) -> np.ndarray:

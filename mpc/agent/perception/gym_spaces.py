@@ -24,7 +24,7 @@ from gymnasium import spaces as gym
 import mpc
 from mpc.agent.perception.action_repeat import Repeated, repeats
 from mpc.agent.perception.packages import ours
-from mpc.agent.perception.receipt import Received
+from mpc.agent.perception.receipt import Received, VectorOfOne
 
 LARGEST = 4096  # numbers in a vector observation; an image has more, which want another encoder
 
@@ -153,14 +153,16 @@ def origin(space: gym.Space, first: np.ndarray | None = None) -> np.ndarray | No
     """Return the origin `[O]` of observations, in double precision; None where float32 holds all that they tell.
 
     Time stamps and positions on a map are large numbers of which only the last digits change: in float32, they would not.
-    Numbers of spaces with more precision are therefore relative to the first ones seen.
+    Numbers of more precision, by their space or as they arrived, are therefore relative to the first ones seen.
 
     Args:
         space: Of one observation.
-        first: `[O]`, the first observation; None for zeros, before any is seen.
+        first: `[O]`, the first observation, in the precision of the environment; None for zeros, before any is seen.
     """
     parts = [] if is_image(space) else [part for _, part in leaves(space)]
-    wide = [isinstance(part, gym.Box) and part.dtype.kind in "fiu" and part.dtype.itemsize > 4 for part in parts]
+    sizes = {"f": 4 if first is None else first.dtype.itemsize, "i": 0, "u": 0}  # bytes of a number as it arrived
+    kinds = [part.dtype if isinstance(part, gym.Box) else np.dtype(bool) for part in parts]
+    wide = [kind.kind in sizes and max(kind.itemsize, sizes[kind.kind]) > 4 for kind in kinds]
     if not any(wide):
         return None
     each = np.concatenate([np.full(gym.flatdim(part), each) for part, each in zip(parts, wide, strict=True)])
@@ -353,10 +355,11 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
     """
     if isinstance(env, str):
         env = make(env)
-    if isinstance(env, gymnasium.vector.SyncVectorEnv):
-        # last observations come beside first ones: they must not be one array
-        env.envs = [Received.of(one) for one in env.envs]
     if isinstance(env, gymnasium.vector.VectorEnv):
+        inner: Any = env.unwrapped
+        if isinstance(inner, gymnasium.vector.SyncVectorEnv):
+            # last observations come beside first ones: they must not be one array
+            inner.envs = [Received.of(one) for one in inner.envs]
         if repeat > 1 and repeats(env) != repeat:
             raise ValueError(
                 f"a vector environment cannot be made to repeat actions: wrap each of its environments in "
@@ -364,9 +367,7 @@ def vectorise(env: str | gymnasium.Env | gymnasium.vector.VectorEnv, repeat: int
             )
         return env
     if isinstance(env, gymnasium.Env):
-        one = Repeated(env, repeat) if repeat > 1 else Received.of(env)
-        mode = gymnasium.vector.AutoresetMode.SAME_STEP
-        return gymnasium.vector.SyncVectorEnv([lambda: one], autoreset_mode=mode)
+        return VectorOfOne(Repeated(env, repeat) if repeat > 1 else Received.of(env))
     raise ValueError(f"env must be a Gymnasium environment, its id, or a vector environment; got {type(env).__name__}")
 
 

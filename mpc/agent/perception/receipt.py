@@ -1,5 +1,6 @@
 """Receipt of what environments return: copied, so that nothing kept changes with them, and rewards as one number."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -32,6 +33,36 @@ class Received(gymnasium.Wrapper):
         observation, reward, terminated, truncated, info = self.env.step(copied(action))
         ends = bool(number(terminated, "terminated")), bool(number(truncated, "truncated"))
         return copied(observation), number(reward, "reward"), *ends, copied(info)
+
+
+class VectorOfOne(gymnasium.vector.SyncVectorEnv):
+    """Makes a vector of one environment, whose observations keep the precision that they are returned in.
+
+    A space of float32 does not keep an environment from returning float64, which vectors of several round.
+
+    Args:
+        env: That copies what it returns.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        super().__init__([lambda: env], autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+
+    def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        _, infos = super().reset(**settings)
+        return batched(self._env_obs[0]), infos
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Take a step."""
+        _, *outcome = super().step(actions)
+        return batched(self._env_obs[0]), *outcome  # type: ignore[return-value]
+
+
+def batched(observation: Any) -> Any:
+    """Return an observation with a leading axis of one in every part."""
+    if isinstance(observation, Mapping):
+        return {name: batched(part) for name, part in observation.items()}
+    return np.asarray(observation)[None]
 
 
 def copied(value: Any) -> Any:

@@ -8,11 +8,13 @@ import time
 import jax
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import mpc
 from mpc.agent import Agent
 from mpc.agent.cli.main import main
 from mpc.deploy import runtime
+from tests.agent import toys
 
 SMALL = {"horizon": 4, "starts": 2, "first_starts": 2, "iterations": 1, "first_iterations": 1, "hidden": 8, "members": 2}
 SMALL |= {"capacity": 100}
@@ -60,6 +62,24 @@ def test_a_checkpoint_is_exported_and_decides_as_the_agent_does(agent, folder, e
     assert artefact.manifest["about"]["env"] == "Pendulum-v1" and artefact.period == 0.05
     assert main(exporting(folder, "[1]")) == 2
     assert "--observed" in capsys.readouterr().err
+
+
+def test_the_parts_of_an_observation_keep_their_order_in_checkpoints_and_artefacts(tmp_path):
+    parts = {"z": spaces.Box(-9, 9, (1,)), "a": spaces.Box(-3, 3, (1,)), "m": spaces.Discrete(2)}
+    space, action_space = spaces.Dict([(name, parts[name]) for name in "zma"]), spaces.Box(-1, 1, (1,))
+    agent = Agent(None, config=toys.SMALL, observation_space=space, action_space=action_space)
+    agent.save(tmp_path / "run")
+    artefact = runtime.loads(Agent.load(tmp_path / "run").export(platforms=("cpu",)), prepare=False)
+    key = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(agent.seed), 1)[0]))
+    space.seed(0)
+    decided = set()
+    for _ in range(8):
+        seen = space.sample()
+        flat = np.asarray(spaces.flatten(space, seen))
+        action = artefact.step(flat, artefact.init(flat, key)).action
+        np.testing.assert_allclose(action, agent.predict(seen)[0], atol=1e-5)
+        decided.add(float(action[0]))
+    assert len(decided) > 2  # else the order would not matter
 
 
 def test_a_foreign_file_is_not_served(tmp_path, capsys):

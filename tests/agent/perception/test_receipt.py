@@ -179,6 +179,31 @@ def test_the_last_transition_of_environments_that_reuse_an_array_is_kept(mode):
     assert transitions(gym_spaces.vectorise(Reused()))[:5] == EPISODE
 
 
+def test_wrapped_vectors_of_environments_that_reuse_an_array_are_copied():
+    made = gymnasium.vector.SyncVectorEnv([Reused], autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP, copy=False)
+    wrapped = gymnasium.wrappers.vector.RecordEpisodeStatistics(made)
+    assert transitions(gym_spaces.vectorise(wrapped))[:5] == EPISODE
+
+
+class Elsewhere(gymnasium.vector.VectorWrapper):
+    """Environments out of reach, as those in the processes of an `AsyncVectorEnv` are."""
+
+    @property
+    def unwrapped(self) -> Any:
+        """The vector itself."""
+        return self
+
+
+def test_last_observations_that_were_written_over_out_of_reach_are_warned_of(recwarn):
+    modes = gymnasium.vector.AutoresetMode
+    for mode in (modes.SAME_STEP, modes.NEXT_STEP, modes.DISABLED):
+        vector = Elsewhere(gymnasium.vector.SyncVectorEnv([Reused], autoreset_mode=mode, copy=False))
+        found = transitions(gym_spaces.vectorise(vector))
+        said = [str(w.message) for w in recwarn.list if "the first one of its next episode" in str(w.message)]
+        assert (len(said) == 1) == (mode is modes.SAME_STEP) == (found[:5] != EPISODE)
+        recwarn.clear()
+
+
 def test_recordings_of_environments_that_reuse_an_array_are_right():
     found = wandered(gym_spaces.Received.of(Reused()), "reused", 2)
     np.testing.assert_array_equal(found.observations[:, 0], [0, 1, 2, 3, 4, 5] * 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mpc
+from mpc.feasibility import infeasibility
 from mpc.planners.base import Status
 
 
@@ -52,18 +53,23 @@ def test_constrained_plans_do_not_hang_on_units_and_are_feasible_in_all_of_them(
     assert found == pytest.approx([found[0]] * len(found), rel=1e-6)
 
 
-def test_a_limit_that_could_not_be_kept_for_a_while_leaves_nothing_behind():
-    """The limit jumps behind the mass for five decisions; a controller begun anew after that does hardly better."""
-    planner = mpc.ilqr(in_units(mpc.constraints.inequality(lambda p, s, a, t: s[0] - p[1])))
+RECOVERING = {"ilqr": mpc.ilqr, "gradient": lambda p: mpc.gradient(p, starts=8), "mppi": mpc.mppi}
+
+
+@pytest.mark.parametrize("name", RECOVERING)
+def test_a_limit_that_could_not_be_kept_for_a_while_leaves_nothing_behind(name):
+    """The limit jumps behind the mass for five decisions; one begun anew after that is there three decisions before."""
+    planner = RECOVERING[name](in_units(mpc.constraints.inequality(lambda p, s, a, t: s[0] - p[1])))
 
     def params(limit: float) -> jax.Array:
         return jnp.asarray((1.0, limit, 1.0), jnp.float32)
 
     controller = mpc.Controller(planner, params(0.8), observation=jnp.zeros(2), iterations=20)
-    ends = []
+    back = []
     for fresh in (False, True):
         state, controller.params = np.array([0.8, 0.0]), params(0.8)
         controller.reset()
+        places = []
         for tick in range(24):
             controller.params = params(-0.2 if 2 <= tick < 7 else 0.8)
             if fresh and tick == 7:
@@ -71,8 +77,26 @@ def test_a_limit_that_could_not_be_kept_for_a_while_leaves_nothing_behind():
             action = controller.act(state)
             assert (controller.status == Status.INFEASIBLE) >= (2 <= tick < 7)
             state = np.asarray(double_integrator(jnp.asarray(state), jnp.asarray(action)), float)
-        ends.append(state[0])
-    assert ends[0] > 0.75 and ends[1] > 0.75
+            places.append(state[0])
+        back.append(np.flatnonzero(np.array(places) < 0.75)[-1] + 1)
+    assert back[0] <= back[1] + 3 and max(back) < len(places)
+
+
+def test_a_constraint_in_a_tiny_unit_is_kept_and_its_violation_seen():
+    """1e-5 (x - 0.3) <= 0: a plan 0.495 past the limit was feasible."""
+    problem = mpc.Problem(
+        lambda p, s, a: double_integrator(s, a),
+        lambda p, s, a, t: (s[0] - 1) ** 2 + 0.01 * a[0] ** 2,
+        horizon=20,
+        action_space=mpc.Box([-1.0], [1.0]),
+        constraints=[mpc.constraints.inequality(lambda p, s, a, t: 1e-5 * (s[0] - 0.3))],
+    )
+    plan = mpc.solve(mpc.ilqr(problem), None, jnp.zeros(2), jax.random.key(0), 60)
+    assert plan.status != Status.INFEASIBLE and float(plan.states[:, 0].max()) == pytest.approx(0.3, abs=1e-3)
+    for push, past in ((0.1, False), (0.795 / 2.0, True)):
+        actions = jnp.full((20, 1), push)
+        states = mpc.rollout(problem, None, jnp.zeros(2), actions).states
+        assert (states[-1, 0] > 0.79) == past == (float(infeasibility(problem, None, states, actions)) > 100)
 
 
 def test_a_cost_is_not_said_to_be_settled_because_it_is_enormous():
