@@ -43,8 +43,8 @@ def test_plans_are_in_the_precision_of_the_caller_and_as_exact_as_double_precisi
     assert {leaf.dtype for leaf in jax.tree.leaves(plan._replace(memory=None))} <= {jnp.dtype("float32"), jnp.dtype("int32")}
     assert plan.status == mpc.Status.CONVERGED and plan.info["optimality"] < 1e-9  # which float32 resolves to 1e-6 only
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda x: x.astype(jnp.float64), (GOAL, START))
-        exact = mpc.solve(mpc.ilqr(REACHING.problem), *wide, KEY, 50, tolerance=1e-9)
+        goal, start = {"goal": GOAL["goal"].astype(jnp.float64)}, START.astype(jnp.float64)
+        exact = mpc.solve(mpc.ilqr(REACHING.problem), goal, start, KEY, 50, tolerance=1e-9)
         assert exact.actions.dtype == jnp.float64
     np.testing.assert_allclose(plan.actions, exact.actions, rtol=2e-7, atol=1e-7)
 
