@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.problems import FEASIBLE, optimum
+from benchmarks.formulas import FEASIBLE, optimum
 
 CLOSE = 1e-4  # relative cost excess that counts as success
 COLUMNS = (

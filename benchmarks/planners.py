@@ -38,9 +38,10 @@ import numpy as np
 import tyro
 
 import mpc
+from benchmarks.formulas import FEASIBLE, Reference, optimum
 from benchmarks.peers import ON_DEMAND, PEERS, Session, Unavailable
 from benchmarks.planner_report import CLOSE, write
-from benchmarks.problems import FEASIBLE, REFERENCES, Reference, optimum
+from benchmarks.problems import REFERENCES
 from world_models.io.checkpoint import versions
 
 RESULTS = Path(__file__).parent / "results"

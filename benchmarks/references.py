@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks.formulas import FEASIBLE, STORES, Reference
 from benchmarks.peers import Transcription, library, shift
-from benchmarks.problems import FEASIBLE, REFERENCES, STORE, Reference
+from benchmarks.problems import REFERENCES
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Options:
     """Problems to solve."""
     starts: int = 200
     """Starts per problem, the seeds 0 … n-1."""
-    out: Path = STORE
+    out: Path = STORES[0]
     """File to update."""
 
 

@@ -7,7 +7,8 @@ import pytest
 
 import mpc
 from benchmarks import peers
-from benchmarks.problems import FEASIBLE, JAX, REFERENCES, Reference, clohessy_wiltshire, optimum
+from benchmarks.formulas import FEASIBLE, JAX, Limit, Reference, optimum
+from benchmarks.problems import REFERENCES, clohessy_wiltshire
 from mpc.rollout import energy
 
 every = pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES.keys())
@@ -103,3 +104,23 @@ def test_the_orbit_agrees_with_its_differential_equation():
     for _ in range(steps):  # midpoint rule
         integrated = integrated + h * derivative(integrated + 0.5 * h * derivative(integrated))
     np.testing.assert_allclose(transition @ state + thrust @ action, integrated, rtol=1e-7, atol=1e-7)
+
+
+def test_limits_hold_at_their_steps_and_for_their_actions_only():
+    """A counter with an action that is a multiple of its limit: only the steps 2 and 3 and the actions are measured."""
+    limits = (
+        Limit("window", lambda m, x: m.stack(x[0]), first=2, last=3),
+        Limit("action", lambda m, u: m.stack(u[0] / 10.0 - 1.0), of_actions=True),
+    )
+    reference = Reference(
+        *("counter", 5, (0.0,), (100.0,), (0.0,)),
+        lambda m, x, u: m.stack(x[0] + 1.0),
+        lambda m, x, u: u[0],
+        lambda m, x: x[0],
+        limits,
+    )
+    assert reference.measure(np.full((5, 1), 1.0)) == (10.0, 3.0)
+    assert reference.measure(np.full((5, 1), 100.0)) == (505.0, 9.0)
+    states = mpc.rollout(reference.problem, None, jnp.zeros(1), jnp.full((5, 1), 100.0)).states
+    violations = mpc.constraints.violation(reference.problem.constraints, None, states, jnp.full((5, 1), 100.0))
+    assert {name: float(value) for name, value in violations.items()} == {"window": 3.0, "action": 9.0}
