@@ -2,10 +2,10 @@
 
     python -m benchmarks.references                       # the five reference problems, 200 starts each (minutes)
     python -m benchmarks.references --problems car --starts 50
-    python -m benchmarks.references --problems acrobot --starts 40 --fatrop
+    python -m benchmarks.references --problems acrobot --starts 40 --polish fatrop ilqr-4
 
-CasADi and IPOPT (tolerance 1e-9) start from the shared guesses of the seeds 0 … n-1, with `--fatrop` from what fatrop makes
-of them as well. A solution counts if IPOPT reports
+CasADi and IPOPT (tolerance 1e-9) start from the shared guesses of the seeds 0 … n-1, and with `--polish` from what other
+solvers and planners make of them. A solution counts if IPOPT reports
 convergence and the actions, rolled out in float64, violate no limit by more than 1e-6. The best solution of each problem is
 stored in the file of its table (`benchmarks.formulas.STORES`), with the basins found and the number of starts in each.
 """
@@ -22,7 +22,9 @@ import tyro
 
 from benchmarks.formulas import FEASIBLE, STORES, Reference
 from benchmarks.literature import LITERATURE
-from benchmarks.peers import Transcription, fatrop, library, shift
+from benchmarks.peers import PEERS, Transcription, library, shift
+from benchmarks.planner_entries import PLANNERS
+from benchmarks.planners import ours, outcome
 from benchmarks.problems import REFERENCES
 
 
@@ -34,13 +36,13 @@ class Options:
     """Problems to solve, of both tables."""
     starts: int = 200
     """Starts per problem, the seeds 0 … n-1."""
-    fatrop: bool = False
-    """Solve from the solutions of fatrop as well."""
+    polish: tuple[str, ...] = ()
+    """Solvers and planners of `benchmarks.planners` whose solutions IPOPT starts from as well."""
     out: Path | None = None
     """File to update; default: the one of the table that has the problem."""
 
 
-def explore(reference: Reference, starts: int, from_fatrop: bool) -> dict[str, Any]:
+def explore(reference: Reference, starts: int, polish: tuple[str, ...]) -> dict[str, Any]:
     """Returns the best optimum from many starts, and the basins found; counts are of the shared guesses only."""
     options = {"print_level": 0, "sb": "yes", "tol": 1e-9, "max_iter": 3000}
     program = Transcription(reference, "ipopt", {"ipopt": options})
@@ -53,15 +55,17 @@ def explore(reference: Reference, starts: int, from_fatrop: bool) -> dict[str, A
 
     tries = [attempt(reference.start, reference.guess(seed)) for seed in range(starts)]
     costs = np.array([cost for cost, _, _ in tries])
-    if from_fatrop:
-        session = fatrop(reference)
-        close = Transcription(reference, "ipopt", {"ipopt": options | {"mu_init": 1e-6}})  # stays in the basin
-        tries += [attempt(reference.start, session.cold(session.prepare(seed)), close) for seed in range(starts)]
+    close = Transcription(reference, "ipopt", {"ipopt": options | {"mu_init": 1e-6}})  # stays in the basin
+    for name in polish:
+        session = PEERS[name](reference) if name in PEERS else ours(PLANNERS[name], reference, double=True)
+        found = [outcome(session.cold(session.prepare(seed)))[0] for seed in range(starts)]
+        tries += [attempt(reference.start, np.asarray(actions), close) for actions in found]
     best, violation, actions = min(tries, key=lambda found: found[0])
     if not np.isfinite(best):
         raise RuntimeError(f"no start of {reference.name} ended in a feasible optimum")
     hits = np.flatnonzero(costs <= best + 1e-6 * max(1.0, abs(best)))
-    warm_cost, warm_violation, _ = attempt(reference.successor(actions), shift(actions))
+    begin, shifted = reference.successor(actions), shift(actions)
+    warm_cost, warm_violation, _ = min((attempt(begin, shifted, p) for p in (program, close)), key=lambda found: found[0])
     basins = Counter(float(f"{cost:.7g}") for cost in costs if np.isfinite(cost))
     return {
         "cost": best,
@@ -69,7 +73,7 @@ def explore(reference: Reference, starts: int, from_fatrop: bool) -> dict[str, A
         "warm_cost": warm_cost,
         "warm_violation": warm_violation,
         "starts": starts,
-        "from_fatrop": from_fatrop,
+        "polished": list(polish),
         "hits": len(hits),
         "feasible": int(np.isfinite(costs).sum()),
         "seeds_that_hit": hits.tolist(),
@@ -89,7 +93,7 @@ def main() -> None:
     }
     for name in options.problems:
         out = options.out or STORES[name in LITERATURE]
-        found = explore((REFERENCES | LITERATURE)[name], options.starts, options.fatrop)
+        found = explore((REFERENCES | LITERATURE)[name], options.starts, options.polish)
         stored = json.loads(out.read_text()) if out.exists() else {"problems": {}}
         stored["solver"] = solver
         stored["problems"][name] = found
