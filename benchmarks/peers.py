@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.problems import Maths, Reference, optimum
+from benchmarks.formulas import Maths, Reference, optimum
 from mpc.rollout import energy
 
 
@@ -51,7 +51,7 @@ def library(name: str) -> Any:
 def casadi_maths() -> Maths:
     """Returns the functions of the formulas for CasADi expressions."""
     cs = library("casadi")
-    return Maths(cs.sin, cs.cos, cs.tan, cs.sqrt, cs.vertcat)
+    return Maths(cs.sin, cs.cos, cs.tan, cs.sqrt, cs.exp, cs.vertcat)
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ class Transcription:
     """A reference problem as a sparse nonlinear program over x[0], u[0], x[1], …, u[H-1], x[H] (multiple shooting).
 
     The order of the constraints lets fatrop detect the stages: per step, `x[t+1] - dynamics = 0`, then the limits on x[t]
-    (at t = 0 the initial condition).
+    (at t = 0 the initial condition) and on u[t].
     """
 
     def __init__(self, reference: Reference, solver: str, options: dict[str, Any]):
@@ -81,6 +81,7 @@ class Transcription:
         start = cs.SX.sym("start", states)
         x = [cs.SX.sym(f"x{t}", states) for t in range(steps + 1)]
         u = [cs.SX.sym(f"u{t}", actions) for t in range(steps)]
+        of_states = [limit for limit in reference.limits if not limit.of_actions]
         rows: list[tuple[Any, bool]] = []
         for t in range(steps + 1):
             if t < steps:
@@ -88,7 +89,9 @@ class Transcription:
             if t == 0:
                 rows.append((x[0] - start, True))
             else:
-                rows += [(limit.function(m, x[t]), limit.equality) for limit in reference.limits if t >= limit.first]
+                rows += [(limit.function(m, x[t]), limit.equality) for limit in of_states if limit.active(t)]
+            if t < steps:
+                rows += [(limit.function(m, u[t]), limit.equality) for limit in reference.limits if limit.of_actions]
         equality = [equal for expression, equal in rows for _ in range(expression.shape[0])]
         cost = sum((reference.stage(m, x[t], u[t]) for t in range(steps)), start=reference.terminal(m, x[-1]))
         variables = [v for t in range(steps) for v in (x[t], u[t])] + [x[-1]]
@@ -213,7 +216,7 @@ def lbfgsb(reference: Reference) -> Session:
 def torch_maths() -> Maths:
     """Returns the functions of the formulas for tensors `[S, samples]`."""
     torch = library("torch")
-    return Maths(torch.sin, torch.cos, torch.tan, torch.sqrt, lambda *rows: torch.stack(rows))
+    return Maths(torch.sin, torch.cos, torch.tan, torch.sqrt, torch.exp, lambda *rows: torch.stack(rows))
 
 
 def pytorch_mppi(reference: Reference, samples: int = 512, iterations: int = 30) -> Session:

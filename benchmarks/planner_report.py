@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.problems import FEASIBLE, optimum
+from benchmarks.formulas import FEASIBLE, optimum
 
 CLOSE = 1e-4  # relative cost excess that counts as success
 COLUMNS = (
@@ -25,23 +25,26 @@ COLUMNS = (
     ("local optimum or lower", "success_trap", "{:.0%}"),
     ("warm success", "warm_success", "{:.0%}"),
     ("seeds", "seeds", "{}"),
+    ("statuses", "statuses", "{}"),
 )
 
 
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Returns the results as Markdown tables, one per problem."""
+    baseline = header.get("baseline", "fatrop")
+    titles = [title.replace("fatrop", baseline) for title, _, _ in COLUMNS]
     lines = [
-        "# Planners on the reference problems",
+        "# Planners on problems with known optima",
         "",
         f"`{header['command']}`, {header['processor']}, one core. Times are CPU milliseconds without compilation, medians "
-        "over the seeds. ÷ fatrop: median ratio to fatrop on the same seed, solved right before. Success: cost at most "
-        f"{CLOSE:g} (relative) above the best known cost and violation at most {FEASIBLE:g}, for the actions rolled out in "
-        "float64.",
+        f"over the seeds. ÷ {baseline}: median ratio to {baseline} on the same seed, solved right before. Success: cost at "
+        f"most {CLOSE:g} (relative) above the best known cost and violation at most {FEASIBLE:g}, for the actions rolled "
+        "out in float64.",
     ]
     for name in dict.fromkeys(row["problem"] for row in rows):
         present = [row for row in rows if row["problem"] == name]
         lines += ["", f"## {name}: best known {optimum(name).cost:.6g}", ""]
-        lines += ["| " + " | ".join(title for title, _, _ in COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+        lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(COLUMNS)]
         for row in present:
             if "skipped" in row:
                 lines.append(f"| {row['planner']} | {row['skipped']} |" + " |" * (len(COLUMNS) - 2))

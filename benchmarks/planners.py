@@ -1,8 +1,9 @@
-"""All planners on all reference problems, compared with solvers of other libraries, in one process on one core.
+"""Planners on the reference problems or the literature's, beside solvers of other libraries, in one process on one core.
 
     python -m benchmarks.planners                                   # everything (about an hour on one core)
     python -m benchmarks.planners --quick                           # a minute: fewer seeds, shorter searches
     python -m benchmarks.planners --problems pendulum cartpole --planners ilqr fatrop --seeds 20
+    python -m benchmarks.planners --problems literature --planners fatrop ilqr ilqr-4 --double --cold --out /tmp/literature
 
 Figures per planner and problem:
 
@@ -13,11 +14,12 @@ Figures per planner and problem:
 - cost of the actions rolled out in float64, and largest violation of a limit;
 - success: fraction of seeds that reach the best known optimum (relative cost excess <= 1e-4, violation <= 1e-6).
 
-fatrop with default options solves the same seed right before each cold and warm solve, so ratios to it are per pair.
+A baseline (fatrop with default options, if no other is named) solves the same seed right before each cold and warm solve, so
+ratios to it are per pair.
 
 The process is pinned to one core before JAX starts, so JAX's thread pool has one thread. Times are `time.process_time`,
 which counts all threads. For problems with limits, planners run in float64 like the other solvers, because float32 cannot
-resolve a violation of 1e-6.
+resolve a violation of 1e-6. With `--double` they do so for all problems.
 """
 
 import contextlib
@@ -26,11 +28,12 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,58 +41,17 @@ import numpy as np
 import tyro
 
 import mpc
+from benchmarks.formulas import FEASIBLE, Reference, optimum
+from benchmarks.literature import LITERATURE
 from benchmarks.peers import ON_DEMAND, PEERS, Session, Unavailable
+from benchmarks.planner_entries import PLANNERS, Entry, shortened
 from benchmarks.planner_report import CLOSE, write
-from benchmarks.problems import FEASIBLE, REFERENCES, Reference, optimum
+from benchmarks.problems import REFERENCES
 from world_models.io.checkpoint import versions
 
+PROBLEMS = REFERENCES | LITERATURE
 RESULTS = Path(__file__).parent / "results"
 TRAPS = {"cartpole": 65.34448}  # cost of the local optimum that most solvers find
-BASELINE = "fatrop"
-
-
-class Entry(NamedTuple):
-    """A planner of the benchmark, with its iterations for a cold and for a warm solve.
-
-    For problems with limits, iterations are multiplied by `rounds`, the rounds of the augmented Lagrangian. A solve stops
-    early when the planner's optimality measure is below `tolerance`, if one is given. With limits, the measure includes
-    their violation and must fall below the feasibility limit.
-    """
-
-    build: Callable[[mpc.Problem], mpc.Planner]
-    iterations: int = 100
-    warm: int = 30
-    rounds: int = 10
-    tolerance: float | None = None
-
-    def on(self, reference: Reference) -> "Entry":
-        """Returns the entry with its iterations for a problem."""
-        if not reference.limits:
-            return self
-        tolerance = None if self.tolerance is None else 0.5 * FEASIBLE
-        return self._replace(iterations=self.rounds * self.iterations, warm=self.rounds * self.warm, tolerance=tolerance)
-
-
-def cem_then_ilqr(problem: mpc.Problem) -> mpc.Planner:
-    """Returns ten iterations of CEM, which select a basin, followed by iLQR."""
-    return mpc.chain(mpc.cem(problem), mpc.ilqr(problem), switch_after=10)
-
-
-PLANNERS: dict[str, Entry] = {
-    "gradient": Entry(partial(mpc.gradient, starts=1), 300, 100),
-    "gradient-16": Entry(partial(mpc.gradient, starts=16), 300, 100),
-    "lbfgs": Entry(partial(mpc.gradient, optimizer="lbfgs", starts=1), tolerance=1e-3),
-    "ilqr": Entry(mpc.ilqr, tolerance=1e-3, rounds=3),
-    "ilqr-4": Entry(partial(mpc.ilqr, starts=4, screen=(16, 10)), tolerance=1e-3, rounds=3),
-    "ilqr-16": Entry(partial(mpc.ilqr, starts=16, screen=(64, 8)), tolerance=1e-3, rounds=3),
-    "ilqr-continued-8": Entry(partial(mpc.ilqr, starts=8, continuation=20), tolerance=1e-3, rounds=3),
-    "collocation": Entry(mpc.collocation),
-    "cem": Entry(mpc.cem),
-    "icem": Entry(mpc.icem),
-    "mppi": Entry(mpc.mppi),
-    "predictive-sampling": Entry(mpc.predictive_sampling),
-    "cem-ilqr": Entry(cem_then_ilqr, tolerance=1e-3, rounds=3),
-}
 
 
 @dataclass
@@ -97,7 +59,7 @@ class Options:
     """Options of the benchmark."""
 
     problems: tuple[str, ...] = tuple(REFERENCES)
-    """Reference problems."""
+    """Problems of both tables; `literature` stands for all of the literature."""
     planners: tuple[str, ...] = ()
     """Names of planners and other solvers; default: all except fatrop-compiled, which takes minutes to build."""
     seeds: int = 20
@@ -108,6 +70,12 @@ class Options:
     """Smoke test: three seeds and a tenth of the iterations."""
     json: bool = False
     """Also print the results as JSON."""
+    double: bool = False
+    """Run planners in float64 on problems without limits as well."""
+    cold: bool = False
+    """Measure cold solves only; there are no figures of warm solves and no curves."""
+    baseline: str = "fatrop"
+    """Solver of another library for the ratios."""
     core: int = 0
     """Core to run on."""
     out: Path = RESULTS
@@ -122,9 +90,9 @@ def one_core(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
-def precision(reference: Reference) -> contextlib.AbstractContextManager[Any]:
-    """Returns the context for float64 if the problem has limits, else for float32."""
-    return jax.enable_x64(bool(reference.limits))
+def precision(reference: Reference, double: bool = False) -> contextlib.AbstractContextManager[Any]:
+    """Returns the context for float64 if the problem has limits or `double` is set, else for float32."""
+    return jax.enable_x64(double or bool(reference.limits))
 
 
 @partial(jax.jit, static_argnames=("planner", "iterations", "tolerance"))
@@ -158,32 +126,32 @@ def advance(planner: mpc.Planner, state: jax.Array, planner_state: Any, count: j
     return planner_state, planner.plan(None, state, planner_state).actions
 
 
-def ours(entry: Entry, reference: Reference) -> Session:
-    """Returns a session for a planner of this library."""
-    entry = entry.on(reference)
-    with precision(reference):
+def ours(entry: Entry, reference: Reference, double: bool = False) -> Session:
+    """Returns a session for a planner of this library; its cold solves return plans."""
+    entry, precise = entry.on(reference), partial(precision, reference, double)
+    with precise():
         planner = entry.build(reference.problem)
         start = jnp.asarray(reference.start)
 
     def within(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def call(given: Any) -> Any:
-            with precision(reference):
+            with precise():
                 return jax.block_until_ready(function(given))
 
         return call
 
     def prepare(seed: int) -> tuple[jax.Array, jax.Array]:
-        with precision(reference):
+        with precise():
             return jax.random.key(seed), jnp.asarray(reference.guess(seed))
 
-    def cold(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def cold(given: tuple[jax.Array, jax.Array]) -> mpc.Plan:
         key, guess = given
         solve = partial(mpc.solve, planner, None, start, key, entry.iterations, guess=guess, tolerance=entry.tolerance)
-        return solve().actions
+        return solve()
 
     def prepare_warm() -> tuple[jax.Array, Any]:
         best = optimum(reference.name).actions
-        with precision(reference):
+        with precise():
             planner_state = begin(planner, start, jax.random.key(0), jnp.asarray(best))
             planner_state = resume(planner, start, planner_state, entry.iterations, entry.tolerance)[1]
             return jnp.asarray(reference.successor(best), start.dtype), planner.shift(planner_state)
@@ -194,12 +162,12 @@ def ours(entry: Entry, reference: Reference) -> Session:
 
     def curve(given: tuple[jax.Array, jax.Array]) -> Iterator[tuple[int, jax.Array]]:
         key, guess = given
-        with precision(reference):
+        with precise():
             planner_state = begin(planner, start, key, guess)
         done = 0
         while done < entry.iterations:
             more = min(max(done, 1), entry.iterations - done)
-            with precision(reference):
+            with precise():
                 planner_state, actions = jax.block_until_ready(advance(planner, start, planner_state, jnp.asarray(more)))
             done += more
             yield done, actions
@@ -232,32 +200,55 @@ def trace(session: Session, reference: Reference) -> list[dict[str, float]]:
         points.append({"iterations": found[0], "cpu_ms": spent, "cost": cost, "violation": violation})
 
 
+def outcome(answer: Any) -> tuple[Any, str | None]:
+    """Returns the actions and the name of the status of a solver's answer; solvers of other libraries have no status."""
+    return (answer.actions, mpc.Status(int(answer.status)).name) if isinstance(answer, mpc.Plan) else (answer, None)
+
+
+def cold_solves(
+    session: Session, baseline: Session | None, reference: Reference, seeds: int, seconds: float
+) -> tuple[np.ndarray, Counter[str]]:
+    """Returns CPU time, wall time, cost, violation and the baseline's CPU time `[5, seeds]`, and how often each status is
+    returned."""
+    rows, statuses, begun = [], Counter(), time.perf_counter()
+    for seed in range(seeds):
+        baseline_cpu = timed(baseline.cold, baseline.prepare(seed))[1] if baseline else np.nan
+        answer, cpu, wall = timed(session.cold, session.prepare(seed))
+        actions, status = outcome(answer)
+        rows.append((cpu, wall, *reference.measure(actions), baseline_cpu))
+        statuses.update([status] if status else [])
+        if seed >= 2 and time.perf_counter() - begun > seconds:
+            break
+    return np.array(rows).T, statuses
+
+
+def warm_solves(session: Session, baseline: Session | None, reference: Reference, seeds: int, seconds: float) -> np.ndarray:
+    """Returns the figures of `cold_solves` for warm solves, `[5, turns]`."""
+    rows, begun, state = [], time.perf_counter(), reference.successor(optimum(reference.name).actions)
+    for turn in range(max(3, min(20, seeds))):
+        baseline_cpu = timed(baseline.warm, baseline.prepare_warm())[1] if baseline else np.nan
+        actions, cpu, wall = timed(session.warm, session.prepare_warm())
+        rows.append((cpu, wall, *reference.measure(actions, state), baseline_cpu))
+        if turn >= 2 and time.perf_counter() - begun > 0.5 * seconds:
+            break
+    return np.array(rows).T
+
+
 def compete(
-    make: Callable[[Reference], Session], baseline: Session | None, reference: Reference, seeds: int, seconds: float
+    make: Callable[[Reference], Session], baseline: Session | None, reference: Reference, options: Options
 ) -> dict[str, Any]:
     """Measures one solver on one problem and returns a row of results."""
+    seeds, seconds = 3 if options.quick else options.seeds, options.seconds
     best = optimum(reference.name)
     session, build, _ = timed(make, reference)
     given = session.prepare(0)
     compile_cold = build + timed(session.cold, given)[1] - timed(session.cold, given)[1]
-    again, preparing, _ = timed(lambda _: session.prepare_warm(), None)
-    compile_warm = preparing + timed(session.warm, again)[1] - timed(session.warm, again)[1]
-    cold: list[tuple[float, float, float, float, float]] = []  # cpu, wall, cost, violation, cpu of the baseline
-    begun = time.perf_counter()
-    for seed in range(seeds):
-        baseline_cpu = timed(baseline.cold, baseline.prepare(seed))[1] if baseline else np.nan
-        actions, cpu, wall = timed(session.cold, session.prepare(seed))
-        cold.append((cpu, wall, *reference.measure(actions), baseline_cpu))
-        if seed >= 2 and time.perf_counter() - begun > seconds:
-            break
-    warm, state = [], reference.successor(best.actions)
-    for turn in range(max(3, min(20, seeds))):
-        baseline_cpu = timed(baseline.warm, baseline.prepare_warm())[1] if baseline else np.nan
-        actions, cpu, wall = timed(session.warm, session.prepare_warm())
-        warm.append((cpu, wall, *reference.measure(actions, state), baseline_cpu))
-        if turn >= 2 and time.perf_counter() - begun > 1.5 * seconds:
-            break
-    c, w = np.array(cold).T, np.array(warm).T
+    c, statuses = cold_solves(session, baseline, reference, seeds, seconds)
+    w, compile_warm = np.full((5, 1), np.nan), np.nan
+    if not options.cold:
+        again, preparing, _ = timed(lambda _: session.prepare_warm(), None)
+        compile_warm = preparing + timed(session.warm, again)[1] - timed(session.warm, again)[1]
+        w = warm_solves(session, baseline, reference, seeds, seconds)
     feasible = c[3] <= FEASIBLE
 
     def reached(costs: np.ndarray, target: float) -> np.ndarray:
@@ -267,7 +258,7 @@ def compete(
     trap = TRAPS.get(reference.name)
     return {
         "compile_s": 1e-3 * max(compile_cold, 0.0),
-        "compile_warm_s": 1e-3 * max(compile_warm, 0.0),
+        "compile_warm_s": 1e-3 * float(np.maximum(compile_warm, 0.0)),
         "cold_cpu_ms": float(np.median(c[0])),
         "cold_cpu_ms_min": float(c[0].min()),
         "cold_cpu_ms_max": float(c[0].max()),
@@ -285,18 +276,14 @@ def compete(
         "success": float(hit.mean()),
         "success_trap": None if trap is None else float((feasible & reached(c[2], trap)).mean()),
         "seeds": len(c[0]),
+        "statuses": ", ".join(f"{status} {count}" for status, count in statuses.most_common()),
         "warm_cost": float(np.median(w[2])),
         "warm_violation": float(w[3].max()),
         "warm_success": float(((w[3] <= FEASIBLE) & reached(w[2], best.warm_cost)).mean()),
         "costs": c[2].tolist(),
         "violations": c[3].tolist(),
-        "curve": trace(session, reference),
+        "curve": [] if options.cold else trace(session, reference),
     }
-
-
-def shortened(entry: Entry) -> Entry:
-    """Returns an entry with a tenth of its iterations."""
-    return entry._replace(iterations=max(entry.iterations // 10, 2), warm=max(entry.warm // 10, 1))
 
 
 def run(options: Options, save: Callable[[list[dict[str, Any]]], None]) -> list[dict[str, Any]]:
@@ -306,17 +293,19 @@ def run(options: Options, save: Callable[[list[dict[str, Any]]], None]) -> list[
         ValueError: If a problem or a planner is unknown.
     """
     entries = {name: shortened(e) if options.quick else e for name, e in PLANNERS.items()}
-    makers = PEERS | {name: partial(ours, entry) for name, entry in entries.items()}
+    makers = PEERS | {name: partial(ours, entry, double=options.double) for name, entry in entries.items()}
     selected = options.planners or tuple(makers)
     makers |= ON_DEMAND
-    for option, names, available in (("problems", options.problems, REFERENCES), ("planners", selected, makers)):
+    problems = tuple(LITERATURE) if options.problems == ("literature",) else options.problems
+    checks = ("problems", problems, PROBLEMS), ("planners", selected, makers), ("baseline", [options.baseline], PEERS)
+    for option, names, available in checks:
         if unknown := [name for name in names if name not in available]:
             raise ValueError(f"{option} must be of {', '.join(available)}; got {unknown[0]!r}")
-    rows, seeds = [], 3 if options.quick else options.seeds
-    for name in options.problems:
-        reference = REFERENCES[name]
+    rows: list[dict[str, Any]] = []
+    for name in problems:
+        reference = PROBLEMS[name]
         try:
-            baseline = PEERS[BASELINE](reference)
+            baseline = PEERS[options.baseline](reference)
         except Unavailable as reason:
             baseline = None
             print(f"{name}: no ratios: {reason}", file=sys.stderr)
@@ -324,7 +313,7 @@ def run(options: Options, save: Callable[[list[dict[str, Any]]], None]) -> list[
             row: dict[str, Any] = {"problem": name, "planner": planner}
             rows.append(row)
             try:
-                row |= compete(makers[planner], baseline, reference, seeds, options.seconds)
+                row |= compete(makers[planner], baseline, reference, options)
             except Unavailable as reason:
                 row["skipped"] = str(reason)
                 print(f"{name:>11} {planner:<20} skipped: {reason}", flush=True)
@@ -332,7 +321,8 @@ def run(options: Options, save: Callable[[list[dict[str, Any]]], None]) -> list[
             print(
                 f"{name:>11} {planner:<20} compile {row['compile_s']:5.1f} s, cold {row['cold_cpu_ms']:8.2f} ms "
                 f"(x {row['cold_ratio']:.2f}), warm {row['warm_cpu_ms']:8.2f} ms (x {row['warm_ratio']:.2f}), "
-                f"median {row['cost_median']:.5g}, violation {row['violation_max']:.0e}, success {row['success']:.0%}",
+                f"median {row['cost_median']:.5g}, violation {row['violation_max']:.0e}, success {row['success']:.0%} "
+                f"{row['statuses']}",
                 flush=True,
             )
         save(rows)
@@ -359,6 +349,7 @@ def main() -> None:
         "packages": versions(names),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "loops_hoisted": mpc.loops_hoisted,
+        "baseline": options.baseline,
     }
     rows = run(options, partial(write, options.out, header))
     if options.json:

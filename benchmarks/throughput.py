@@ -42,9 +42,10 @@ import numpy as np
 import tyro
 
 import mpc
+from benchmarks.formulas import SIDE_BY_SIDE
 from benchmarks.peers import Unavailable, library
 from benchmarks.planners import RESULTS, processor
-from benchmarks.problems import REFERENCES, SIDE_BY_SIDE
+from benchmarks.problems import REFERENCES
 from benchmarks.throughput_chains import depth
 from benchmarks.throughput_report import write
 from world_models.io.checkpoint import versions

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import peers, planners, throughput, throughput_chains
-from benchmarks.problems import REFERENCES, optimum
+from benchmarks.formulas import optimum
+from benchmarks.problems import REFERENCES
 from mpc.rollout import energy
 
 

@@ -1,4 +1,6 @@
-"""Tests of the reference problems: agreement of JAX and CasADi, and optimality of the stored optima."""
+"""Tests of the problems of both tables: agreement of JAX and CasADi, and optimality of the stored optima."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,28 +9,32 @@ import pytest
 
 import mpc
 from benchmarks import peers
-from benchmarks.problems import FEASIBLE, JAX, REFERENCES, Reference, clohessy_wiltshire, optimum
+from benchmarks.formulas import FEASIBLE, JAX, Limit, Maths, Reference, Vector, optimum
+from benchmarks.literature import LITERATURE
+from benchmarks.problems import REFERENCES, clohessy_wiltshire
 from mpc.rollout import energy
 
-every = pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES.keys())
+PROBLEMS = REFERENCES | LITERATURE
+every = pytest.mark.parametrize("reference", PROBLEMS.values(), ids=PROBLEMS.keys())
 
 
 @every
 def test_casadi_and_jax_evaluate_the_same_formulas(reference: Reference):
-    cs = pytest.importorskip("casadi")
-    maths, rng = peers.casadi_maths(), np.random.default_rng(0)
+    cs, rng = pytest.importorskip("casadi"), np.random.default_rng(0)
+
+    def formulas(m: Maths, x: Vector, u: Vector) -> list[Vector]:
+        limits = [limit.function(m, u if limit.of_actions else x) for limit in reference.limits]
+        return [reference.dynamics(m, x, u), reference.stage(m, x, u), reference.terminal(m, x), *limits]
+
     x, u = cs.SX.sym("x", len(reference.start)), cs.SX.sym("u", len(reference.low))
-    formulas = [reference.dynamics(maths, x, u), reference.stage(maths, x, u), reference.terminal(maths, x)]
-    symbolic = cs.Function("all", [x, u], formulas + [limit.function(maths, x) for limit in reference.limits])
+    symbolic = cs.Function("all", [x, u], formulas(peers.casadi_maths(), x, u))
+    compiled = jax.jit(partial(formulas, JAX))
     for _ in range(20):
         state = np.array(reference.start) + rng.standard_normal(len(reference.start))
         action = rng.uniform(reference.low, reference.high)
-        theirs = symbolic(state, action)
         with jax.enable_x64(True):
-            s, a = jnp.asarray(state), jnp.asarray(action)
-            ours = [reference.dynamics(JAX, s, a), reference.stage(JAX, s, a), reference.terminal(JAX, s)]
-            ours += [limit.function(JAX, s) for limit in reference.limits]
-        for their, our in zip(theirs, ours, strict=True):
+            ours = compiled(jnp.asarray(state), jnp.asarray(action))
+        for their, our in zip(symbolic(state, action), ours, strict=True):
             np.testing.assert_allclose(np.asarray(their).ravel(), np.ravel(our), rtol=1e-9, atol=1e-9)
 
 
@@ -77,8 +83,9 @@ def test_broken_bounds_are_measured_as_violations(reference: Reference):
     beyond = np.full((reference.horizon, len(reference.low)), np.array(reference.high) + 0.5)
     assert reference.measure(beyond)[1] >= 0.5
     for limit in reference.limits:
-        assert np.asarray(limit.function(JAX, jnp.asarray(reference.start))).ndim == 1
-        assert 1 <= limit.first <= reference.horizon
+        at = jnp.asarray(reference.high if limit.of_actions else reference.start)
+        assert np.asarray(limit.function(JAX, at)).ndim == 1
+        assert 1 <= limit.first <= (limit.last or reference.horizon) <= reference.horizon
 
 
 def test_initial_guesses_are_the_documented_smoothed_noise():
@@ -103,3 +110,27 @@ def test_the_orbit_agrees_with_its_differential_equation():
     for _ in range(steps):  # midpoint rule
         integrated = integrated + h * derivative(integrated + 0.5 * h * derivative(integrated))
     np.testing.assert_allclose(transition @ state + thrust @ action, integrated, rtol=1e-7, atol=1e-7)
+
+
+def test_limits_hold_at_their_steps_and_for_their_actions_only():
+    """A counter with an action that is a multiple of its limit: only the steps 2 and 3 and the actions are measured."""
+    limits = (
+        Limit("window", lambda m, x: m.stack(x[0]), first=2, last=3),
+        Limit("action", lambda m, u: m.stack(u[0] / 10.0 - 1.0), of_actions=True),
+    )
+    reference = Reference(
+        *("counter", 5, (0.0,), (100.0,), (0.0,)),
+        lambda m, x, u: m.stack(x[0] + 1.0),
+        lambda m, x, u: u[0],
+        lambda m, x: x[0],
+        limits,
+    )
+    assert reference.measure(np.full((5, 1), 1.0)) == (10.0, 3.0)
+    assert reference.measure(np.full((5, 1), 100.0)) == (505.0, 9.0)
+    states = mpc.rollout(reference.problem, None, jnp.zeros(1), jnp.full((5, 1), 100.0)).states
+    violations = mpc.constraints.violation(reference.problem.constraints, None, states, jnp.full((5, 1), 100.0))
+    assert {name: float(value) for name, value in violations.items()} == {"window": 3.0, "action": 9.0}
+
+
+def test_the_largest_orbit_is_close_to_that_of_continuous_time():
+    assert optimum("orbit_transfer").cost == pytest.approx(-1.5252, rel=2e-3)  # Bryson & Ho 1975

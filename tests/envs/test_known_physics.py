@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from benchmarks.problems import REFERENCES, Maths, optimum
+from benchmarks.formulas import Maths, optimum
+from benchmarks.problems import REFERENCES
 from envs import car, cartpole_swingup, quadrotor, rendezvous
 
-NUMPY = Maths(np.sin, np.cos, np.tan, np.sqrt, lambda *scalars: np.stack(scalars))
+NUMPY = Maths(np.sin, np.cos, np.tan, np.sqrt, np.exp, lambda *scalars: np.stack(scalars))
 PAIRS = {"cartpole": cartpole_swingup, "car": car, "quadrotor": quadrotor, "rendezvous": rendezvous}
 WIDTHS = {
     "cartpole": (2, 4, 4, 8),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import mpc
-from benchmarks.problems import REFERENCES, optimum
+from benchmarks.formulas import optimum
+from benchmarks.problems import REFERENCES
 from mpc.planners.continuation import TruncatedParams, continuation, stretched
 from mpc.planners.ilqr import newton
 
