@@ -110,6 +110,7 @@ PLANNERS: dict[str, str | Builder] = {
     "mppi": "mpc.planners.mppi",
     "predictive_sampling": "mpc.planners.predictive_sampling",
     "chain": _chained,
+    "auto": "mpc.planners.auto",
 }
 """Every planner's function `(problem, *, settings) -> planner`, or the module that has it under the planner's name.
 

@@ -35,7 +35,7 @@ PyTree = Any
 STEP_SIZES = (1.0, 0.4, 0.15)
 TRIES = 8  # feedbacks tried in one step, each with GROWTH times more damping
 GROWTH, DECAY, LARGEST = 10.0, 0.1, 1e5  # of the damping
-NOTHING = float(np.finfo(np.float64).eps)  # share of the largest cost so far of which a plan is as good as a better one
+NOTHING = float(np.finfo(np.float64).eps)  # step of the variables, which span [-1, 1], that is no step
 FLOOR = 1e-6  # of pivots, as the damping a share of the largest curvature
 
 
@@ -51,7 +51,7 @@ class IlqrState(NamedTuple):
 
     `best`: `[H, V]` variables, of the cheapest trajectory so far. `states`: `[H+1, N]`, each a state as one vector.
     `damping`: μ, a share of `curvature`, `[V]`: the largest of each variable along the trajectory. `progress`: the share of
-    the energy that recent steps removed. `largest`: cost met so far. `candidate`: a slot for one.
+    the energy that recent steps removed. `candidate`: a slot for one.
     `rounded`: the plan where actions are rounded to be executed (a cheaper trajectory may round to a dearer one), or None
     where they are not and `best` is the plan.
     """
@@ -63,7 +63,6 @@ class IlqrState(NamedTuple):
     damping: Array
     curvature: Array
     progress: Array
-    largest: Array
     cost: Array
     optimality: Array
     candidate: Candidate
@@ -183,9 +182,9 @@ class _Newton:
             states = jax.vmap(model.flatten)(guessed).at[0].set(model.state)
             expansion, _ = expand(model, states, variables, self.second_order > 1, self.parallel)
             curvature = curvature_of(expansion)
-        infinite, none, slot = jnp.asarray(jnp.inf), jnp.zeros(()), no_candidate(variables)
+        infinite, slot = jnp.asarray(jnp.inf), no_candidate(variables)
         rounded = None if space.exact else Rounded(variables, infinite)
-        known = (variables, states, expansion, feedback, jnp.asarray(self.damping), curvature, jnp.ones(()), none)
+        known = (variables, states, expansion, feedback, jnp.asarray(self.damping), curvature, jnp.ones(()))
         return IlqrState(*known, infinite, infinite, slot, rounded)
 
     def step(self, params: PyTree, state: PyTree, planner_state: IlqrState) -> IlqrState:
@@ -250,12 +249,11 @@ class _Newton:
         exactness, promise = jnp.finfo(cost.dtype).eps, jnp.max(jnp.abs(slope) * step(curvature))
         hopeless = jnp.where(progress <= exactness, jnp.sqrt(exactness), exactness)
         settled = ~better & (mu >= LARGEST) & (promise <= hopeless * jnp.abs(cost))
-        # where the least cost is 0, each cost falls far below the last for ever
-        largest = jnp.maximum(planner_state.largest, jnp.where(jnp.isfinite(cost), jnp.abs(cost), 0.0))
-        settled = settled | (len(variables) * promise <= NOTHING * largest)
+        # where the least cost is 0, every cost falls far below the last until variables move by less than rounding
+        settled = settled | (step(curvature).max() <= NOTHING * jnp.maximum(jnp.abs(variables).max(), 1.0))
         optimality = jnp.where(jnp.isfinite(cost) & jnp.isfinite(optimality), jnp.where(settled, 0.0, optimality), jnp.inf)
         slot, rounded = planner_state.candidate, planner_state.rounded
-        known = (variables, states, expansion, feedback, mu, curvature, progress, largest)
+        known = (variables, states, expansion, feedback, mu, curvature, progress)
         return IlqrState(*known, cost, optimality, slot, rounded)
 
     def best_actions(
@@ -277,7 +275,7 @@ class _Newton:
         least = jnp.full_like(planner_state.damping, self.damping)
         rounded = planner_state.rounded and Rounded(shifted(planner_state.rounded.variables), infinite)
         slot = later(planner_state.candidate, shifted)
-        known = (best, states, expansion, feedback, least, planner_state.curvature, one, planner_state.largest)
+        known = (best, states, expansion, feedback, least, planner_state.curvature, one)
         return IlqrState(*known, infinite, infinite, slot, rounded)
 
 

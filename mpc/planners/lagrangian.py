@@ -29,6 +29,7 @@ P = ParamSpec("P")
 
 SETTLED = 0.1  # the inner optimality from which on violations say something about the penalty
 SUFFICIENT = 0.25  # the share of its violation that a round must leave for the penalty to stay
+EXACT = 0.01  # share of what is allowed that a solve in double precision goes on to
 LARGEST = 1e8  # of duals, in units of cost per constraint: beyond, constraints cannot be met, and arithmetic ends
 FAR = 1.0  # violation, in moves of one step, from which on a decision's duals only tell that it failed
 UNIT = 10.0  # steps whose moves of the state are the unit of a constraint
@@ -236,21 +237,23 @@ class _Lagrangian:
     def _update(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
         actions, units = self._latest(params, state, planner_state), planner_state.units
         candidate, values = self._measure(params, state, actions, planner_state)
-        equal, feasible = equalities(self.problem, params, state), candidate.infeasibility <= 1
+        equal, share = equalities(self.problem, params, state), EXACT if candidate.violations.dtype == jnp.float64 else 1.0
+        exact = candidate.infeasibility <= share
         penalty, most = self._augmented(params, planner_state).penalty, LARGEST * units.energy / units.values
         pushed = planner_state.duals + penalty * values
         duals = jnp.clip(jnp.where(equal, pushed, jnp.maximum(pushed, 0.0)), -most, most)
         missed = jnp.max(jnp.abs(duals - planner_state.duals) / (penalty * units.values))
         # a violation left by an inner planner that has not settled is not the penalty's fault, nor is one of rounding
-        stalled = (planner_state.inner.optimality <= SETTLED) & (missed > SUFFICIENT * planner_state.missed) & ~feasible
-        raised = jnp.minimum(self.growth * planner_state.penalty, UNIT**2 / feasibility_tolerance(missed.dtype))
+        stalled = (planner_state.inner.optimality <= SETTLED) & (missed > SUFFICIENT * planner_state.missed) & ~exact
+        most = UNIT**2 / (share * feasibility_tolerance(missed.dtype))
+        raised = jnp.minimum(self.growth * planner_state.penalty, most)
         optimality = jnp.maximum(planner_state.inner.optimality.astype(missed.dtype), missed)
         changed = planner_state._replace(
             inner=invalidate(planner_state.inner),
             duals=duals,
             penalty=jnp.where(stalled, raised, planner_state.penalty),
             missed=missed,
-            optimality=jnp.where(feasible, optimality, jnp.inf),
+            optimality=jnp.where(exact, optimality, jnp.inf),
         )
         fine = jnp.isfinite(candidate.infeasibility)
         planner_state = jax.tree.map(partial(jnp.where, fine), changed, planner_state)

@@ -3,9 +3,9 @@
     plan(x) = round(plan_64(widen(x)))
 
 Newton's method and multipliers lose half of the digits they work with, and on a CPU double precision costs small problems no
-time. The planner's own state stays in double precision between calls; parameters and states come, and plans go, in the
-caller's. A model that has a precision of its own, such as a network that casts what it is given, keeps it: it is called with
-what it computes in, and its results are widened.
+time. The planner's own state keeps it between calls; parameters and states come, and plans go, in the caller's precision. A
+model that has a precision of its own, such as a network that casts what it is given, keeps it: it is called with what it
+computes in, and its results are widened.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,20 @@ PyTree = Any
 PRECISIONS = ("float32", "float64")
 
 
+class Parts(NamedTuple):
+    """A float64 array as the sum of three float32 arrays, exact for what float32 has the range of.
+
+    Whatever carries a planner's state from one call to the next may trace, export or choose between such parts as it would
+    any arrays; a process whose option `jax_enable_x64` is off would cut 64 bits to 32 on the way.
+    """
+
+    high: jax.Array
+    middle: jax.Array
+    low: jax.Array
+
+
 class WideState(NamedTuple):
-    """The state of a planner in double precision, with its `cost` and `optimality` in the caller's."""
+    """The state of a planner in double precision, packed in `Parts`, with its `cost` and `optimality` in the caller's."""
 
     inner: Any
     cost: jax.Array
@@ -81,7 +93,7 @@ class _Wide:
     def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: PyTree = None) -> WideState:
         def begin(key: jax.Array, *given: PyTree) -> Any:
             params, state, guess = widened(given)
-            return self.inner.init(params, state, key, guess)
+            return packed(self.inner.init(params, state, key, guess))
 
         unknown = jnp.asarray(jnp.inf)
         return WideState(in_double(begin)(key, params, state, guess), unknown, unknown)
@@ -96,7 +108,7 @@ class _Wide:
     def plan(self, params: PyTree, state: PyTree, planner_state: WideState) -> Plan:
         def conclude(inner: Any, *given: PyTree) -> Plan:
             params, state = widened(given)
-            return narrowed(self.inner.plan(params, state, inner), given[1])
+            return narrowed(self.inner.plan(params, state, unpacked(inner)), given[1])
 
         plan = in_double(conclude)(planner_state.inner, params, state)
         return plan._replace(actions=self.problem.action_space.permit(plan.actions))
@@ -104,7 +116,7 @@ class _Wide:
     def best_actions(self, params: PyTree, state: PyTree, planner_state: WideState) -> Any:
         def choose(inner: Any, *given: PyTree) -> Any:
             params, state = widened(given)
-            return narrowed(self.inner.chosen_plan(params, state, inner), given[1])
+            return narrowed(self.inner.chosen_plan(params, state, unpacked(inner)), given[1])
 
         actions, found, info = in_double(choose)(planner_state.inner, params, state)
         return self.problem.action_space.permit(actions), found, info
@@ -121,6 +133,29 @@ def widened(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if _is_float(x) else x, tree)
 
 
+def packed(tree: PyTree) -> PyTree:
+    """The tree with arrays of 64 bits as ones of 32: floats in parts, counts shortened."""
+
+    def pack(x: jax.Array) -> Any:
+        if x.dtype != jnp.float64:
+            return x.astype(jnp.int32) if x.dtype == jnp.int64 else x
+        high = x.astype(jnp.float32)
+        rest = jnp.where(jnp.isfinite(high), x - high.astype(jnp.float64), 0.0)
+        middle = rest.astype(jnp.float32)
+        return Parts(high, middle, (rest - middle.astype(jnp.float64)).astype(jnp.float32))
+
+    return jax.tree.map(pack, tree)
+
+
+def unpacked(tree: PyTree) -> PyTree:
+    """The tree that was packed."""
+
+    def unpack(x: Any) -> jax.Array:
+        return sum((part.astype(jnp.float64) for part in x), start=jnp.zeros(())) if isinstance(x, Parts) else x
+
+    return jax.tree.map(unpack, tree, is_leaf=lambda x: isinstance(x, Parts))
+
+
 def narrowed(tree: PyTree, like: PyTree) -> PyTree:
     """The tree with numbers of 64 bits in 32, unless another has floats of 64."""
     if any(jnp.asarray(x).dtype == jnp.float64 for x in jax.tree.leaves(like)):
@@ -133,9 +168,9 @@ def _changed(function: Callable[..., Any], before: WideState, *args: PyTree) -> 
     """What a function makes of the wide state, its cost and optimality shown as before."""
 
     def change(inner: Any, *args: PyTree) -> tuple[Any, list[jax.Array]]:
-        inner = function(inner, *args)
+        inner = function(unpacked(inner), *args)
         shown = [getattr(inner, name).astype(getattr(before, name).dtype) for name in ("cost", "optimality")]
-        return inner, shown
+        return packed(inner), shown
 
     inner, shown = in_double(change)(before.inner, *args)
     return WideState(inner, *shown)
