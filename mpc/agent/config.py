@@ -83,6 +83,8 @@ class CostConfig:
     """Reward for disagreement while learning, until an episode terminates."""
     intrinsic_only_until_informative: bool = True
     """True seeks disagreement alone while rewards do not depend on the state."""
+    intrinsic_only_steps: int = 5_000
+    """Environment steps after which rewards count in any case; they begin to at half of that."""
     distance: str = "none"
     """Distance to goals: `"latent"`, `"temporal"`, `"shortest_path"`, or `"none"` where no goals are reached."""
     distance_options: Options = field(default_factory=dict)
