@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from world_models import data, ensemble_jepa, trainer
-from world_models.heads import reward_errors
+from world_models.ensemble import disagreement
+from world_models.heads import Step, reward_errors
 from world_models.training.diagnostics import effective_rank
 from world_models.training.trainer import moments
 
@@ -99,6 +100,14 @@ def test_disagreement_is_larger_where_nothing_was_seen(learnt):
     ]
     far = model.predict(params, model.encode(params, jnp.array([30.0, -30.0])), jnp.zeros(1)).disagreement
     assert far > 10 * np.median(near)
+
+
+@pytest.mark.parametrize("size", [1, 8, 64])
+@pytest.mark.parametrize("rewarded", [False, True])
+def test_disagreement_is_in_the_unit_of_one_number_whatever_the_size_of_a_latent(size, rewarded):
+    drawn = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4000, size + 1)))
+    found = disagreement(Step(drawn[..., :size], drawn[..., size]), rewarded)
+    np.testing.assert_allclose(np.square(found).mean(), 4 / 5, rtol=0.05)  # of five draws around their own mean
 
 
 def test_an_episode_that_goes_on_is_not_thought_to_end(learnt):

@@ -147,6 +147,7 @@ def measured(model: WorldModel, given: Window, moments: Moments) -> dict[str, An
         for action in actions:
             state = model.predict(params, state, action, *latent)
             scalars = {name: getattr(state, name) for name in ("reward", "discount", "disagreement")}
+            scalars["disagreement"] *= (state.latent.size + model.has_reward) ** 0.5  # they summed over these numbers
             found["predictions"].append({"latent": state.latent[:8]} | scalars)
         return found | {"after": updated(training)}
 
