@@ -50,14 +50,14 @@ class EnsemblePredictor(nnx.Module):
 
 
 def disagreement(step: Step, rewarded: bool) -> jax.Array:
-    """Root mean squared deviation of the members `[M, *batch, ...]` from their mean; rewards count if they are learnt.
+    """Root mean square, over members and numbers, of the members' `[M, *batch, ...]` deviations from their mean.
 
-        sqrt( mean_m |ẑ_m - mean ẑ|² + Var_m r̂_m )
+        sqrt( (mean_m |ẑ_m - mean ẑ|² + Var_m r̂_m) / (D + 1) )
 
-    It is in units of latents and rewards.
+    It is in units of latents and rewards, and does not grow with the size D of a latent. Rewards count if they are learnt.
     """
     spread = jnp.square(step.latent - step.latent.mean(axis=0)).sum(axis=-1).mean(axis=0)
     if rewarded:
         assert step.reward is not None
         spread = spread + step.reward.var(axis=0)
-    return jnp.sqrt(spread + 1e-6)  # the root has no slope at 0
+    return jnp.sqrt((spread + 1e-6) / (step.latent.shape[-1] + rewarded))  # the root has no slope at 0

@@ -2,7 +2,7 @@
 
 | head | reads | learns |
 |---|---|---|
-| reward | `(z[t], a[t], ẑ[t+1])` | `(r[t] - mean) / std`, by squared error |
+| reward | `(z[t], a[t], ẑ[t+1])` | `(r[t] - mean) / std`, by squared error up to a threshold, linear error beyond |
 | termination | the same | the log-odds that the step terminated the episode, by cross-entropy |
 | decoder | `z[t]` without its gradient | the normalised observation, by squared error; nothing else changes |
 
@@ -62,6 +62,15 @@ def continuation(log_odds: jax.Array, scales: Moments) -> jax.Array:
     A head that has only learnt "no" may say anything elsewhere, and plans would flee into such terminations.
     """
     return jnp.where(scales.terminates, jax.nn.sigmoid(-log_odds.mean()), 1.0)
+
+
+def reward_errors(reward: jax.Array, paid: jax.Array, threshold: float | None) -> jax.Array:
+    """Twice the Huber losses of normalised rewards: squared up to a threshold, linear beyond; squared where that is None."""
+    if threshold is None:
+        return jnp.square(reward - paid)
+    error = jnp.abs(reward - paid)
+    within = jnp.minimum(error, threshold)
+    return jnp.square(within) + 2 * threshold * (error - within)
 
 
 def termination_errors(log_odds: jax.Array, terminated: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from world_models.assembly import Assembly, Batch, chained, flat, from_start, mean_error, summed_error
 from world_models.base import Metrics, PyTree, WorldModel
 from world_models.ensemble import EnsemblePredictor
-from world_models.heads import RewardHead, Step, decoding_error, termination_errors
+from world_models.heads import RewardHead, Step, decoding_error, reward_errors, termination_errors
 from world_models.losses import anticollapse
 from world_models.losses.terms import inverse_dynamics, straightness
 from world_models.networks import MLP, MLPPredictor, PatchEncoder
@@ -76,7 +76,10 @@ class LatentSettings:
     prediction_weight: float = 1.0
     """Of the prediction error of latents."""
     reward_weight: float = 1.0
-    """Of the squared error of normalised rewards."""
+    """Of the error of normalised rewards."""
+    reward_threshold: float | None = 1.0
+    """Error of a normalised reward from which on its loss grows linearly (Huber 1964), so that a few rewards far from all
+    others, such as that of a crash, do not drown the rest; None for the squared error."""
     termination_weight: float = 1.0
     """Of the cross-entropy of terminations."""
     inverse_weight: float | None = None
@@ -109,6 +112,8 @@ class LatentSettings:
             )
         if self.starts == "first" and self.steps is not None:
             raise ValueError(f"starts='first' chains to the end of a window: steps must be None; got steps={self.steps}")
+        if self.reward_threshold is not None and not self.reward_threshold > 0:
+            raise ValueError(f"reward_threshold must be positive, or None; got {self.reward_threshold}")
         if not 0 < self.decay <= 1 or not 0 < self.discount <= 1 or not self.encoder_rate >= 0:
             raise ValueError(
                 "decay and discount must lie in (0, 1], encoder_rate be at least 0; "
@@ -181,7 +186,7 @@ def side_terms(batch: Batch, every: list[Step], s: LatentSettings) -> tuple[jax.
         rewards, ends = [], []
         for k, step in enumerate(every):
             assert step.reward is not None and step.log_odds is not None
-            rewards.append(jnp.square(step.reward - from_start(batch.rewards, k, step.reward)))
+            rewards.append(reward_errors(step.reward, from_start(batch.rewards, k, step.reward), s.reward_threshold))
             ends.append(termination_errors(step.log_odds, from_start(batch.terminated, k, step.log_odds)))
         reduced = mean_error if s.starts == "every" else summed_error
         terms["reward"], terms["termination"] = (reduced(errors, batch.reached, s.decay) for errors in (rewards, ends))
@@ -224,7 +229,7 @@ def latent_world_model(shape: tuple[int, ...], action: int, **settings: Any) -> 
     Its loss over windows of L steps, a mean over windows, times and dimensions, is
 
         prediction_weight Σ_k decay^(k-1) |ẑ[t+k] - target[t+k]|² / Σ_k decay^(k-1)  +  objective(z, ẑ)
-        + the same sums of reward_weight (r̂ - r)² + termination_weight BCE(ℓ̂, terminated)
+        + the same sums of reward_weight Huber(r̂ - r) + termination_weight BCE(ℓ̂, terminated)
         + inverse_weight |read(z[t], z[t+1]) - a[t]|² + straightness_weight (1 - cos(Δz[t], Δz[t+1]))
 
     Args:

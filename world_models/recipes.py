@@ -41,7 +41,7 @@ def ensemble_jepa(
 
     Its loss over windows of L steps, summed over members, averaged over windows, is
 
-        Σ_k decay^k ( |ẑ[k+1] - z[k+1]|² + (r̂[k] - r[k])² + BCE(ℓ̂[k], terminated[k]) ) + variance-covariance(z)
+        Σ_k decay^k ( |ẑ[k+1] - z[k+1]|² + Huber(r̂[k] - r[k]) + BCE(ℓ̂[k], terminated[k]) ) + variance-covariance(z)
 
     where targets carry no gradient.
 

@@ -79,7 +79,8 @@ def learning_params(agent: Any) -> PyTree:
     if agent.setup.has_goal or "disagreement" not in params["cost"]["weights"]:
         return params
     only = cost.intrinsic_only_until_informative and agent.given.cost is None
-    changed = exploration.weights(agent.buffer, cost.exploration_bonus, only)
+    steps = {"steps": agent.num_timesteps, "most_steps": cost.intrinsic_only_steps}
+    changed = exploration.weights(agent.buffer, cost.exploration_bonus, only, **steps)
     known = {name: np.float32(weight) for name, weight in changed.items() if name in params["cost"]["weights"]}
     return params | {"cost": params["cost"] | {"weights": params["cost"]["weights"] | known}}
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from world_models import data, ensemble_jepa, trainer
+from world_models.ensemble import disagreement
+from world_models.heads import Step, reward_errors
 from world_models.training.diagnostics import effective_rank
 from world_models.training.trainer import moments
 
@@ -53,6 +55,36 @@ def test_rewards_are_predicted_several_steps_ahead(learnt):
     assert np.square(errors).mean() < 0.02 * np.square(baseline).mean()
 
 
+def test_rare_rewards_far_from_all_others_do_not_drown_them():
+    """One step in fifty pays -30 for no reason; the usual reward is the speed, of standard deviation 0.3."""
+    buffer, seen = experience()
+    rare = np.random.default_rng(1).random(buffer.rewards.shape) < 0.02
+    buffer, following = buffer._replace(rewards=buffer.rewards - 30.0 * rare), seen[1:, 1] - seen[:, 1].mean()
+    unexplained = {}
+    for threshold in (None, 1.0):
+        model = ensemble_jepa(2, 1, hidden=32, members=2, reward_threshold=threshold)
+        fit = trainer(model, updates=800)
+        training, _ = fit.fit(fit.init(jax.random.key(0)), buffer)
+        params = training.params
+
+        def reward(place, action, model=model, params=params):
+            return model.predict(params, model.encode(params, place), action).reward * params["scales"].reward_std
+
+        found = jax.jit(jax.vmap(reward))(jnp.asarray(seen[:-1], jnp.float32), buffer.actions[0, : len(seen) - 1])
+        found -= found.mean()
+        unexplained[threshold] = float(np.square(found - following).mean() / np.square(following).mean())
+    assert unexplained[1.0] < 0.5 < 1.0 < unexplained[None], unexplained
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5, 2.0])
+def test_errors_of_rewards_are_squared_up_to_a_threshold_and_linear_beyond(threshold):
+    error = np.array([-3.0, -0.4, 0.0, 0.5, 2.0, 10.0])
+    wanted = error**2
+    if threshold is not None:
+        wanted = np.where(np.abs(error) > threshold, threshold * (2 * np.abs(error) - threshold), wanted)
+    np.testing.assert_allclose(reward_errors(jnp.asarray(error), jnp.zeros(6), threshold), wanted, rtol=1e-6)
+
+
 def test_latents_do_not_collapse(learnt):
     model, params, seen, metrics = learnt
     latents = jax.vmap(lambda o: model.encode(params, o).latent)(jnp.asarray(seen, jnp.float32))
@@ -68,6 +100,14 @@ def test_disagreement_is_larger_where_nothing_was_seen(learnt):
     ]
     far = model.predict(params, model.encode(params, jnp.array([30.0, -30.0])), jnp.zeros(1)).disagreement
     assert far > 10 * np.median(near)
+
+
+@pytest.mark.parametrize("size", [1, 8, 64])
+@pytest.mark.parametrize("rewarded", [False, True])
+def test_disagreement_is_in_the_unit_of_one_number_whatever_the_size_of_a_latent(size, rewarded):
+    drawn = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4000, size + 1)))
+    found = disagreement(Step(drawn[..., :size], drawn[..., size]), rewarded)
+    np.testing.assert_allclose(np.square(found).mean(), 4 / 5, rtol=0.05)  # of five draws around their own mean
 
 
 def test_an_episode_that_goes_on_is_not_thought_to_end(learnt):
@@ -117,7 +157,9 @@ def test_the_loss_ignores_what_lies_beyond_the_end_of_an_episode():
     np.testing.assert_allclose(model.loss(params, windows)[0], model.loss(params, garbage)[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"members": 1}, {"latent": 1}, {"discount": 0.0}, {"hidden": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"members": 1}, {"latent": 1}, {"discount": 0.0}, {"hidden": 0}, {"reward_threshold": 0.0}]
+)
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ensemble_jepa(2, 1, **wrong)

@@ -43,9 +43,10 @@ OFF = partial(anticollapse.vicreg, variance_weight=0.0, covariance_weight=0.0)
 
 CASES: dict[str, tuple[Callable[[], WorldModel], tuple[int, ...], int, int, int]] = {
     # model, shape of what it takes, size of an action, block, members that windows are drawn for
-    "vector": (lambda: ensemble_jepa(3, 1), (3,), 1, 1, 5),
-    "history": (lambda: ensemble_jepa(3, 1, history=2, members=3), (6,), 1, 1, 3),
-    "image": (lambda: ensemble_jepa((10, 10, 4), 3, hidden=32), (10, 10, 4), 3, 1, 1),
+    # those models learnt rewards by squared error
+    "vector": (lambda: ensemble_jepa(3, 1, reward_threshold=None), (3,), 1, 1, 5),
+    "history": (lambda: ensemble_jepa(3, 1, history=2, members=3, reward_threshold=None), (6,), 1, 1, 3),
+    "image": (lambda: ensemble_jepa((10, 10, 4), 3, hidden=32, reward_threshold=None), (10, 10, 4), 3, 1, 1),
     "blocks": (
         lambda: jepa((65, 65, 2), 2, block=4, encoder=partial(PatchEncoder, fit="crop"), objective=SLOW, steps=2),
         *((65, 65, 2), 2, 4, 1),
@@ -146,6 +147,7 @@ def measured(model: WorldModel, given: Window, moments: Moments) -> dict[str, An
         for action in actions:
             state = model.predict(params, state, action, *latent)
             scalars = {name: getattr(state, name) for name in ("reward", "discount", "disagreement")}
+            scalars["disagreement"] *= (state.latent.size + model.has_reward) ** 0.5  # they summed over these numbers
             found["predictions"].append({"latent": state.latent[:8]} | scalars)
         return found | {"after": updated(training)}
 
@@ -191,6 +193,7 @@ def test_heads_lose_what_predict_predicts(predictor: Any, shape: tuple[int, ...]
     """Errors of rewards and terminations along one chain of blocks, from the states that `predict` gives."""
     encoder = VECTOR if len(shape) == 1 else PATCHES
     settings = {"latent": 6, "encoder": encoder, "predictor": predictor, "reward": True, "starts": "first", "steps": None}
+    settings |= {"reward_threshold": None}
     model = latent_world_model(shape, 2, block=2, decay=0.5, discount=0.9, objective=OFF, **settings)
     given = windows(shape, 2, block=2)
     given = given._replace(mask=jnp.ones_like(given.mask))

@@ -73,7 +73,7 @@ def test_disagreement_is_sought_until_rewards_are_informative_and_never_when_not
     assert (taken(agent, 18) > 0.8).all()  # nothing but effort costs: look to the right
     np.testing.assert_array_less(agent.predict(np.zeros(1, np.float32))[0], -0.8)  # the model knows better
     env.leftwards = 1.0
-    agent.learn(40, progress_bar=False)
+    agent.learn(70, progress_bar=False)  # experience doubles, and rewards count in full
     assert (taken(agent, 18) < -0.8).all()
 
 
@@ -121,26 +121,56 @@ def rewarded(rewards, terminated=False) -> data.TrajectoryBuffer:
     return buffer
 
 
+def noise(t: int) -> float:
+    """Return a number between -1 and 1 that nothing but the time tells."""
+    return float(np.sin(1e3 * t**2))
+
+
 @pytest.mark.parametrize(
-    ("rewards", "terminated", "expected"),
+    ("rewards", "terminated", "intrinsic"),
     [
-        (lambda place, action, t: -1.0, False, False),
-        (lambda place, action, t: 0.0, False, False),
-        (lambda place, action, t: -0.1 * action**2, False, False),
-        (lambda place, action, t: -0.1 * action**2 + 100.0 * (t == 30), False, True),
-        (lambda place, action, t: -(place**2) - action**2, False, True),
-        (lambda place, action, t: 1.0, True, True),
+        (lambda place, action, t: -1.0, False, 1.0),
+        (lambda place, action, t: 0.0, False, 1.0),
+        (lambda place, action, t: -0.1 * action**2, False, 1.0),
+        (lambda place, action, t: -abs(action), False, 1.0),
+        (lambda place, action, t: -(action**4), False, 1.0),
+        (lambda place, action, t: -3.0 * action**2 + 0.2 * noise(t), False, 1.0),
+        (lambda place, action, t: -0.1 * action**2 + 100.0 * (t == 30), False, 0.5),
+        (lambda place, action, t: -3.0 * action**2 + 0.5 * (t == 30), False, 0.5),
+        (lambda place, action, t: -3.0 * action**2 + 0.5 * (t == 20), False, 0.0),
+        (lambda place, action, t: -(place**2) - action**2, False, 0.0),
+        (lambda place, action, t: -3.0 * action**2 + 0.2 * place, False, 0.0),  # 95% of it is the action's
+        (lambda place, action, t: 1.0, True, 0.0),
     ],
-    ids=["constant", "zero", "effort", "goal", "place", "end"],
+    ids=[
+        *("constant", "zero", "effort", "size of the action", "fourth power", "noise"),
+        *("goal", "small goal", "small goal earlier", "place", "place under effort", "end"),
+    ],
 )
-def test_rewards_are_informative_if_actions_do_not_explain_them(rewards, terminated, expected):
+def test_rewards_are_informative_if_the_state_explains_what_actions_leave_of_them(rewards, terminated, intrinsic):
     buffer = rewarded(rewards, terminated)
-    assert exploration.informative(buffer) is expected
-    bonus, reward = (0.0, 1.0) if terminated else (0.3, 1.0) if expected else (1.0, 0.0)
-    only = {"disagreement": -bonus, "reward": reward, "critic": reward, "cost": reward}
-    assert exploration.weights(buffer, 0.3, True) == pytest.approx(only)
-    both = {"disagreement": -0.3 * (not terminated), "reward": 1.0, "critic": 1.0, "cost": 1.0}
-    assert exploration.weights(buffer, 0.3, False) == pytest.approx(both)
+    steps = {"steps": 50, "most_steps": 1000}
+    assert exploration.informative(buffer) is (intrinsic < 1.0)
+    bonus, reward = 0.0 if terminated else 0.3, 1.0 - intrinsic
+    only = {"disagreement": -(intrinsic + reward * bonus), "reward": reward, "critic": reward, "cost": reward}
+    assert exploration.weights(buffer, 0.3, True, **steps) == pytest.approx(only)
+    both = {"disagreement": -bonus, "reward": 1.0, "critic": 1.0, "cost": 1.0}
+    assert exploration.weights(buffer, 0.3, False, **steps) == pytest.approx(both)
+
+
+def test_rewards_count_in_any_case_after_so_many_steps():
+    buffer = rewarded(lambda place, action, t: -(action**2))
+    assert [exploration.intrinsic_share(buffer, steps, 100) for steps in (50, 75, 100, 500)] == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_the_state_is_found_to_explain_a_part_among_many_numbers_of_an_observation():
+    drawn = np.random.default_rng(0)
+    seen = drawn.normal(size=(100, 23))
+    seen[:, 5], seen[:, 6] = 1e8, 0.0
+    distance = np.linalg.norm(seen[:, :3], axis=1)
+    assert exploration.explained(distance, seen) > 0.3
+    assert exploration.explained(drawn.normal(size=100), seen) < exploration.MATERIAL
+    assert exploration.explained(np.zeros(100), seen) == 0.0 == exploration.explained(distance, np.ones((100, 2)))
 
 
 @pytest.fixture(scope="module")
