@@ -98,7 +98,7 @@ def single_level(wide: mpc.Planner, planner: mpc.Planner, first_iterations: int)
             begun = begin(planner, params, belief, key, guess)
             return begun, conclude(planner, params, belief, begun, begun)[1]._replace(info={})
         found = mpc.solve(wide, params, belief, key, first_iterations, guess=guess)
-        return begin(planner, params, belief, key, found.actions), found._replace(info={})
+        return begin(planner, params, belief, key, found.actions), found._replace(info={}, memory=None)
 
     def step(params: PyTree, belief: LatentState, planning: ControllerState, candidate: Array | None):
         tried = planning
