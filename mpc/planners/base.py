@@ -153,9 +153,8 @@ def best_of(plans: Plan) -> Plan:
 
 
 def tree_where(condition: jax.Array, one: PyTree, other: PyTree) -> PyTree:
-    """One tree or another of the same types, leaf by leaf; also of 64-bit numbers where the process computes in 32 bits."""
-    with jax.enable_x64(True):
-        return jax.tree.map(partial(jnp.where, condition), one, other)
+    """One tree or another of the same types, leaf by leaf."""
+    return jax.tree.map(partial(jnp.where, condition), one, other)
 
 
 def shifted(x: jax.Array) -> jax.Array:

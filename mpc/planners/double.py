@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
@@ -27,15 +28,22 @@ double_call.multiple_results = True
 def in_double(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """A function traced under `jax.enable_x64`: whatever it makes of its arguments may have 64 bits.
 
-    It can be transformed by `jit`, `vmap`, `jvp` and, where it is not differentiated in reverse, `grad`.
+    It can be transformed by `jit`, `vmap` and `jvp`, but not differentiated in reverse. Called with numbers it is compiled:
+    keep what this returns.
 
     Args:
         function: Of pytrees of arrays, to a pytree of arrays; types of arguments stay as they are.
     """
 
+    @jax.jit
+    def compiled(*args: PyTree) -> PyTree:
+        return called(*args)
+
     @wraps(function)
     def called(*args: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(args)
+        if not any(isinstance(leaf, Tracer) for leaf in leaves):
+            return compiled(*args)
         leaves = [jnp.asarray(leaf) for leaf in leaves]
         with jax.enable_x64(True):
             traced, shapes = jax.make_jaxpr(

@@ -47,19 +47,19 @@ class WideState(NamedTuple):
 
     def reset_to(self, variables: jax.Array) -> "WideState":
         """Begin anew from variables `[H, V]`."""
-        return _changed(lambda inner, variables: inner.reset_to(widened(variables)), self, variables)
+        return RESET(self, variables)
 
     def invalidate(self) -> "WideState":
         """Forget the cost of the plan: the problem changed."""
-        return _changed(invalidate, self)
+        return INVALIDATE(self)
 
     def resume(self) -> "WideState":
         """The plan, for another solve."""
-        return _changed(resume, self)
+        return RESUME(self)
 
     def hold(self) -> "WideState":
         """Let the next step not make the plan worse."""
-        return _changed(hold, self)
+        return HOLD(self)
 
 
 def with_precision(problem: Problem, precision: str | None, build: Callable[[Problem], Planner]) -> Planner:
@@ -85,47 +85,50 @@ class _Wide:
 
     def __init__(self, problem: Problem, inner: Planner):
         self.problem, self.inner = problem, inner
+        self._init, self._plan, self._choose = (in_double(f) for f in (self._begin, self._conclude, self._chosen))
+        self._step, self._shift, self._inject = (changing(f) for f in (self._improve, inner.shift, self._take_up))
 
     def planner(self) -> Planner:
         best_actions = None if self.inner.best_actions is None else self.best_actions
         return Planner(self.init, self.step, self.plan, self.shift, self.inject, self.problem, best_actions)
 
     def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: PyTree = None) -> WideState:
-        def begin(key: jax.Array, *given: PyTree) -> Any:
-            params, state, guess = widened(given)
-            return packed(self.inner.init(params, state, key, guess))
-
         unknown = jnp.asarray(jnp.inf)
-        return WideState(in_double(begin)(key, params, state, guess), unknown, unknown)
+        return WideState(self._init(params, state, key, guess), unknown, unknown)
 
     def step(self, params: PyTree, state: PyTree, planner_state: WideState) -> WideState:
-        def improve(inner: Any, *given: PyTree) -> Any:
-            params, state = widened(given)
-            return self.inner.step(params, state, inner)
-
-        return _changed(improve, planner_state, params, state)
+        return self._step(planner_state, params, state)
 
     def plan(self, params: PyTree, state: PyTree, planner_state: WideState) -> Plan:
-        def conclude(inner: Any, *given: PyTree) -> Plan:
-            params, state = widened(given)
-            return narrowed(self.inner.plan(params, state, unpacked(inner)), given[1])
-
-        plan = in_double(conclude)(planner_state.inner, params, state)
+        plan = self._plan(params, state, planner_state.inner)
         return plan._replace(actions=self.problem.action_space.permit(plan.actions))
 
     def best_actions(self, params: PyTree, state: PyTree, planner_state: WideState) -> Any:
-        def choose(inner: Any, *given: PyTree) -> Any:
-            params, state = widened(given)
-            return narrowed(self.inner.chosen_plan(params, state, unpacked(inner)), given[1])
-
-        actions, found, info = in_double(choose)(planner_state.inner, params, state)
+        actions, found, info = self._choose(params, state, planner_state.inner)
         return self.problem.action_space.permit(actions), found, info
 
     def shift(self, planner_state: WideState) -> WideState:
-        return _changed(self.inner.shift, planner_state)
+        return self._shift(planner_state)
 
     def inject(self, planner_state: WideState, actions: jax.Array) -> WideState:
-        return _changed(lambda inner, actions: self.inner.inject(inner, widened(actions)), planner_state, actions)
+        return self._inject(planner_state, actions)
+
+    # What follows is traced in double precision
+
+    def _begin(self, params: PyTree, state: PyTree, key: jax.Array, guess: PyTree) -> Any:
+        return packed(self.inner.init(widened(params), widened(state), key, widened(guess)))
+
+    def _improve(self, inner: Any, params: PyTree, state: PyTree) -> Any:
+        return self.inner.step(widened(params), widened(state), inner)
+
+    def _conclude(self, params: PyTree, state: PyTree, inner: Any) -> Plan:
+        return narrowed(self.inner.plan(widened(params), widened(state), unpacked(inner)), state)
+
+    def _chosen(self, params: PyTree, state: PyTree, inner: Any) -> Any:
+        return narrowed(self.inner.chosen_plan(widened(params), widened(state), unpacked(inner)), state)
+
+    def _take_up(self, inner: Any, actions: jax.Array) -> Any:
+        return self.inner.inject(inner, widened(actions))
 
 
 def widened(tree: PyTree) -> PyTree:
@@ -164,16 +167,23 @@ def narrowed(tree: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.astype(kinds.get(str(x.dtype), x.dtype)), tree)
 
 
-def _changed(function: Callable[..., Any], before: WideState, *args: PyTree) -> WideState:
-    """What a function makes of the wide state, its cost and optimality shown as before."""
+def changing(function: Callable[..., Any]) -> Callable[..., WideState]:
+    """What a function makes of a wide planner's state, its cost and optimality shown in the precision of before.
 
-    def change(inner: Any, *args: PyTree) -> tuple[Any, list[jax.Array]]:
+    Args:
+        function: `(state in double precision, ...) -> state`.
+    """
+
+    def change(inner: Any, cost: jax.Array, optimality: jax.Array, *args: PyTree) -> tuple[Any, jax.Array, jax.Array]:
         inner = function(unpacked(inner), *args)
-        shown = [getattr(inner, name).astype(getattr(before, name).dtype) for name in ("cost", "optimality")]
-        return packed(inner), shown
+        return packed(inner), inner.cost.astype(cost.dtype), inner.optimality.astype(optimality.dtype)
 
-    inner, shown = in_double(change)(before.inner, *args)
-    return WideState(inner, *shown)
+    changed = in_double(change)
+    return lambda before, *args: WideState(*changed(before.inner, before.cost, before.optimality, *args))
+
+
+RESET = changing(lambda inner, variables: inner.reset_to(widened(variables)))
+INVALIDATE, RESUME, HOLD = map(changing, (invalidate, resume, hold))
 
 
 def _is_float(leaf: Any) -> bool:
