@@ -23,8 +23,8 @@ SEVERAL = {"starts": 4, "options": {"screen": (16, 10)}}
 """Starts of planners that find a local optimum: a single one fails on half of fourteen problems of the literature."""
 
 
-def choose(problem: Problem, params: PyTree, state: PyTree) -> tuple[PlannerConfig, str]:
-    """Choose a planner for a problem by its space, its size and the derivatives it has; nothing is computed.
+def recommend(problem: Problem, params: PyTree, state: PyTree) -> tuple[PlannerConfig, str]:
+    """Recommend a planner for a problem by its space, its size and the derivatives it has; nothing is computed.
 
     Derivatives that exist and are 0 everywhere, as of rounded costs, are not noticed: there, name a planner that samples.
 
@@ -54,7 +54,7 @@ def choose(problem: Problem, params: PyTree, state: PyTree) -> tuple[PlannerConf
 
 
 def _not_smooth(problem: Problem, params: PyTree, state: PyTree, *, second: bool) -> str | None:
-    """Why the energy has no gradient by the actions, or no second derivatives; None if it has."""
+    """Tell why the energy has no gradient by the actions, or no second derivatives; None if it has."""
     space = problem.action_space
     actions = jax.eval_shape(
         with_usual_promotion(space.relax), jax.ShapeDtypeStruct((problem.horizon, space.size), jnp.result_type(float))
@@ -78,7 +78,7 @@ def _not_smooth(problem: Problem, params: PyTree, state: PyTree, *, second: bool
 def auto(problem: Problem, *, precision: str | None = None) -> Planner:
     """Plan by whichever planner suits the problem, chosen when parameters and a state are first seen.
 
-    What was chosen, and why, is logged as information by `mpc.planners.auto`, and told by `choose`.
+    What was chosen, and why, is logged as information by `mpc.planners.auto`, and told by `recommend`.
 
     Args:
         problem: The problem to plan for.
@@ -121,7 +121,7 @@ class _Auto:
     precision: str | None
 
     def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: PyTree = None) -> AutoState:
-        config, why = choose(self.problem, params, state)
+        config, why = recommend(self.problem, params, state)
         LOG.info("planning by %s: %s", config.name, why)
         config = replace(config, precision=self.precision if config.name == "ilqr" else None)
         text = json.dumps(config.as_dict())

@@ -168,7 +168,7 @@ def narrowed(tree: PyTree, like: PyTree) -> PyTree:
 
 
 def changing(function: Callable[..., Any]) -> Callable[..., WideState]:
-    """What a function makes of a wide planner's state, its cost and optimality shown in the precision of before.
+    """Let a function change a wide planner's state, its cost and optimality shown in the precision of before.
 
     Args:
         function: `(state in double precision, ...) -> state`.

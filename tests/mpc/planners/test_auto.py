@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.planners.auto import choose
+from mpc.planners.auto import recommend
 
 BOX, KEY = mpc.Box([-1.0], [1.0]), jax.random.key(0)
 
@@ -43,13 +43,13 @@ CASES = {
 def test_the_planner_follows_from_the_problem_and_the_reason_is_told(case):
     posed, size, name, reason = CASES[case]
     params = {"previous_action": jnp.zeros(1)}
-    config, why = choose(posed, params, jax.ShapeDtypeStruct((size,), jnp.float32))
+    config, why = recommend(posed, params, jax.ShapeDtypeStruct((size,), jnp.float32))
     assert config.name == name and reason in why
 
 
 def test_it_plans_as_the_planner_that_was_chosen_in_every_use(caplog):
     posed, start = problem(), jnp.zeros(2)
-    chosen, auto = mpc.make_planner(posed, choose(posed, None, start)[0]), mpc.make_planner(posed, "auto")
+    chosen, auto = mpc.make_planner(posed, recommend(posed, None, start)[0]), mpc.make_planner(posed, "auto")
     with caplog.at_level("INFO", "mpc.planners.auto"):
         plan = mpc.solve(auto, None, start, KEY, 8)
     assert "planning by ilqr: the problem is smooth and small" in caplog.text
