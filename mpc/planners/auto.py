@@ -35,7 +35,11 @@ def recommend(problem: Problem, params: PyTree, state: PyTree) -> tuple[PlannerC
 
     Returns:
         The planner's configuration, and why it was chosen.
+
+    Raises:
+        ValueError: If the problem's functions do not fit the state.
     """
+    problem.check(params, state)
     space = problem.action_space
     if not space.exact:
         return PlannerConfig("cem"), f"actions of {type(space).__name__} are choices, which sampling tries as they are"

@@ -14,10 +14,11 @@ from jax.core import Tracer
 from mpc.constraints import violation
 from mpc.deploy.host import check_process, on_host
 from mpc.feasibility import infeasibility
+from mpc.planners.checks import check_memory, check_settings, checked_guess
 from mpc.planners.reverse import unless_refused
 from mpc.precision import as_dynamics_keep
 from mpc.problem import Problem, with_usual_promotion
-from mpc.rollout import rollout_and_costates
+from mpc.rollout import rollout, rollout_and_costates
 
 PyTree = Any
 
@@ -186,11 +187,15 @@ def conclude(
         actions: As executed, in bounds.
         ok: Whether the search found any finite cost.
         info: The planner's diagnostics, with the infeasibility of these actions where it is known; the costates `λ[t]`,
-            `[H+1, ...]`, are added.
+            `[H+1, ...]`, are added where the problem's functions have derivatives.
         moves: The least by which infeasibility is measured, see `mpc.feasibility`.
     """
     shown = problem.action_space.embed(actions)
-    future, adjoint = rollout_and_costates(problem, params, state, shown)
+    try:
+        future, adjoint = rollout_and_costates(problem, params, state, shown)
+        info = info | {"costates": adjoint}
+    except (TypeError, ValueError, NotImplementedError):  # no derivatives; what is wrong besides is raised again
+        future = rollout(problem, params, state, shown)
     status = jnp.asarray(Status.ITERATIONS)
     if problem.constraints:
         largest = info.get("infeasibility")
@@ -199,7 +204,7 @@ def conclude(
         info = info | {"violation": named, "infeasibility": largest}
         status = jnp.where(largest <= 1, status, Status.INFEASIBLE)
     status = jnp.where(ok & jnp.isfinite(future.energy), status, Status.NOT_FINITE)
-    return Plan(actions, future.states, future.energy, future.costs, status, info | {"costates": adjoint})
+    return Plan(actions, future.states, future.energy, future.costs, status, info)
 
 
 def plan_from_choice(
@@ -241,16 +246,12 @@ def solve(
         The plan. It is finite and in bounds whatever the model returned; `plan.status` says why the search ended.
 
     Raises:
-        ValueError: If the problem's functions do not fit the state (see `Problem.check`), iterations < 0, or there is a
-            deadline that is not positive, one inside a function that JAX traces, or both a guess and a memory.
+        ValueError: If the problem's functions do not fit the state (see `Problem.check`), a guess or a memory does not fit
+            the planner, or there are both, iterations < 0, or there is a deadline that is not positive, or one inside a
+            function that JAX traces.
         ForkedProcessError: In a process forked from one that ran compiled programs, where it would wait for ever.
     """
-    if iterations < 0:
-        raise ValueError(f"iterations must be at least 0; got {iterations}")
-    if guess is not None and memory is not None:
-        raise ValueError(
-            "a solve begins with a guess or goes on from a memory, not both: give planner.inject(memory, guess)"
-        )
+    check_settings(iterations, tolerance, guess, memory)
     check_process()
     tolerance = None if tolerance is None else jax.device_put(tolerance)
     if deadline is None:
@@ -288,6 +289,8 @@ def _carried(planner: Planner, params: PyTree, state: PyTree) -> PyTree:
 
 def _conclude(planner: Planner, params: PyTree, state: PyTree, planner_state: Any, count: Any, tolerance: Any) -> Plan:
     plan = planner.plan(params, _carried(planner, params, state), planner_state)
+    unscored = (count == 0) & jnp.isfinite(plan.cost) & (plan.status == Status.NOT_FINITE)
+    plan = plan._replace(status=jnp.where(unscored, Status.ITERATIONS, plan.status).astype(plan.status.dtype))
     converged = (plan.status == Status.ITERATIONS) & (count > 0) & (planner_state.optimality <= tolerance)
     status = jnp.where(converged, Status.CONVERGED, plan.status).astype(plan.status.dtype)
     return plan._replace(status=status, info=plan.info | {"iterations": jnp.asarray(count)}, memory=planner_state)
@@ -336,7 +339,9 @@ def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, begu
     planner.problem.check(params, as_dynamics_keep(planner.problem, params, state))
     guess, memory = begun
     if memory is not None:
+        check_memory(memory, jax.eval_shape(partial(_begin, planner), params, state, key, (None, None)))
         return resume(memory)
+    guess = None if guess is None else checked_guess(planner.problem, guess)
     return planner.init(params, _carried(planner, params, state), key, guess)
 
 

@@ -71,10 +71,16 @@ class IlqrState(NamedTuple):
     def reset_to(self, variables: Array) -> "IlqrState":
         """Begin anew from variables `[H, V]`, with nothing known around them, so that they are first tried as they are."""
         infinite = jnp.full_like(self.cost, jnp.inf)
-        expansion, feedback = jax.tree.map(jnp.zeros_like, (self.expansion, self.feedback))
+        expansion, feedback, states = jax.tree.map(jnp.zeros_like, (self.expansion, self.feedback, self.states))
         rounded = self.rounded and Rounded(variables, infinite)
         return self._replace(
-            best=variables, expansion=expansion, feedback=feedback, cost=infinite, optimality=infinite, rounded=rounded
+            best=variables,
+            states=states,
+            expansion=expansion,
+            feedback=feedback,
+            cost=infinite,
+            optimality=infinite,
+            rounded=rounded,
         )
 
     def hold(self) -> "IlqrState":
