@@ -15,13 +15,13 @@ def check_settings(iterations: Any, tolerance: Any, guess: Any, memory: Any) -> 
     """Refuse settings that no solve can follow.
 
     Raises:
-        ValueError: If iterations are no whole number of at least 0, a tolerance is negative or NaN, or there are both a
+        ValueError: If iterations are no whole number of at least 0, a tolerance is no number, or there are both a
             guess and a memory.
     """
     if isinstance(iterations, bool) or not isinstance(iterations, int | np.integer) or iterations < 0:
         raise ValueError(f"iterations must be a whole number, at least 0; got {iterations!r}")
-    if isinstance(tolerance, str) or (isinstance(tolerance, int | float | np.number) and not tolerance >= 0):
-        raise ValueError(f"tolerance must be a number, at least 0, or None; got {tolerance!r}")
+    if isinstance(tolerance, str) or (isinstance(tolerance, int | float | np.number) and np.isnan(tolerance)):
+        raise ValueError(f"tolerance must be a number, or None; got {tolerance!r}")
     if guess is not None and memory is not None:
         raise ValueError(
             "a solve begins with a guess or goes on from a memory, not both: give planner.inject(memory, guess)"
