@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, Status
+from mpc.planners.base import Plan, Planner, Status, tree_where
 from mpc.policy import ControllerState, Decision, begin, conclude, improve, shift
 
 PyTree = Any
@@ -155,7 +155,7 @@ def _replanned(level: Level, params: PyTree, state: PyTree, level_state: LevelSt
     """Plans one level anew, and shifts it; its last states stand where the plan is not finite."""
     controller, plan = _planned(level, params, state, level_state.controller, level.iterations)
     fine = plan.status != Status.NOT_FINITE
-    states = jax.tree.map(partial(jnp.where, fine), plan.states, level_state.states)
+    states = tree_where(fine, plan.states, level_state.states)
     return LevelState(shift(level.planner, controller), states, jnp.zeros((), jnp.int32)), plan
 
 

@@ -135,8 +135,7 @@ class Controller:
             self._warm_up(observation)
         clock = self._pace.clock
         begun = clock()
-        iterations = self.first_iterations if self._state is None else self.iterations
-        decision = self._decide(self._fitting(observation), begun + (self.deadline or inf), iterations)
+        decision = self._decide(self._fitting(observation), begun + (self.deadline or inf), self._allowed())
         action = np.asarray(decision.action)
         self.plan, self.status = decision.plan, Status(int(decision.status))
         self.seconds = clock() - begun
@@ -162,10 +161,12 @@ class Controller:
         self._example = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, jnp.float32)), example)
         for _ in range(3):  # the first call compiles; its time is no measure of the others
             self._pace.iteration = self._pace.conclusion = 0.0
-            few = 2 * self.chunk if self.deadline is not None else None
-            first = self.first_iterations if self._state is None else self.iterations
-            self._decide(self._example, inf, few or first)
+            self._decide(self._example, inf, self._allowed() if self.deadline is None else 2 * self.chunk)
         self.reset(self._key)
+
+    def _allowed(self) -> int | None:
+        """Returns the iterations of the decision at hand, at most."""
+        return self.first_iterations if self._state is None else self.iterations
 
     def _decide(self, observation: PyTree, end: float, iterations: int | None) -> Decision:
         params = self._params

@@ -353,7 +353,7 @@ def predict_through_delay(
     actions = jnp.asarray(in_flight.actions)
     for index in range(1, len(actions)):
         acts = (index >= len(actions) - in_flight.count) & jnp.isfinite(actions[index]).all()
-        state = jax.tree.map(partial(jnp.where, acts), advance(params, state, actions[index]), state)
+        state = tree_where(acts, advance(params, state, actions[index]), state)
     return state
 
 

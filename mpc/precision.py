@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mpc.problem import Problem, with_usual_promotion
+from mpc.problem import Problem
 
 PyTree = Any
 
@@ -27,26 +27,22 @@ def as_dynamics_keep(problem: Problem, params: PyTree, state: PyTree) -> PyTree:
     if floats <= {jnp.result_type(float)} and not jax.config.read("jax_enable_x64"):
         return state
     for kind in (None, jnp.result_type(float), jnp.dtype(jnp.float32)):
-        converted = state if kind is None else _converted(state, kind)
+        converted = state if kind is None else cast_floats(state, kind)
         if _kept(problem, params, converted):
             return converted
     return state
 
 
-def _converted(state: PyTree, kind: Any) -> PyTree:
-    return jax.tree.map(lambda x: x.astype(kind) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+def cast_floats(tree: PyTree, kind: Any) -> PyTree:
+    """Casts the floats of a tree to a dtype, and leaves the rest as it is."""
+    return jax.tree.map(lambda x: jnp.asarray(x, kind) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, tree)
 
 
 def _kept(problem: Problem, params: PyTree, state: PyTree) -> bool:
     """Returns whether a step of the dynamics leaves a state of the same dtypes."""
-    kind = jnp.result_type(float)
-    action = jax.eval_shape(
-        with_usual_promotion(problem.action_space.relax), jax.ShapeDtypeStruct((problem.action_space.size,), kind)
-    )
-    latent = () if problem.latents is None else (jax.ShapeDtypeStruct((problem.latents,), kind),)
     before = jax.eval_shape(lambda s: jax.tree.map(jnp.asarray, problem.lifted(params, s)), state)
     try:
-        after = jax.eval_shape(problem.dynamics, params, before, action, *latent)
+        after = jax.eval_shape(problem.dynamics, params, before, *problem.inputs())
     except Exception:  # the check that follows tells of whatever the user's function raises
         return False
     return [x.dtype for x in jax.tree.leaves(before)] == [getattr(x, "dtype", None) for x in jax.tree.leaves(after)]

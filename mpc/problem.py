@@ -86,6 +86,13 @@ class Problem:
         """The state that the dynamics carry along, for a state as `solve` is given it."""
         return state if self.lift is None else self.lift(params, state)
 
+    def inputs(self) -> list[jax.ShapeDtypeStruct]:
+        """The shapes of what the dynamics are given besides parameters and state: an action and, if declared, a latent."""
+        kind = jnp.result_type(float)
+        variables = jax.ShapeDtypeStruct((self.action_space.size,), kind)
+        action = jax.eval_shape(with_usual_promotion(self.action_space.relax), variables)
+        return [action, *([] if self.latents is None else [jax.ShapeDtypeStruct((self.latents,), kind)])]
+
     def check(self, params: PyTree, state: PyTree) -> None:
         """Hold dynamics and costs against one example, by shapes alone: nothing is computed and nothing compiled.
 
@@ -104,9 +111,7 @@ class Problem:
                     f"state{jax.tree_util.keystr(path)} must be floating point, for gradients flow through it; "
                     f"got {leaf.dtype}"
                 )
-        variables = jax.ShapeDtypeStruct((self.action_space.size,), jnp.result_type(float))
-        action = jax.eval_shape(with_usual_promotion(self.action_space.relax), variables)
-        latent = () if self.latents is None else (jax.ShapeDtypeStruct((self.latents,), jnp.result_type(float)),)
+        action, *latent = self.inputs()
         _same("dynamics", state, jax.eval_shape(self.dynamics, params, state, action, *latent))
         time = jax.ShapeDtypeStruct((), jnp.int32)
         _scalar("cost", jax.eval_shape(self.cost, params, state, action, time))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mpc.planners.base import Plan, Planner, invalidate, resume
 from mpc.planners.config import PlannerConfig, make_planner
-from mpc.problem import Problem, with_usual_promotion
+from mpc.problem import Problem
 from mpc.rollout import energy
 
 PyTree = Any
@@ -59,10 +59,8 @@ def recommend(problem: Problem, params: PyTree, state: PyTree) -> tuple[PlannerC
 
 def _not_smooth(problem: Problem, params: PyTree, state: PyTree, *, second: bool) -> str | None:
     """Tell why the energy has no gradient by the actions, or no second derivatives; None if it has."""
-    space = problem.action_space
-    actions = jax.eval_shape(
-        with_usual_promotion(space.relax), jax.ShapeDtypeStruct((problem.horizon, space.size), jnp.result_type(float))
-    )
+    action = problem.inputs()[0]
+    actions = jax.ShapeDtypeStruct((problem.horizon, *action.shape), action.dtype)
 
     def derivatives(actions: jax.Array, params: PyTree, state: PyTree) -> Any:
         def value(actions: jax.Array) -> jax.Array:

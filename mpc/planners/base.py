@@ -336,13 +336,14 @@ def _solved(
 
 
 def _begin(planner: Planner, params: PyTree, state: PyTree, key: jax.Array, begun: tuple[Any, Any]) -> Any:
-    planner.problem.check(params, as_dynamics_keep(planner.problem, params, state))
+    state = as_dynamics_keep(planner.problem, params, state)
+    planner.problem.check(params, state)
     guess, memory = begun
     if memory is not None:
         check_memory(memory, jax.eval_shape(partial(_begin, planner), params, state, key, (None, None)))
         return resume(memory)
     guess = None if guess is None else checked_guess(planner.problem, guess)
-    return planner.init(params, _carried(planner, params, state), key, guess)
+    return planner.init(params, planner.problem.lifted(params, state), key, guess)
 
 
 PHASES = [jax.jit(f, static_argnames="planner") for f in (_begin, _improve, _conclude)]

@@ -11,7 +11,6 @@ are rolled out, to know what they are really worth and, when it is due, to synch
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from mpc.planners.base import Planner, plan_from_choice, shifted
+from mpc.planners.base import Planner, plan_from_choice, shifted, tree_where
 from mpc.planners.candidates import Candidate, compete, emptied, injector, later, no_candidate
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
@@ -196,7 +195,7 @@ class _Collocation:
         if self.noise:
             wander = self.noise / (1.0 + rounds) * jax.random.normal(draw, planner_state.states.shape)
         point = (planner_state.variables, planner_state.states / scale + wander)
-        moments = jax.tree.map(partial(jnp.where, rounds == 0), self.optimizer.init(point), planner_state.optimizer)
+        moments = tree_where(rounds == 0, self.optimizer.init(point), planner_state.optimizer)
         point, moments, residual, defects = self._descended(params, state, planner_state, point, moments)
         pulls = planner_state.costates
         if not self.stop_gradients:

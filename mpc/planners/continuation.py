@@ -11,14 +11,13 @@ Allgower & Georg 1990). Stretches differ from start to start, for nobody knows w
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mpc.constraints import Constraint
-from mpc.planners.base import Planner, invalidate, plan_from_choice, resume
+from mpc.planners.base import Planner, invalidate, plan_from_choice, resume, tree_where
 from mpc.planners.candidates import finite, hold
 from mpc.problem import Problem
 
@@ -103,7 +102,7 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
         inner, spent = planner.step(TruncatedParams(params, end), state, planner_state.inner), planner_state.spent + 1
         solved = pending & ((spent >= steps) | (inner.optimality <= SETTLED))
         cost, optimality = (jnp.where(pending, jnp.inf, x).astype(x.dtype) for x in (inner.cost, inner.optimality))
-        inner = jax.tree.map(partial(jnp.where, solved), invalidate(inner), inner)
+        inner = tree_where(solved, invalidate(inner), inner)
         return ContinuationState(inner, planner_state.stretch, pending & ~solved, spent, cost, optimality)
 
     def best_actions(
@@ -120,7 +119,7 @@ def continuation(problem: Problem, build: Callable[[Problem], Planner], *, steps
         # a candidate is a plan of the whole horizon, and compared with the plan under way as that
         taken = finite(actions)
         ended = taken & planner_state.pending
-        inner = jax.tree.map(partial(jnp.where, ended), invalidate(planner_state.inner), planner_state.inner)
+        inner = tree_where(ended, invalidate(planner_state.inner), planner_state.inner)
         return planner_state._replace(inner=planner.inject(inner, actions), pending=planner_state.pending & ~taken)
 
     return Planner(init, step, plan_from_choice(problem, best_actions), shift, inject, problem, best_actions)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mpc.planners.base import Planner, plan_from_choice, shifted
+from mpc.planners.base import Planner, plan_from_choice, shifted, tree_where
 from mpc.planners.candidates import Candidate, compete, emptied, injector, later, no_candidate
 from mpc.planners.lagrangian import constrained
 from mpc.planners.multistart import multistart
@@ -163,7 +163,7 @@ class _Descent:
         slot, old = planner_state.candidate, planner_state.variables
         taken, held, cost = compete(slot, (planner_state.best,), planner_state.cost, self._executed, params, state)
         variables, fresh = jnp.where(taken, held, old), self.rule.init(old)
-        moments = jax.tree.map(partial(jnp.where, taken), fresh, planner_state.moments)
+        moments = tree_where(taken, fresh, planner_state.moments)
         value, slope = jax.value_and_grad(self._relaxed)(variables, params, state)
         finite = jnp.isfinite(value)
         # a slope that is missing, as a norm's at 0, says nothing against the value, nor against the rest of the slope

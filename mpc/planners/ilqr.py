@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.planners.base import Planner, plan_from_choice, shifted
+from mpc.planners.base import Planner, plan_from_choice, shifted, tree_where
 from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate
 from mpc.planners.continuation import continuation as continued
 from mpc.planners.lagrangian import constrained
@@ -222,7 +222,7 @@ class _Newton:
         costs = jax.lax.map(partial(self._executed, params, state), rivals)
         anew, slot = costs.min() < _plan(planner_state).cost, emptied(planner_state.candidate)
         begun = planner_state.reset_to(rivals[jnp.argmin(costs)])
-        return jax.tree.map(partial(jnp.where, anew), begun, planner_state)._replace(candidate=slot)
+        return tree_where(anew, begun, planner_state)._replace(candidate=slot)
 
     def _rounded(self, params: PyTree, state: PyTree, planner_state: IlqrState) -> IlqrState:
         """Compare plans by the cost of executed actions, where the model sees others."""
@@ -236,7 +236,7 @@ class _Newton:
         """Improve the trajectory, then expand the problem around it."""
         (states, variables, cost, size), feedback, mu = _improved(model, planner_state, self.parallel)
         better = cost < planner_state.cost
-        feedback = jax.tree.map(partial(jnp.where, better), feedback, planner_state.feedback)
+        feedback = tree_where(better, feedback, planner_state.feedback)
         retreat = jnp.isinf(planner_state.cost)  # from where nothing is finite
         kept = jnp.where(retreat, 0.5, 1.0) * planner_state.best
         states, variables = jnp.where(better, states, planner_state.states), jnp.where(better, variables, kept)

@@ -9,7 +9,7 @@ al. 2019). The inner planner sees an ordinary problem without constraints, whose
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 from mpc.constraints import feasibility_tolerance, table
 from mpc.feasibility import STEPS, infeasibility, moves, sensitivity
 from mpc.planners.augmented import Augmented, augment, equalities, lift
-from mpc.planners.base import Plan, Planner, conclude, invalidate, require_no_latents, resume, shifted, smoothing
+from mpc.planners.base import Plan, Planner, conclude, invalidate, require_no_latents, resume, shifted, smoothing, tree_where
 from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate, where_pending
 from mpc.problem import Problem
 from mpc.rollout import rollout
@@ -256,7 +256,7 @@ class _Lagrangian:
             optimality=jnp.where(exact, optimality, jnp.inf),
         )
         fine = jnp.isfinite(candidate.infeasibility)
-        planner_state = jax.tree.map(partial(jnp.where, fine), changed, planner_state)
+        planner_state = tree_where(fine, changed, planner_state)
         best = _better(candidate, planner_state.best, planner_state.duals)
         return planner_state._replace(spent=jnp.zeros_like(planner_state.spent), best=best)
 
@@ -321,7 +321,7 @@ def constrained(
 
 def _better(one: Measured, other: Measured, duals: jax.Array) -> Measured:
     """The better of two plans."""
-    return jax.tree.map(partial(jnp.where, _is_better(one, other, duals)), one, other)
+    return tree_where(_is_better(one, other, duals), one, other)
 
 
 def _is_better(one: Measured, other: Measured, duals: jax.Array) -> jax.Array:

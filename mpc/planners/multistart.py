@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, Status, best_of, resume, smoothing
+from mpc.planners.base import Plan, Planner, Status, best_of, resume, smoothing, tree_where
 from mpc.planners.candidates import checked, finite, hold
 from mpc.problem import Problem
 
@@ -166,7 +166,7 @@ class _Multistart:
             place = self.starts - 1 - jnp.argmax(jnp.where(jnp.isnan(starts.cost), jnp.inf, starts.cost)[::-1])
             old = _take(starts, place)
             new = old.reset_to(space.project(space.encode(actions)))
-            begun = jax.tree.map(partial(jnp.where, finite(actions)), new, old)
+            begun = tree_where(finite(actions), new, old)
         return _summary(_put(starts, place, begun), planner_state.key)
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from mpc.planners.base import Plan, Planner, invalidate, resume
 from mpc.planners.candidates import hold
 from mpc.planners.double import in_double
+from mpc.precision import cast_floats
 from mpc.problem import Problem
 
 PyTree = Any
@@ -133,7 +134,7 @@ class _Wide:
 
 def widened(tree: PyTree) -> PyTree:
     """The tree with floats in double precision."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if _is_float(x) else x, tree)
+    return cast_floats(tree, jnp.float64)
 
 
 def packed(tree: PyTree) -> PyTree:
@@ -186,10 +187,6 @@ RESET = changing(lambda inner, variables: inner.reset_to(widened(variables)))
 INVALIDATE, RESUME, HOLD = map(changing, (invalidate, resume, hold))
 
 
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-
-
 def _following(problem: Problem) -> Problem:
     """The problem whose functions return double precision for double precision."""
     terminal, lift = problem.terminal_cost, problem.lift
@@ -210,11 +207,12 @@ def _follow(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     def followed(*args: Any) -> PyTree:
         try:
             value = function(*args)
-            if all(jnp.result_type(x) == jnp.float64 for x in jax.tree.leaves(value) if _is_float(x)):
+            kinds = {jnp.result_type(x) for x in jax.tree.leaves(value)}
+            if not any(jnp.issubdtype(kind, jnp.floating) and kind != jnp.float64 for kind in kinds):
                 return value
         except TypeError:  # as of a loop that carries both precisions; what is wrong in both is raised below
             pass
-        single = jax.tree.map(lambda x: x.astype(jnp.float32) if _is_float(x) else x, args)
+        single = cast_floats(args, jnp.float32)
         with jax.enable_x64(False):
             value = function(*single)
         return widened(value)

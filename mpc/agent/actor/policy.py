@@ -27,6 +27,7 @@ from mpc.agent.perception.action_space import ActionSpaces
 from mpc.agent.perception.history import History
 from mpc.agent.world_model import residual_correction
 from mpc.agent.world_model.residual_correction import Corrections
+from mpc.planners.base import tree_where
 from mpc.policy import ControllerState, InFlight, begin, conclude, finish, improve, shift
 from mpc.precision import as_dynamics_keep
 from world_models.base import LatentState, WorldModel, initial_state
@@ -269,7 +270,7 @@ def _perceive(
                 f"this predictor carries a state from block to block of {parts.spaces.count} actions: replan_every must be "
                 f"a multiple of that; got {parts.every}"
             )
-        return select(_finite(seen) | ~state.begun, seen, _arrived(state.belief)), state.corrections
+        return tree_where(_finite(seen) | ~state.begun, seen, _arrived(state.belief)), state.corrections
     taken = parts.spaces.in_blocks(state.plan.actions[: parts.every])
     before = expected = state.belief
     for action in taken:
@@ -277,8 +278,8 @@ def _perceive(
     belief = _arrived(expected._replace(latent=jnp.where(_finite(seen.latent), seen.latent, expected.latent)))
     done = parts.spaces.variables(parts.spaces.block.embed(taken[-1]))
     newer = residual_correction.remember(state.corrections, before.latent, done, expected.latent, belief.latent)
-    corrections = select(_finite(newer) & state.begun, newer, state.corrections)
-    return select(_finite(belief) & state.begun, belief, seen), corrections
+    corrections = tree_where(_finite(newer) & state.begun, newer, state.corrections)
+    return tree_where(_finite(belief) & state.begun, belief, seen), corrections
 
 
 def _through_delay(parts: Parts, params: PyTree, belief: LatentState, in_flight: InFlight) -> LatentState:
@@ -287,7 +288,7 @@ def _through_delay(parts: Parts, params: PyTree, belief: LatentState, in_flight:
         raise ValueError(f"delays cannot be predicted through by a model of {parts.spaces.count} actions a step")
     for index in range(1, len(in_flight.actions)):
         later = parts.advance(params, belief, parts.spaces.single.embed(in_flight.actions[index]))
-        belief = select(index >= len(in_flight.actions) - in_flight.count, _arrived(later), belief)
+        belief = tree_where(index >= len(in_flight.actions) - in_flight.count, _arrived(later), belief)
     return belief
 
 
@@ -316,8 +317,3 @@ def _arrived(state: LatentState) -> LatentState:
 
 def _finite(tree: PyTree) -> Array:
     return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), tree), jnp.asarray(True))
-
-
-def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
-    """Return one tree where a condition holds, else the other."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

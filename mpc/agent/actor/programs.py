@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import mpc
-from mpc.agent.actor.policy import AgentPolicy, PolicyState, as_policy, select
+from mpc.agent.actor.policy import AgentPolicy, PolicyState, as_policy
+from mpc.planners.base import tree_where
 from world_models.base import LatentState
 
 PyTree = Any
@@ -32,7 +33,7 @@ class Program:
         self.decide = jax.jit(jax.vmap(lambda p, o, s: made.decide(p, o, s), in_axes=each))
         self.hold = jax.jit(jax.vmap(made.hold, in_axes=each))
         self.react = None if made.react is None else jax.jit(jax.vmap(made.react, in_axes=each))
-        self.choose = jax.jit(jax.vmap(select))
+        self.choose = jax.jit(jax.vmap(tree_where))
         """`(mask [B], a, b) -> a` where the mask is set, else `b`."""
         self.perturb = jax.jit(self._perturb)
         self.recorded = jax.jit(jax.vmap(made.spaces.recorded))

@@ -27,9 +27,8 @@ SHARE, END = 1.0, 0.4
 SAMPLING_SHARE, SAMPLING_END = 0.72, 0.6
 """Of planners that sample; the robot benchmarks use it with MPPI."""
 SAMPLING = ("cem", "icem", "mppi", "predictive_sampling")
-ILQR = mpc.PlannerConfig(
-    "ilqr", precision="float32", options={"second_order": 0.0}
-)  # second derivatives of MJX are too dear
+# second derivatives of MJX are too dear
+ILQR = mpc.PlannerConfig("ilqr", precision="float32", options={"second_order": 0.0})
 MPPI = mpc.PlannerConfig("mppi", samples=160, spread=0.3)
 DEFAULTS: dict[str, mpc.PlannerConfig] = {
     "ilqr": ILQR,
