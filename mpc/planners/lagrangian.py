@@ -32,6 +32,8 @@ SUFFICIENT = 0.25  # the share of its violation that a round must leave for the 
 EXACT = 0.01  # share of what is allowed that a solve in double precision goes on to
 LARGEST = 1e8  # of duals, in units of cost per constraint: beyond, constraints cannot be met, and arithmetic ends
 FAR = 1.0  # violation, in moves of one step, from which on a decision's duals only tell that it failed
+NEARER = 0.5  # share of its infeasibility that a failed decision must leave for the next to go on from it
+STEEP = 10.0  # costs, per unit of a constraint, beyond which the duals of an infeasible plan tell the same
 UNIT = 10.0  # steps whose moves of the state are the unit of a constraint
 SPREAD = 0.3  # standard deviation, in variables, of the actions that units are found along
 
@@ -60,7 +62,8 @@ class LagrangianState(NamedTuple):
     `penalty`: in `units` of the energy per square of each constraint's. `spent`: inner steps since the duals moved.
     `missed`: how far feasibility or complementarity was missed then, in the constraints' units.
     `cost`: the augmented energy. `candidate`: a slot for one. `carried`: whether the best actions are those of the decision
-    before, which are measured before anything replaces them.
+    before, which are measured before anything replaces them. `far`: the infeasibility of the decision before, if it failed,
+    or else infinite. `anew`: whether the next step begins anew, in noise from `key`, since decisions failed and get no nearer.
     """
 
     inner: Any
@@ -74,10 +77,14 @@ class LagrangianState(NamedTuple):
     optimality: jax.Array
     candidate: Candidate
     carried: jax.Array
+    far: jax.Array
+    anew: jax.Array
+    key: jax.Array
 
     def reset_to(self, variables: jax.Array) -> "LagrangianState":
         """Begin anew from variables `[H, V]`, without duals; as `init` or `shift` left the rest."""
-        return self._replace(inner=self.inner.reset_to(variables), duals=jnp.zeros_like(self.duals))
+        inner, begun = self.inner.reset_to(variables), jnp.zeros_like(self.anew)
+        return self._replace(inner=inner, duals=jnp.zeros_like(self.duals), anew=begun)
 
     def invalidate(self) -> "LagrangianState":
         """Forget all costs, but not the duals, which remain the best guess: the problem changed."""
@@ -97,9 +104,11 @@ class LagrangianState(NamedTuple):
         return self.invalidate()._replace(inner=resume(self.inner), duals=duals, carried=jnp.ones_like(self.carried))
 
     def failed(self) -> jax.Array:
-        """Tell of duals that grew and grew where nothing could be met: they would outweigh all else once it can."""
-        far = self.best.infeasibility * feasibility_tolerance(self.best.infeasibility.dtype)
-        return jnp.isfinite(far) & (far > FAR)
+        """Tell of a plan that is far from feasible, or duals that grew and grew in vain: they would outweigh all else later."""
+        infeasibility = self.best.infeasibility
+        far = infeasibility * feasibility_tolerance(infeasibility.dtype) > FAR
+        wound = jnp.any(jnp.abs(self.duals) * self.units.values > STEEP * len(self.duals) * self.units.energy)
+        return jnp.isfinite(infeasibility) & (far | (wound & (infeasibility > 1)))
 
 
 def lagrangian(
@@ -216,12 +225,31 @@ class _Lagrangian:
         actions = guess[0] if isinstance(guess, tuple) else guess
         units = self._units(params, state, nothing if actions is None else space.project(space.encode(actions)))
         augmented = Augmented(params, duals, rho * units.energy / units.values**2)
-        begun = self.planner.init(augmented, lift(self.problem, params, state), key, guess)
+        key, own = jax.random.split(key)
+        begun = self.planner.init(augmented, lift(self.problem, params, state), own, guess)
         best, slot = Measured(space.decide(nothing), infinite, infinite, jnp.zeros_like(duals)), no_candidate(nothing)
-        zero, carried = jnp.asarray(0), jnp.asarray(False)
-        return LagrangianState(begun, duals, rho, units, zero, infinite, best, infinite, infinite, slot, carried)
+        zero, no = jnp.asarray(0), jnp.asarray(False)
+        return LagrangianState(
+            begun, duals, rho, units, zero, infinite, best, infinite, infinite, slot, no, infinite, no, key
+        )
+
+    def _anew(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> tuple[Any, jax.Array]:
+        """The inner planner, begun as by `init` without a guess, in noise; and the key of the next beginning.
+
+        From a plan that was made for what could not be met, most planners need longer to come back than from none.
+        """
+        key, draw, own = jax.random.split(planner_state.key, 3)
+        augmented, slot = self._augmented(params, planner_state), planner_state.candidate
+        begun = self.planner.init(augmented, lift(self.problem, params, state), own)
+        if hasattr(begun, "reset_to"):
+            begun = begun.reset_to(self.problem.action_space.project(_noise(draw, slot.variables)))
+        given = self.planner.inject(begun, self.problem.action_space.bind(params).decide(slot.variables))
+        return tree_where(slot.pending, given, begun), key
 
     def step(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
+        given, known = (params, state, planner_state), (planner_state.inner, planner_state.key)
+        inner, key = where_pending(planner_state.anew, self._anew, known, *given)
+        planner_state = planner_state._replace(inner=inner, key=key, anew=jnp.zeros_like(planner_state.anew))
         augmented, slot = self._augmented(params, planner_state), planner_state.candidate
         moved = self.planner.step(augmented, lift(self.problem, params, state), planner_state.inner)
         spent = planner_state.spent + 1
@@ -276,7 +304,7 @@ class _Lagrangian:
 
     def shift(self, planner_state: LagrangianState) -> LagrangianState:
         infinite = jnp.full_like(planner_state.cost, jnp.inf)
-        failed = planner_state.failed()
+        failed, far = planner_state.failed(), planner_state.best.infeasibility
         return planner_state._replace(
             inner=self.planner.shift(planner_state.inner),
             duals=jnp.where(failed, 0.0, shifted(planner_state.duals)),
@@ -289,7 +317,9 @@ class _Lagrangian:
             cost=infinite,
             optimality=infinite,
             candidate=later(planner_state.candidate, shifted),
-            carried=jnp.ones_like(planner_state.carried),
+            carried=~failed,
+            far=jnp.where(failed, far, infinite),
+            anew=failed & (far > NEARER * planner_state.far),
         )
 
     def inject(self, planner_state: LagrangianState, actions: jax.Array) -> LagrangianState:
@@ -317,6 +347,11 @@ def constrained(
         return build
 
     return decorate
+
+
+def _noise(key: jax.Array, like: jax.Array) -> jax.Array:
+    white = jax.random.normal(key, like.shape, like.dtype)
+    return (SPREAD * smoothing(len(like)) @ white).astype(like.dtype)
 
 
 def _better(one: Measured, other: Measured, duals: jax.Array) -> Measured:

@@ -53,7 +53,7 @@ def test_constrained_plans_do_not_hang_on_units_and_are_feasible_in_all_of_them(
     assert found == pytest.approx([found[0]] * len(found), rel=1e-6)
 
 
-RECOVERING = {"ilqr": mpc.ilqr, "gradient": lambda p: mpc.gradient(p, starts=8), "mppi": mpc.mppi}
+RECOVERING = {"ilqr": mpc.ilqr, "gradient": lambda p: mpc.gradient(p, starts=1), "mppi": lambda p: mpc.mppi(p, samples=64)}
 
 
 @pytest.mark.parametrize("name", RECOVERING)
