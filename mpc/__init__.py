@@ -7,7 +7,7 @@ from mpc import _compilation_cache, _xla_flags, cascade, constraints, costs, ris
 from mpc.controller import Controller
 from mpc.export import export
 from mpc.planners.anneal import anneal
-from mpc.planners.base import Plan, Planner, Status, solve
+from mpc.planners.base import Plan, Planner, Status
 from mpc.planners.categorical import categorical_cem
 from mpc.planners.cem import cem
 from mpc.planners.chain import chain
@@ -19,6 +19,7 @@ from mpc.planners.lagrangian import lagrangian
 from mpc.planners.mppi import mppi
 from mpc.planners.multistart import multistart
 from mpc.planners.predictive_sampling import predictive_sampling
+from mpc.planners.solve import solve
 from mpc.policy import Decision, InFlight, Phases, Policy, policy
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout

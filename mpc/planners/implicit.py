@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from mpc.constraints import feasibility_tolerance, table
 from mpc.planners.augmented import equalities
-from mpc.planners.base import Plan, Planner, Status, conclude, solve
+from mpc.planners.base import Plan, Planner, Status, conclude
+from mpc.planners.solve import solve
 from mpc.problem import Problem
 from mpc.rollout import energy, rollout
 

@@ -21,6 +21,7 @@ from mpc.feasibility import STEPS, infeasibility, moves, sensitivity
 from mpc.planners.augmented import Augmented, augment, equalities, lift
 from mpc.planners.base import Plan, Planner, conclude, invalidate, require_no_latents, resume, shifted, smoothing, tree_where
 from mpc.planners.candidates import Candidate, emptied, injector, later, no_candidate, where_pending
+from mpc.planners.multistart import middle, noise
 from mpc.problem import Problem
 from mpc.rollout import rollout
 
@@ -63,7 +64,7 @@ class LagrangianState(NamedTuple):
     `missed`: how far feasibility or complementarity was missed then, in the constraints' units.
     `cost`: the augmented energy. `candidate`: a slot for one. `carried`: whether the best actions are those of the decision
     before, which are measured before anything replaces them. `far`: the infeasibility of the decision before, if it failed,
-    or else infinite. `anew`: whether the next step begins anew, in noise from `key`, since decisions failed and get no nearer.
+    or else infinite. `anew`: whether the next step begins anew, in noise from `key`, for decisions failed and get no nearer.
     """
 
     inner: Any
@@ -104,7 +105,7 @@ class LagrangianState(NamedTuple):
         return self.invalidate()._replace(inner=resume(self.inner), duals=duals, carried=jnp.ones_like(self.carried))
 
     def failed(self) -> jax.Array:
-        """Tell of a plan that is far from feasible, or duals that grew and grew in vain: they would outweigh all else later."""
+        """Tell of a plan far from feasible, or of duals that grew and grew in vain: they would outweigh all else later."""
         infeasibility = self.best.infeasibility
         far = infeasibility * feasibility_tolerance(infeasibility.dtype) > FAR
         wound = jnp.any(jnp.abs(self.duals) * self.units.values > STEEP * len(self.duals) * self.units.energy)
@@ -202,8 +203,8 @@ class _Lagrangian:
     def _units(self, params: PyTree, state: PyTree, variables: jax.Array) -> Units:
         """Along random actions: a step's mean cost, the change of each constraint where it is nearest, the moves."""
         space, horizon = self.problem.action_space.bind(params), len(variables)
-        noise = SPREAD * smoothing(horizon) @ np.random.default_rng(0).standard_normal(variables.shape)
-        actions = space.relax(space.project(variables + jnp.asarray(noise, variables.dtype)))
+        drawn = SPREAD * smoothing(horizon) @ np.random.default_rng(0).standard_normal(variables.shape)
+        actions = space.relax(space.project(variables + jnp.asarray(drawn, variables.dtype)))
         future = rollout(self.problem, params, state, actions)
         pushed = np.random.default_rng(0).choice([-1.0, 1.0], (STEPS, space.size))
         extreme = space.relax(space.project(jnp.asarray(pushed, variables.dtype)))
@@ -242,7 +243,7 @@ class _Lagrangian:
         augmented, slot = self._augmented(params, planner_state), planner_state.candidate
         begun = self.planner.init(augmented, lift(self.problem, params, state), own)
         if hasattr(begun, "reset_to"):
-            begun = begun.reset_to(self.problem.action_space.project(_noise(draw, slot.variables)))
+            begun = begun.reset_to(noise(self.problem, SPREAD, draw, 1)[0])
         given = self.planner.inject(begun, self.problem.action_space.bind(params).decide(slot.variables))
         return tree_where(slot.pending, given, begun), key
 
@@ -296,11 +297,16 @@ class _Lagrangian:
             far, dtype = plan.info["infeasibility"], planner_state.duals.dtype
             return plan, self._judged(params, actions, plan.states, plan.cost, far, dtype)
 
-        rivals = jnp.stack([self._latest(params, state, planner_state), planner_state.best.actions])
-        plans, measured = jax.lax.map(shown, rivals)
-        one, two = (jax.tree.map(lambda x, i=i: x[i], measured) for i in range(2))
-        first = _is_better(one, two, planner_state.duals)
-        return jax.tree.map(lambda x: jnp.where(first, x[0], x[1]), plans)
+        latest, best = self._latest(params, state, planner_state), planner_state.best.actions
+        rest = self.problem.action_space.bind(params).decide(middle(self.problem)).astype(best.dtype)
+        plans, measured = jax.lax.map(shown, jnp.stack([latest, best, rest]))
+        one, two, three = ((jnp.asarray(i), jax.tree.map(lambda x, i=i: x[i], measured)) for i in range(3))
+
+        def better(one: tuple[jax.Array, Measured], other: tuple[jax.Array, Measured]) -> tuple[jax.Array, Measured]:
+            return tree_where(_is_better(one[1], other[1], planner_state.duals), one, other)
+
+        first, _ = better(three, better(one, two))
+        return jax.tree.map(lambda x: x[first], plans)
 
     def shift(self, planner_state: LagrangianState) -> LagrangianState:
         infinite = jnp.full_like(planner_state.cost, jnp.inf)
@@ -347,11 +353,6 @@ def constrained(
         return build
 
     return decorate
-
-
-def _noise(key: jax.Array, like: jax.Array) -> jax.Array:
-    white = jax.random.normal(key, like.shape, like.dtype)
-    return (SPREAD * smoothing(len(like)) @ white).astype(like.dtype)
 
 
 def _better(one: Measured, other: Measured, duals: jax.Array) -> Measured:

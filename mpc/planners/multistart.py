@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mpc.planners.base import Plan, Planner, Status, best_of, resume, smoothing, tree_where
+from mpc.planners.base import Plan, Planner, Status, best_of, conclude, resume, smoothing, tree_where
 from mpc.planners.candidates import checked, finite, hold
 from mpc.problem import Problem
+from mpc.rollout import energy
 
 PyTree = Any
 
@@ -44,8 +45,9 @@ def multistart(
 ) -> Planner:
     """Run a planner from many starts at once, and plan by the best basin found.
 
-    The first start is the guess, where one is given; the others are smoothed noise. Between decisions the better half of
-    the starts is kept, one time step later, and the other half drawn afresh.
+    The first start is the guess, where one is given; the others are smoothed noise. None is the middle of the space
+    throughout, which may be a saddle, as a pendulum's that hangs, but the plan is where that is cheaper. Between decisions
+    the better half of the starts is kept, one time step later, and the other half drawn afresh.
 
     Args:
         single: A planner with one start, whose state has `cost`, `optimality` and `reset_to` (see above).
@@ -77,11 +79,16 @@ def multistart(
     return Planner(own.init, own.step, own.plan, own.shift, own.inject, single.problem)
 
 
-def _noise(problem: Problem, spread: float, key: jax.Array, count: int) -> jax.Array:
+def noise(problem: Problem, spread: float, key: jax.Array, count: int) -> jax.Array:
     """Smoothed noise `[count, H, V]` to start from, in variables."""
     space, horizon = problem.action_space, problem.horizon
     white = jax.random.normal(key, (count, horizon, space.size), jnp.float32).astype(float)  # the same in every precision
     return space.project(spread * jnp.einsum("th,shv->stv", smoothing(horizon).astype(white.dtype), white))
+
+
+def middle(problem: Problem) -> jax.Array:
+    """The variables `[H, V]` of the middle of the space throughout."""
+    return jnp.zeros((problem.horizon, problem.action_space.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +101,10 @@ class _Alone:
     def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> PyTree:
         draw, own = jax.random.split(key)
         start = self.single.init(params, state, own, guess)
-        return start if guess is not None else start.reset_to(_noise(self.single.problem, self.spread, draw, 1)[0])
+        return start if guess is not None else start.reset_to(noise(self.single.problem, self.spread, draw, 1)[0])
 
     def plan(self, params: PyTree, state: PyTree, planner_state: PyTree) -> Plan:
-        plan = self.single.plan(params, state, planner_state)
+        plan = _no_dearer_than_rest(self.single, params, state, planner_state)
         return plan._replace(info=plan.info | {"start_costs": plan.cost[None]})
 
 
@@ -122,8 +129,8 @@ class _Multistart:
     def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> MultistartState:
         key, draw, own = jax.random.split(key, 3)
         begun = jax.vmap(lambda k: self.single.init(params, state, k, guess))(jax.random.split(own, self.candidates))
-        noise = _noise(self.single.problem, self.spread, draw, self.candidates)
-        starts = jax.vmap(lambda start, variables: start.reset_to(variables))(begun, noise)
+        drawn = noise(self.single.problem, self.spread, draw, self.candidates)
+        starts = jax.vmap(lambda start, variables: start.reset_to(variables))(begun, drawn)
         if guess is not None:
             starts = jax.tree.map(lambda first, rest: jnp.concatenate([first[:1], rest[1:]]), begun, starts)
         if self.candidates > self.starts:
@@ -138,7 +145,8 @@ class _Multistart:
     def plan(self, params: PyTree, state: PyTree, planner_state: MultistartState) -> Plan:
         costs = planner_state.starts.cost
         if self._costs_tell():
-            chosen = self.single.plan(params, state, _take(planner_state.starts, _leader(costs)))
+            leader = _take(planner_state.starts, _leader(costs))
+            chosen = _no_dearer_than_rest(self.single, params, state, leader)
         else:
             plans = self._every(partial(self.single.plan, params, state), planner_state.starts)
             costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
@@ -148,8 +156,8 @@ class _Multistart:
     def shift(self, planner_state: MultistartState) -> MultistartState:
         key, draw = jax.random.split(planner_state.key)
         old = jax.vmap(self.single.shift)(_take(planner_state.starts, jnp.argsort(planner_state.starts.cost)))
-        noise, kept = _noise(self.single.problem, self.spread, draw, self.starts), self.starts // 2 + 1
-        fresh = jax.vmap(lambda start, variables: start.reset_to(variables))(old, noise)
+        drawn, kept = noise(self.single.problem, self.spread, draw, self.starts), self.starts // 2 + 1
+        fresh = jax.vmap(lambda start, variables: start.reset_to(variables))(old, drawn)
         mixed = jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new[kept:]]), old, fresh)
         return _summary(mixed, key)
 
@@ -168,6 +176,19 @@ class _Multistart:
             new = old.reset_to(space.project(space.encode(actions)))
             begun = tree_where(finite(actions), new, old)
         return _summary(_put(starts, place, begun), planner_state.key)
+
+
+def _no_dearer_than_rest(single: Planner, params: PyTree, state: PyTree, planner_state: PyTree) -> Plan:
+    """The plan of a start, or the middle of the space throughout where that is cheaper."""
+    problem = single.problem
+    space = problem.action_space
+    if single.best_actions is None:  # constraints, of which the planner compares as many itself
+        return single.plan(params, state, planner_state)
+    actions, found, info = single.best_actions(params, state, planner_state)
+    rivals = jnp.stack([actions, space.bind(params).decide(middle(problem)).astype(actions.dtype)])
+    own, rest = jax.lax.map(lambda actions: energy(problem, params, state, space.embed(actions)), rivals)
+    better = jnp.isfinite(rest) & ~(own <= rest)
+    return conclude(problem, params, state, jnp.where(better, rivals[1], actions), found | better, info)
 
 
 def _leader(costs: jax.Array) -> jax.Array:

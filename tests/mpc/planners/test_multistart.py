@@ -1,5 +1,6 @@
 """Many starts around one planner: basins, screening, shifting, and that a start on its own is left alone."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -203,3 +204,25 @@ def test_same_key_same_plan_and_jit_is_eager():
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="must"):
         multistart(descent(two_valleys()), **wrong)
+
+
+LIMIT = mpc.constraints.inequality(lambda p, s, a, t: s - 2)
+RESTING = {
+    "gradient": lambda p: mpc.gradient(p, starts=1),
+    "ilqr": mpc.ilqr,
+    "collocation": mpc.collocation,
+    "constrained": lambda p: mpc.gradient(replace(p, constraints=[LIMIT]), starts=1),
+}
+
+
+@pytest.mark.parametrize("name", RESTING)
+def test_no_plan_is_dearer_than_to_rest(name):
+    """A norm has no slope at the goal that would hold a plan there."""
+    problem = mpc.Problem(
+        lambda p, s, a: s + 0.1 * a,
+        lambda p, s, a, t: jnp.linalg.norm(s - 1) + 0.01 * jnp.linalg.norm(a),
+        horizon=8,
+        action_space=mpc.Box([-1.0], [1.0]),
+    )
+    plan = mpc.solve(RESTING[name](problem), None, jnp.ones(1), jax.random.key(0), 10)
+    assert float(plan.cost) == 0 and not plan.actions.any() and float(plan.states.min()) == 1

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import mpc
 from mpc.feasibility import infeasibility
@@ -97,6 +99,28 @@ def test_a_constraint_in_a_tiny_unit_is_kept_and_its_violation_seen():
         actions = jnp.full((20, 1), push)
         states = mpc.rollout(problem, None, jnp.zeros(2), actions).states
         assert (states[-1, 0] > 0.79) == past == (float(infeasibility(problem, None, states, actions)) > 100)
+
+
+LIMITED = in_units(mpc.constraints.inequality(lambda p, s, a, t: p[1] * (s[0] / p[2] - 0.3)))
+
+
+@jax.jit
+def share_of_what_is_allowed(params: jax.Array, actions: jax.Array) -> jax.Array:
+    states = mpc.rollout(LIMITED, params, jnp.zeros(2), actions).states
+    return infeasibility(LIMITED, params, states, actions)
+
+
+exponents = st.floats(-9, 9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(exponents, exponents, st.floats(0.1, 1.0))
+def test_what_counts_as_feasible_does_not_hang_on_units(of_constraint, of_state, push):
+    """The same future, with its limit in nanometres and its state in gigametres."""
+    actions = jnp.full((20, 1), push, jnp.float32)
+    known = share_of_what_is_allowed(jnp.asarray((1.0, 1.0, 1.0), jnp.float32), actions)
+    units = jnp.asarray((1.0, 10.0**of_constraint, 10.0**of_state), jnp.float32)
+    assert float(share_of_what_is_allowed(units, actions)) == pytest.approx(float(known), rel=1e-2, abs=1e-2)
 
 
 def test_a_cost_is_not_said_to_be_settled_because_it_is_enormous():
