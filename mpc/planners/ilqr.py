@@ -242,7 +242,8 @@ class _Newton:
         states, variables = jnp.where(better, states, planner_state.states), jnp.where(better, variables, kept)
         share = (planner_state.cost - cost) / jnp.abs(planner_state.cost)
         share = jnp.where(better & jnp.isfinite(share), share, jnp.where(better, 1.0, 0.0))
-        progress = 0.5 * (planner_state.progress + share)
+        # a first score tells nothing, as where only multipliers changed
+        progress = jnp.where(retreat, planner_state.progress, 0.5 * (planner_state.progress + share))
         mu = jnp.where(better, jnp.maximum(mu * jnp.where(size == 0, DECAY, 1.0), self.damping), mu)
         curved = progress < self.second_order if 0 < self.second_order < 1 else self.second_order > 0
         expansion, slope = expand(model, states, variables, curved, self.parallel)
