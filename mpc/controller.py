@@ -4,6 +4,7 @@ The robot's path never raises. A decision that cannot be trusted (an observation
 on the next action of the last plan that could be trusted, and, once that is used up, on the neutral action.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from math import inf
@@ -19,6 +20,7 @@ from mpc.planners.base import Plan, Planner, Status
 from mpc.policy import Decision, Policy, in_phases, policy
 
 PyTree = Any
+LOG = logging.getLogger(__name__)
 
 
 class Controller:
@@ -94,7 +96,7 @@ class Controller:
         self.iterations_spent: int | None = 0
         self._compile_for(params)
         self._pace = Pace(clock)
-        self._key, self._state, self._example = key, None, None
+        self._key, self._state, self._example, self._warned = key, None, None, False
         if observation is not None:
             self._warm_up(observation)
 
@@ -123,7 +125,7 @@ class Controller:
 
         Args:
             observation: Shaped as the example was. One that is not finite, or shaped otherwise, gives the next action of the
-                last good plan and the status `NOT_FINITE`.
+                last good plan and the status `NOT_FINITE`; the first that is shaped otherwise is logged as a warning.
 
         Returns:
             An action of the space: in bounds, finite, whatever happened.
@@ -212,7 +214,15 @@ class Controller:
                 return fitting
         except Exception:  # not an array at all, or built otherwise; an object may raise anything when asked for numbers
             pass
+        if not self._warned:  # once: a loop has no time for more
+            self._warned = True
+            LOG.warning("an observation is not made as the example: %s was wanted", _makes(self._example))
         return jax.tree.map(lambda like: jnp.full_like(like, jnp.nan), self._example)
+
+
+def _makes(tree: PyTree) -> PyTree:
+    """Returns the types and shapes of a tree's leaves."""
+    return jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)
 
 
 def conform(new: PyTree, wanted: PyTree) -> PyTree:

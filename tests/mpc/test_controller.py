@@ -231,5 +231,16 @@ def test_observations_that_raise_anything_are_survived():
         def __array__(self, *_, **__):
             raise RuntimeError("no numbers here")
 
+    TRACKING.act(np.ones(1))
     for seen in ([10**400], Hostile(), np.array([object()])):
         assert np.isfinite(TRACKING.act(seen)).all() and TRACKING.status == mpc.Status.NOT_FINITE
+
+
+def test_the_first_observation_of_another_shape_is_logged(caplog, monkeypatch):
+    TRACKING.act(np.ones(1))
+    monkeypatch.setattr(TRACKING, "_warned", False)
+    for _ in range(3):
+        TRACKING.act(np.ones(2))
+        assert TRACKING.status == mpc.Status.NOT_FINITE
+    (record,) = (record for record in caplog.records if record.name == "mpc.controller")
+    assert record.levelname == "WARNING" and "float32[1]" in record.getMessage()
