@@ -29,6 +29,7 @@ from mpc.agent.configurator.task import Task
 from mpc.agent.cost.terms import ObservationTerm, check_observation_terms
 from mpc.agent.decisions import DecidingAgent
 from mpc.agent.learner import Learner
+from mpc.agent.memory.unusual import UnusualMonitor
 from mpc.agent.perception import gym_spaces
 from mpc.agent.world_model import build
 from mpc.deploy.host import on_host
@@ -116,6 +117,7 @@ class Agent(DecidingAgent):
         self.learner.origin = None if model is not None or render is not None else gym_spaces.origin(observation_space)
         self.buffer = self.empty_buffer(1 if self.env is None else self.env.num_envs)
         self.num_timesteps = self.finetuned_timesteps = 0
+        self.unusual = UnusualMonitor(self.env)
         self.env_id: str | None = None if self.env is None else gym_spaces.identify(self.env)
         self.samples = None
         decorrelated = self.config.world_model.objective in build.DECORRELATED
@@ -152,6 +154,7 @@ class Agent(DecidingAgent):
 
         Warns:
             NothingLearnt: If these were not yet the `random_steps` after which training begins.
+            UnusualExperience: Once, of rewards, observations or episodes that can hardly be learnt from, with the quantity.
 
         Raises:
             ValueError: If the agent has no environment, or total_timesteps is negative.

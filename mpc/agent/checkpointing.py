@@ -15,6 +15,7 @@ from mpc.agent.configurator.task import Task
 from mpc.agent.memory import safeguards
 from mpc.agent.perception import gym_spaces
 from mpc.agent.world_model import readout
+from world_models import data
 from world_models.io import checkpoint
 
 REQUIRED = {"observation_space", "action_space", "config", "state", "environments", "rendered", "arrays", "task"}
@@ -90,7 +91,8 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, 
         expected["goal"] = _blank(kept["arrays"]["goal"])
     tree, _ = checkpoint.load(path, expected)
     learner, state = agent.learner, kept["state"]
-    learner.training, agent.buffer, agent.key = tree["training"], tree["buffer"], tree["key"]
+    learner.training, agent.key = tree["training"], tree["key"]
+    agent.buffer = tree["buffer"]._replace(summary=data.summarise(tree["buffer"]))
     for name in OPTIONAL:
         setattr(learner, name, tree.get(name, getattr(learner, name)))
     agent.env_id = agent.env_id or kept["env"]
@@ -122,7 +124,8 @@ def saving(agent: Any, path: str | os.PathLike | None) -> Iterator[None]:
 
 def _tree(agent: Any) -> dict[str, Any]:
     learner = agent.learner
-    tree = {"training": learner.training, "buffer": agent.buffer, "key": agent.key}
+    # the buffer's summary follows from its rows
+    tree = {"training": learner.training, "buffer": agent.buffer._replace(summary=None), "key": agent.key}
     goal = None if agent.task.goal is None else np.asarray(agent.task.goal)
     parts = {name: getattr(learner, name) for name in OPTIONAL} | {"samples": agent.samples, "goal": goal}
     return tree | {name: part for name, part in parts.items() if part is not None and not _is_empty(part)}

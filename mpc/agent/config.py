@@ -4,7 +4,6 @@ No two groups share a name, so a flat mapping, `{"horizon": 20, "latent": 32}`, 
 for the task and the observations at hand (`AgentConfig.of`).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 
 from mpc.planners.config import PlannerConfig, settings_of
+from world_models.training import schedule
 
 Options = Mapping[str, Any]
 
@@ -163,6 +163,8 @@ class LearningConfig:
     """Environment steps between two trainings."""
     train_growth: float = 0.05
     """Least growth of experience between two trainings; 0 for as many trainings late as early."""
+    least_updates: float = 1.0
+    """Gradient steps of the model per environment step below which growth does not let them fall; 0 for no such floor."""
     updates: int = 300
     """Gradient steps of one training on the replay buffer."""
     first_trainings: int = 10
@@ -232,6 +234,7 @@ FOR_IMAGES: dict[str, Any] = {
     "exploration_bonus": 0.57,
     "horizon": 10,
     "updates": 40,
+    "least_updates": 0.25,
     "actor_critic_updates": 20,
     "first_trainings": 20,
     "first_starts": 16,
@@ -371,13 +374,10 @@ class AgentConfig:
         return max(round(self.learning.update_ratio * steps), 1) if steps else 0
 
     def trainings(self, steps: int) -> int:
-        """Return how many trainings are due after so many environment steps; ever fewer as experience grows.
-
-        n(t) = t / every  up to  t₀ = every / growth,        n(t) = (1 + ln(t / t₀)) / growth  from there
-        """
-        every, growth = self.learning.train_every, self.learning.train_growth
-        turn = every / growth if growth else math.inf
-        return int(steps / every if steps <= turn else (1 + math.log(steps / turn)) / growth)
+        """Return how many trainings are due after so many environment steps, see `world_models.training.schedule`."""
+        learning = self.learning
+        least = learning.least_updates / learning.updates
+        return schedule.trainings(steps, every=learning.train_every, growth=learning.train_growth, least=least)
 
 
 def _put(grouped: dict[str, dict[str, Any]], name: str, value: Any, group: str | None = None) -> None:

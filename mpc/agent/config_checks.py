@@ -11,7 +11,7 @@ from mpc.planners.config import PLANNERS
 _MAY_BE_0 = {
     "disagreement_weight", "exploration_bonus", "cumulative_weight", "terminal_weight", "effort_weight", "noise", "spread",
     "first_iterations", "actor_critic_updates", "train_growth", "prediction_weight", "inverse_weight", "straightness_weight",
-    "correction_memory", "finetune_updates", "prior_weight", "reachability_weight", "averaging",
+    "least_updates", "correction_memory", "finetune_updates", "prior_weight", "reachability_weight", "averaging",
 }  # fmt: skip
 _AT_MOST_1 = {"discount", "step_size", "averaging"}
 _CHOICES: dict[str, Collection[str]] = {

@@ -295,7 +295,8 @@ class DecidingAgent:
         if again.any():
             decide, begun = program.decide if plans else program.react, time.perf_counter()
             assert decide is not None
-            later = program.choose(again, jax.block_until_ready(decide(params, rows, state)), state)
+            decided = jax.block_until_ready(decide(params, rows, state))
+            later = decided if again.all() else program.choose(again, decided, state)
             if plans:
                 self._budget.spent(kind, 1e3 * (time.perf_counter() - begun), int(params["iterations"]))
         holding = due & ~again

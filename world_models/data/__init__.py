@@ -29,10 +29,12 @@ from world_models.data.replay_buffer import (
     append,
     before_terminations,
     blocks,
+    buffer_moments,
     create,
     observation_moments,
     sample,
 )
+from world_models.data.summary import summarise
 from world_models.data.windows import Resident, batches, channel_moments, draw, encoded, moments, resident, starts, stratum
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "batches",
     "before_terminations",
     "blocks",
+    "buffer_moments",
     "channel_moments",
     "create",
     "draw",
@@ -68,5 +71,6 @@ __all__ = [
     "scale",
     "starts",
     "stratum",
+    "summarise",
     "write_minari",
 ]

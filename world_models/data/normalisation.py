@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 MIN_STD = 1e-3  # scale of what does not vary, so that its first change is not taken for noise
 ROUNDING = float(np.finfo(np.float32).eps)
@@ -78,4 +78,25 @@ def masked_moments(
     apart = apart / jnp.where(largest > 0, largest, 1.0)
     mean = jnp.sum(apart, axis=0) / total
     variance = jnp.sum(jnp.where(counts, apart - mean, 0.0) ** 2, axis=0) / total
+    return one + largest * mean, largest * jnp.sqrt(variance)
+
+
+def combined_moments(
+    counts: Int[Array, " parts"], means: Float[Array, "parts *numbers"], stds: Float[Array, "parts *numbers"]
+) -> tuple[Float[Array, "*numbers"], Float[Array, "*numbers"]]:
+    """Returns mean and standard deviation of all rows of several parts, as accurately as `masked_moments`.
+
+    Args:
+        counts: Rows in each part; those of 0 rows do not count.
+        means: Of every part.
+        stds: The same.
+    """
+    counts = counts.reshape(-1, *(1,) * (means.ndim - 1))
+    total = jnp.maximum(counts.sum(), 1)
+    one = means[jnp.argmax(counts.ravel() > 0)]
+    apart, stds = (jnp.where(counts > 0, x, 0.0) for x in (means - one, stds))
+    largest = jnp.maximum(jnp.abs(apart), stds).max(axis=0)
+    apart, stds = (x / jnp.where(largest > 0, largest, 1.0) for x in (apart, stds))
+    mean = jnp.sum(counts * apart, axis=0) / total
+    variance = jnp.sum(counts * (stds**2 + (apart - mean) ** 2), axis=0) / total
     return one + largest * mean, largest * jnp.sqrt(variance)

@@ -15,7 +15,7 @@ Every environment has its own write head, because episodes end at different time
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from world_models.data.normalisation import masked_moments
+from world_models.data.normalisation import Moments
+from world_models.data.summary import Summary, appended, summarise
+from world_models.data.summary import moments as summarised_moments
 
 _PROPOSALS = 8  # start rows proposed per window; with one-step episodes, the worst case, 1 window in 256 stays empty
 
@@ -43,8 +45,8 @@ class Rows(NamedTuple):
     """`[E]` True if the action of the previous row led to this observation."""
 
 
-class TrajectoryBuffer(NamedTuple):
-    """Rings of E environments with capacity C each; see the module docstring."""
+class _Rings(NamedTuple):
+    """The fields of a `TrajectoryBuffer`."""
 
     observations: Shaped[Array, "E C ..."]
     actions: Shaped[Array, "E C ..."]
@@ -55,6 +57,19 @@ class TrajectoryBuffer(NamedTuple):
     """Index of the next row of each environment."""
     filled: Int[Array, " E"]
     """Number of rows written per environment, at most C."""
+    summary: Summary
+    """Statistics of all rows; follows from the other fields."""
+
+
+class TrajectoryBuffer(_Rings):
+    """Rings of E environments with capacity C each; see the module docstring."""
+
+    __slots__ = ()
+
+    def _replace(self, **changes: Any) -> "TrajectoryBuffer":
+        """Returns the buffer with other fields; its summary is that of its rows, unless it is given, too."""
+        made = super()._replace(**changes)
+        return made if "summary" in changes else made._replace(summary=summarise(made))
 
 
 class Window(NamedTuple):
@@ -97,7 +112,7 @@ def create(
             f"a buffer needs 2 rows for a transition and 1 environment; got capacity={capacity}, environments={environments}"
         )
     rings = (environments, capacity)
-    return TrajectoryBuffer(
+    empty = TrajectoryBuffer(
         observations=jnp.zeros(rings + observation_shape, observation_dtype),
         actions=jnp.zeros(rings + action_shape, action_dtype),
         rewards=jnp.zeros(rings, jnp.float32),
@@ -105,7 +120,9 @@ def create(
         follows=jnp.zeros(rings, bool),
         head=jnp.zeros(environments, jnp.int32),
         filled=jnp.zeros(environments, jnp.int32),
+        summary=cast(Summary, None),
     )
+    return empty._replace(summary=jax.jit(summarise)(empty))
 
 
 @partial(jax.jit, donate_argnames="buffer")
@@ -128,14 +145,17 @@ def append(buffer: TrajectoryBuffer, rows: Rows, write: Bool[Array | np.ndarray,
 
     # the first row has no predecessor, and the predecessor of the oldest row is overwritten
     rows = rows._replace(follows=rows.follows & (buffer.filled > 0))
+    overwritten = (buffer.filled == capacity) & write & buffer.terminated[every, buffer.head]
     written = jax.tree.map(put, Rows(*buffer[:5]), rows)
     follows = written.follows.at[every, oldest].set(False, mode="drop")
-    return TrajectoryBuffer(
+    later = TrajectoryBuffer(
         *written[:4],
         follows=follows,
         head=jnp.where(write, after, buffer.head),
         filled=jnp.minimum(buffer.filled + jnp.asarray(write), capacity),
+        summary=buffer.summary,
     )
+    return later._replace(summary=appended(buffer.summary, later, slot, write & rows.terminated, overwritten))
 
 
 @partial(jax.jit, static_argnames=("batch", "length", "block"))
@@ -190,12 +210,12 @@ def before_terminations(buffer: TrajectoryBuffer, key: PRNGKeyArray, count: int,
         count: Number of observations.
         within: Largest number of steps before a termination; the steps of an episode within it are equally likely.
     """
-    capacity = buffer.follows.shape[1]
-    ends = jnp.cumsum(buffer.terminated.ravel())
+    capacity, summary = buffer.follows.shape[1], buffer.summary
+    counts = summary.next_ending - summary.first_ending
+    ends = jnp.cumsum(counts)
     pick, offset_key, other = jax.random.split(key, 3)
-    ticket = jax.random.randint(pick, (count,), 0, jnp.maximum(ends[-1], 1))
-    place = jnp.minimum(jnp.searchsorted(ends, ticket, side="right"), ends.shape[0] - 1)
-    environment, row = place // capacity, place % capacity
+    environment, ticket = _drawn(pick, (count,), counts)
+    row = summary.endings[environment, (summary.first_ending[environment] + ticket) % capacity]
     rows = (row[:, None] - jnp.arange(within)) % capacity
     linked = jnp.cumprod(buffer.follows[environment[:, None], rows], axis=1, dtype=jnp.int32)
     available = jnp.minimum(linked.sum(axis=1), within - 1)
@@ -209,14 +229,26 @@ def _propose(
     buffer: TrajectoryBuffer, key: PRNGKeyArray, shape: tuple[int, ...]
 ) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
     """Samples (environment, row) uniformly from the written rows."""
-    ends = jnp.cumsum(buffer.filled)
+    return _drawn(key, shape, buffer.filled)
+
+
+def _drawn(
+    key: PRNGKeyArray, shape: tuple[int, ...], counts: Int[Array, " E"]
+) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+    """Samples (environment, number) uniformly where there are so many in each."""
+    ends = jnp.cumsum(counts)
     ticket = jax.random.randint(key, shape, 0, jnp.maximum(ends[-1], 1))
     environment = jnp.minimum(jnp.searchsorted(ends, ticket, side="right"), ends.shape[0] - 1)
-    return environment, ticket - (ends - buffer.filled)[environment]
+    return environment, ticket - (ends - counts)[environment]
 
 
 @jax.jit
+def buffer_moments(buffer: TrajectoryBuffer) -> Moments:
+    """Returns the moments of all rows but for frames, with standard deviations as they are; 0 for an empty buffer."""
+    return summarised_moments(buffer)
+
+
 def observation_moments(buffer: TrajectoryBuffer) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Returns mean and standard deviation of each coordinate of the stored observations; 0 for an empty buffer."""
-    written = jnp.arange(buffer.follows.shape[1]) < buffer.filled[:, None]
-    return masked_moments(buffer.observations.reshape(written.size, *buffer.observations.shape[2:]), written.ravel())
+    found = buffer_moments(buffer)
+    return found.observation_mean, found.observation_std

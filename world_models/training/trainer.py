@@ -68,15 +68,11 @@ def moments(source: Source) -> Moments:
     """Moments of everything in a buffer or dataset that is not empty, with the scales of rewards and actions."""
     if isinstance(source, data.Resident):
         return source.moments
-    buffer = source
-    frames = buffer.observations.ndim > 3
-    mean, std = _channel_moments(buffer) if frames else data.observation_moments(buffer)
-    follows = jnp.roll(buffer.follows, -1, axis=1).ravel()  # a reward belongs to a row that the next one follows
-    rewards, actions = buffer.rewards.ravel(), buffer.actions.reshape(follows.size, *buffer.actions.shape[2:])
-    best = jnp.max(rewards, where=follows, initial=-jnp.inf)
-    recorded = jnp.isfinite(actions).all(axis=tuple(range(1, actions.ndim)))
-    taken = data.masked_moments(actions, follows & recorded)
-    return Moments(mean, std, *data.masked_moments(rewards, follows), best, *taken, buffer.terminated.any()).scaled()
+    found = data.buffer_moments(source)
+    if source.observations.ndim > 3:
+        mean, std = _channel_moments(source)
+        found = found._replace(observation_mean=mean, observation_std=std)
+    return found.scaled()
 
 
 def _channel_moments(buffer: data.TrajectoryBuffer) -> tuple[Array, Array]:

@@ -36,6 +36,8 @@ class Program:
         self.choose = jax.jit(jax.vmap(tree_where))
         """`(mask [B], a, b) -> a` where the mask is set, else `b`."""
         self.perturb = jax.jit(self._perturb)
+        self.executed = jax.jit(jax.vmap(_executed))
+        """`(state, actions [B, ...]) -> PolicyState`, other actions being executed now than planned, such as noisy ones."""
         self.recorded = jax.jit(jax.vmap(made.spaces.recorded))
         """`actions [B, ...] -> [B, size]`, as the replay buffer stores them."""
         self.imagine = jax.jit(self._imagine)
@@ -49,12 +51,6 @@ class Program:
         """Return the actions to execute now, `[B, ...]`."""
         ages = np.asarray(state.age)
         return np.asarray(state.plan.actions)[np.arange(len(ages)), ages]
-
-    def executed(self, state: PolicyState, actions: np.ndarray) -> PolicyState:
-        """Return the state with other actions executed now than planned, `[B, ...]`, such as exploring ones."""
-        planned, now = state.plan.actions, (np.arange(len(actions)), np.asarray(state.age))
-        executed = planned.at[now].set(jnp.asarray(actions, planned.dtype))
-        return state._replace(plan=state.plan._replace(actions=executed))
 
     def _perturb(self, actions: jax.Array, key: jax.Array) -> jax.Array:
         """Actions of the environment with noise."""
@@ -71,3 +67,8 @@ class Program:
     def _imagine(self, params: PyTree, belief: LatentState, blocks: jax.Array) -> PyTree:
         shown = jax.vmap(self.problem.action_space.embed)(blocks)
         return jax.vmap(lambda a: mpc.rollout(self.problem, params, self.problem.lifted(params, belief), a).states)(shown)
+
+
+def _executed(state: PolicyState, action: jax.Array) -> PolicyState:
+    actions = state.plan.actions.at[state.age].set(jnp.asarray(action, state.plan.actions.dtype))
+    return state._replace(plan=state.plan._replace(actions=actions))

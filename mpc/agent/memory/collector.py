@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 
 from mpc.agent.memory import safeguards
+from mpc.agent.memory.unusual import UnusualMonitor
 from mpc.agent.perception import gym_spaces
 from mpc.agent.perception.action_repeat import taken
 from mpc.agent.perception.history import History
@@ -32,7 +33,7 @@ class Experience:
         history: Shape of the history that the model sees.
         seed: Of the reset and of random actions.
         timesteps: Taken before.
-        agent: Which tells the origin of observations; None for zeros.
+        agent: Which tells the origin of observations, and what was unusual before; None for zeros, and nothing.
 
     Raises:
         EnvironmentFailure: If the environment raises.
@@ -43,6 +44,7 @@ class Experience:
         self._recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
         self._copied = isinstance(env.unwrapped, gymnasium.vector.SyncVectorEnv)  # by `vectorise`
         self._monitor = safeguards.NonFiniteMonitor(env.num_envs)
+        self._unusual = UnusualMonitor(env) if agent is None else agent.unusual
         with safeguards.as_environment_failure("reset", timesteps):
             raw, _ = env.reset(seed=seed)
         env.action_space.seed(seed)
@@ -56,6 +58,7 @@ class Experience:
         self.started = np.ones(env.num_envs, bool)
         """`[E]`, where an episode begins with the newest observation."""
         self._returns, self._over = np.zeros(env.num_envs), np.zeros(env.num_envs, bool)
+        self._lengths, self._taken = np.zeros(env.num_envs, int), 0
 
     @property
     def rows(self) -> np.ndarray:
@@ -95,9 +98,12 @@ class Experience:
         writes = self._recorder.step(recorded, self.rows, rewards, terminated, truncated, infos)
         self._returns += np.where(over, 0.0, rewards)
         taken_steps = int(taken(infos, len(real))[real].sum())
-        self.timesteps += taken_steps
+        self.timesteps, self._taken = self.timesteps + taken_steps, self._taken + taken_steps
+        self._lengths += real
+        self._unusual.ended(self._lengths[done])
+        self._unusual.stepped(rewards[real], self._taken)
         finished = self._returns[done].tolist()
-        self._returns[done] = 0.0
+        self._returns[done], self._lengths[done] = 0.0, 0
         self._over = done if mode == "NextStep" else np.zeros_like(done)
         if mode == "Disabled" and done.any():
             writes += self._reset(done)
@@ -111,13 +117,15 @@ class Experience:
         return self._recorder.reset(self.rows, done)
 
     def _rows(self, raw: Any) -> np.ndarray:
-        return gym_spaces.rows(self.env.single_observation_space, raw, batched=True, origin=self._origin)
+        rows = gym_spaces.rows(self.env.single_observation_space, raw, batched=True, origin=self._origin)
+        return self._unusual.without_jumps(rows, self.timesteps)
 
     def _final(self, infos: dict[str, Any]) -> np.ndarray:
         space, there = self.env.single_observation_space, infos["_final_obs"]
         rows = np.zeros((len(there), *self.history.observation), self.observations.dtype)
         for index in np.flatnonzero(there):
             rows[index] = gym_spaces.rows(space, infos["final_obs"][index], batched=False, origin=self._origin)
+        rows[there] = self._unusual.without_jumps(rows[there], self.timesteps)
         return rows
 
     def _check_last(self, last: np.ndarray, there: np.ndarray) -> None:

@@ -109,6 +109,22 @@ def test_trainings_are_due_every_few_steps_and_then_as_experience_grows():
     assert config.changed({"train_growth": 0.0}).trainings(4999) == 499
 
 
+@pytest.mark.parametrize(
+    ("changes", "first", "least"),
+    [({}, 6_000, 1.0), ({"least_updates": 0.5}, 12_000, 0.5), ({"updates": 5, "train_every": 10}, 200, 0.5)],
+)
+def test_gradient_steps_per_step_do_not_fall_below_a_floor(changes, first, least):
+    config = AgentConfig().changed(changes)
+    without = config.changed({"least_updates": 0.0})
+    early = range(0, first, 7)
+    assert [config.trainings(t) for t in early] == [without.trainings(t) for t in early]
+    updates = config.learning.updates
+    due = np.array([t for t in range(first, 100_001) if config.trainings(t) > config.trainings(t - 1)])
+    assert abs(len(due) * updates - least * (100_000 - first)) <= updates
+    assert np.diff(due).max() <= updates / least + 1 and np.diff(due).min() >= config.learning.train_every
+    assert without.trainings(100_000) - without.trainings(90_000) < 0.4 * (due >= 90_000).sum()
+
+
 def rewarded(rewards, terminated=False) -> data.TrajectoryBuffer:
     """Return a buffer with one episode of random actions and the rewards `rewards(place, action, t)`."""
     buffer, drawn = data.create(64, 1, (1,), (1,)), np.random.default_rng(0)

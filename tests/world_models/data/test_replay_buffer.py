@@ -271,3 +271,67 @@ def test_observations_before_terminations_are_sampled_uniformly():
     none = buffer._replace(terminated=jax.numpy.zeros_like(buffer.terminated))
     drawn = np.asarray(data.before_terminations(none, jax.random.key(0), 500, 3)).ravel()
     assert set(drawn) == set(range(8))
+
+
+def filled_ring(capacity: int, rows: int, seed: int = 0) -> data.TrajectoryBuffer:
+    """Returns a buffer of two environments after random rows, of which some are not written, in one compiled program."""
+    random = np.random.default_rng(seed)
+    shape = (rows, 2)
+    values = data.Rows(
+        random.normal(3.0, 2.0, (*shape, 3)).astype(np.float32),
+        np.where(random.random((*shape, 1)) < 0.1, np.nan, random.normal(size=(*shape, 1))).astype(np.float32),
+        random.normal(-1.0, 5.0, shape).astype(np.float32),
+        random.random(shape) < 0.02,
+        random.random(shape) < 0.9,
+    )
+    write = random.random(shape) < [0.9, 0.5]
+    buffer = data.create(capacity, 2, (3,), (1,))
+    return jax.jit(lambda b: jax.lax.scan(lambda b, x: (data.append(b, *x), None), b, (values, write))[0])(buffer)
+
+
+@pytest.mark.parametrize(("capacity", "rows"), [(2500, 7000), (2048, 1500)])
+def test_the_summary_kept_while_rows_are_written_is_that_of_a_scan_of_all(capacity: int, rows: int):
+    buffer = filled_ring(capacity, rows)
+    arrays = jax.tree.map(np.asarray, buffer)
+    follows, there = np.roll(arrays.follows, -1, axis=1), np.arange(capacity) < arrays.filled[:, None]
+    recorded = follows & np.isfinite(arrays.actions).all(axis=-1)
+    found = data.buffer_moments(buffer)
+    rows_of = (arrays.observations[there], arrays.rewards[follows], arrays.actions[recorded])
+    expected = [f(x, axis=0) for x in rows_of for f in (np.mean, np.std)]
+    for mine, theirs in zip((*found[:4], *found[5:7]), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+    assert found.reward_best == arrays.rewards[follows].max()
+    summary, ended = jax.tree.map(np.asarray, buffer.summary), []
+    for e in range(2):
+        order = (arrays.head[e] - arrays.filled[e] + np.arange(arrays.filled[e])) % capacity
+        ended.append(order[arrays.terminated[e, order]].tolist())
+        numbers = np.arange(summary.first_ending[e], summary.next_ending[e])
+        assert summary.endings[e, numbers % capacity].tolist() == ended[e]
+    scanned = jax.tree.map(np.asarray, data.summarise(buffer))
+    assert [scanned.endings[e, : len(ended[e])].tolist() for e in range(2)] == ended
+    again = data.buffer_moments(buffer._replace(rewards=buffer.rewards))
+    np.testing.assert_allclose(again.reward_std, found.reward_std, rtol=1e-5)
+
+
+def test_terminations_and_moments_cost_the_same_for_any_capacity():
+    def operations(capacity: int) -> list[float]:
+        buffer = jax.eval_shape(lambda: data.create(capacity, 1, (3,), (1,)))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        programs = (
+            jax.jit(lambda b, k: data.before_terminations(b, k, 16, 30)),
+            jax.jit(lambda b, _: data.buffer_moments(b)),
+        )
+        costs: list[Any] = [program.lower(buffer, key).compile().cost_analysis() for program in programs]
+        return [cost["flops"] for cost in costs]
+
+    for small, large in zip(operations(2048), operations(200 * 1024), strict=True):
+        assert large < 2 * small
+
+
+def test_the_summary_of_frames_is_of_rewards_and_terminations():
+    buffer = data.create(6, 1, (4, 4, 3), (1,), observation_dtype=np.uint8)
+    for i in range(4):
+        row = data.Rows(np.full((1, 4, 4, 3), i), np.ones((1, 1)), np.full(1, i), np.array([i == 2]), np.array([i > 0]))
+        buffer = data.append(buffer, row, np.ones(1, bool))
+    found = data.buffer_moments(buffer)
+    assert (found.reward_mean, found.reward_best, bool(found.terminates)) == (1.0, 2.0, True)
