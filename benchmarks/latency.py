@@ -125,9 +125,8 @@ def closed_loop(options: Options) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from mpc.agent.viz.figures import legend_beside
-
     from benchmarks.closed_loop import measure
+    from mpc.agent.viz.figures import legend_beside
 
     summary, times = measure(options.loop or "", options.hertz, options.seconds, options.busy, options.checkpoint)
     stem = options.out / f"loop-{options.loop}-{options.hertz:g}"
