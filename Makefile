@@ -4,18 +4,23 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: demo bench help test lint clean
+.PHONY: demo bench docs help test lint clean
 demo: .venv/core
 	$(BIN)/craik demo
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks.learning --suite
 
+docs: .venv/dev
+	$(BIN)/python -m mkdocs build --strict
+	@echo "the site is in build/site"
+
 help:
 	@echo "make demo   train an agent to swing up a pendulum, and show it"
 	@echo "make bench  run the learning benchmark (hours)"
 	@echo "make test   run the linters and all tests"
 	@echo "make lint   run ruff, pyright and import-linter"
+	@echo "make docs   build the site into build/site; every warning is an error"
 	@echo "make clean  delete the virtual environment and caches"
 	@echo "All targets but clean create the virtual environment .venv if needed."
 
@@ -27,7 +32,7 @@ help:
 	@touch $@
 
 .venv/dev: .venv/core
-	$(BIN)/python -m pip install --quiet --editable '.[dev,mujoco,serve]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs,mujoco,serve]' --constraint constraints.txt
 	@touch $@
 
 lint: .venv/dev

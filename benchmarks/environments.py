@@ -6,6 +6,7 @@ autoreset and infos) and inside one compiled program. It writes `benchmarks/resu
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,11 +163,13 @@ def contact_sheet(file: Path) -> None:
     titles = {name: name.removeprefix("craik/").removesuffix("-v0") for name in envs.IDS}
     scenes = [(titles[name], _scene(name)) for name in envs.IDS]
     scenes += [(f"{titles[n]}, windy leaves", _scene(n, leaves=True)) for n in ("craik/TwoRooms-v0", "craik/UMaze-v0")]
-    figure = Figure(figsize=(12, 9.4), layout="constrained", facecolor="white")
-    for axis, (title, image) in zip(figure.subplots(3, 4).ravel(), scenes, strict=True):
+    figure = Figure(figsize=(12, 3.15 * math.ceil(len(scenes) / 4)), layout="constrained", facecolor="white")
+    axes = figure.subplots(math.ceil(len(scenes) / 4), 4).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, (title, image) in zip(axes, scenes, strict=False):
         axis.imshow(image, interpolation="antialiased")
         axis.set_title(title, fontsize=11, color="#36404a")
-        axis.axis("off")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=90)
 

@@ -126,6 +126,7 @@ def closed_loop(options: Options) -> None:
     from matplotlib.figure import Figure
 
     from benchmarks.closed_loop import measure
+    from mpc.agent.viz.figures import legend_beside
 
     summary, times = measure(options.loop or "", options.hertz, options.seconds, options.busy, options.checkpoint)
     stem = options.out / f"loop-{options.loop}-{options.hertz:g}"
@@ -146,7 +147,7 @@ def closed_loop(options: Options) -> None:
         axis.loglog(late, 1 - np.arange(len(late)) / len(late), label=label, color=colour)
     axis.axvline(1e3 / options.hertz, color="black", linestyle=":", label="the next tick is due")
     axis.set(xlabel="milliseconds after a tick is due", ylabel="fraction of later ticks", title=stem.name)
-    axis.legend()
+    legend_beside(axis)
     figure.savefig(f"{stem}.png", dpi=110)
     print(json.dumps(summary))
 

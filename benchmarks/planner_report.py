@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from benchmarks.formulas import FEASIBLE, optimum
+from mpc.agent.viz.figures import legend_beside
 
+COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]  # one for each of up to twenty planners
 CLOSE = 1e-4  # relative cost excess that counts as success
 COLUMNS = (
     ("planner", "planner", "{}"),
@@ -57,7 +60,7 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     """Draws cost over CPU time: planners as curves (seed 0), median cold solves as points."""
     names = list(dict.fromkeys(row["problem"] for row in rows))
-    figure = Figure(figsize=(5.2 * len(names), 5), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(names) + 1.6, 5), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(names)))
     contestants = list(dict.fromkeys(row["planner"] for row in rows))
     for axis, name in zip(axes, names, strict=True):
@@ -68,18 +71,17 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
             return np.maximum(np.maximum(gap, np.asarray(violation)), 1e-8)
 
         for row in (row for row in rows if row["problem"] == name and "skipped" not in row):
-            colour = f"C{contestants.index(row['planner']) % 10}"
-            style = "--" if contestants.index(row["planner"]) >= 10 else "-"
+            colour = COLOURS[contestants.index(row["planner"]) % len(COLOURS)]
             curve = row["curve"]
             if curve:
                 gaps = excess([p["cost"] for p in curve], [p["violation"] for p in curve])
-                axis.plot([p["cpu_ms"] for p in curve], gaps, style, color=colour, alpha=0.6)
+                axis.plot([p["cpu_ms"] for p in curve], gaps, color=colour, alpha=0.6)
             middle = np.median(excess(row["costs"], row["violations"]))
             axis.plot(row["cold_cpu_ms"], middle, "o" if curve else "s", color=colour, label=row["planner"])
         axis.axhline(CLOSE, color="grey", linewidth=0.8, linestyle=":")
         axis.set(xscale="log", yscale="log", xlabel="CPU ms, one core", title=name)
     axes[0].set_ylabel("(cost - best known) / best known, or violation where larger")
-    axes[-1].legend(fontsize=7)
+    legend_beside(axes[-1])
     figure.savefig(path, dpi=110)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mpc.agent.viz.figures import legend_beside
+
 
 def flatten(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns one result as rows of a table: part, what, value."""
@@ -65,7 +67,7 @@ def draw(path: Path, results: list[dict[str, Any]], steps: int, starts: int) -> 
     for axis, x, y in ((left, "starts", "ms"), (middle, "horizon", "ms"), (right, "horizon", "longest chain of operations")):
         axis.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
         if axis.lines:
-            axis.legend()
+            legend_beside(axis)
     left.set_title(f"a gradient step through B, {steps} steps")
     middle.set_title(f"the same, {starts} starts")
     figure.savefig(path, dpi=110)

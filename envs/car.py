@@ -185,6 +185,7 @@ def task(spread: float = 1.0) -> Task:
         render=render,
         actions=bounds([-MAX_ACCELERATION, -MAX_STEERING], [MAX_ACCELERATION, MAX_STEERING]),
         observations=bounds([*FIELD[0], -1.0, -1.0, -20.0], [*FIELD[1], 1.0, 1.0, 20.0]),
+        observation_names=("x (m)", "y (m)", "cos θ", "sin θ", "v (m/s)"),
         horizon=100,
         fps=10,
         success=success,

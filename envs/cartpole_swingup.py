@@ -126,6 +126,7 @@ def task(spread: float = 1.0) -> Task:
         render=render,
         actions=bounds([-MAX_FORCE], [MAX_FORCE]),
         observations=bounds([-20.0, -1.0, -1.0, -25.0, -50.0], [20.0, 1.0, 1.0, 25.0, 50.0]),
+        observation_names=("p (m)", "cos θ", "sin θ", "v (m/s)", "ω (rad/s)"),
         horizon=200,
         fps=20,
         success=success,

@@ -114,6 +114,8 @@ class Env(_TaskEnv, gymnasium.Env):
     def __init__(self, task: Task | str, render_mode: str | None = None, normalised: bool = True, **settings: Any):
         self._configure(task, render_mode, normalised, settings)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.task.fps}
+        if len(self.task.observation_names) == self.task.observations.low.size:
+            self.metadata["observation_names"] = self.task.observation_names
         self.observation_space, self.action_space = self._observation_space(), self._action_space()
         self._state: EnvState | None = None
 

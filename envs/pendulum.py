@@ -97,6 +97,7 @@ def task() -> Task:
         render=render,
         actions=bounds([-MAX_TORQUE], [MAX_TORQUE]),
         observations=bounds([-1.0, -1.0, -MAX_SPEED], [1.0, 1.0, MAX_SPEED]),
+        observation_names=("cos θ", "sin θ", "ω (rad/s)"),
         horizon=200,
         fps=20,
         success=success,

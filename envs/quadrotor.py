@@ -167,6 +167,7 @@ def task(spread: float = 1.0) -> Task:
         render=render,
         actions=bounds([0.0, 0.0], [MAX_THRUST, MAX_THRUST]),
         observations=bounds(*ends),
+        observation_names=("x (m)", "z (m)", "cos θ", "sin θ", "vx (m/s)", "vz (m/s)", "ω (rad/s)"),
         horizon=120,
         fps=20,
         success=success,

@@ -227,6 +227,7 @@ def task(spread: float = 1.0) -> Task:
         render=render,
         actions=bounds([-MAX_THRUST] * 3, [MAX_THRUST] * 3),
         observations=bounds([-50.0] * 3 + [-6.0] * 3 + [0.0], [50.0] * 3 + [6.0] * 3 + [1.0]),
+        observation_names=("x (100 m)", "y (100 m)", "z (100 m)", "vx (m/s)", "vy (m/s)", "vz (m/s)", "in the cone"),
         horizon=60,
         fps=10,
         success=success,

@@ -106,6 +106,7 @@ def task(visible: bool = False) -> Task:
         render=render,
         actions=bounds([-1.0], [1.0]),
         observations=bounds([0.0, -1.0, -1.0], [1.0, 1.0, 1.0]),
+        observation_names=("x / 50", "y", "cue"),
         horizon=60,
         fps=20,
         success=success,

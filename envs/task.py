@@ -64,6 +64,8 @@ class Task:
     """Steps after which an episode is truncated."""
     fps: int
     """Steps per second of a video."""
+    observation_names: tuple[str, ...] = ()
+    """Of the numbers of an observation, with their units, for pictures; empty where nobody named them, and for images."""
     success: Callable[[PyTree], jax.Array] = _never
     """`state -> bool`."""
     terminated: Callable[[PyTree], jax.Array] = _never

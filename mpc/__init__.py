@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from mpc import _compilation_cache, _xla_flags, cascade, constraints, costs, risk, spaces, trigonometry
+from mpc._version import __version__
 from mpc.controller import Controller
 from mpc.export import export
 from mpc.planners.anneal import anneal
@@ -61,6 +62,7 @@ __all__ = [
     "Rollout",
     "Status",
     "Task",
+    "__version__",
     "anneal",
     "cascade",
     "categorical_cem",

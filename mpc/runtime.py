@@ -1,4 +1,4 @@
-"""Public face of `mpc.deploy.runtime`: load an exported policy and call it, with JAX and NumPy alone."""
+"""Public face of `mpc.deploy.runtime`: load an exported policy and call it, with JAX, NumPy and flatbuffers alone."""
 
 from mpc.deploy.runtime import Artefact, ArtefactError, Decision, load, loads
 from mpc.deploy.specs import InFlight

@@ -59,7 +59,8 @@ def reconstruction(
         + latent_weight |ẑ[t+1] - z[t+1]|² + inverse_weight |read(z[t], z[t+1]) - a[t]|² + reward and termination
 
     Args:
-        shape, action: As for `latent_world_model`.
+        shape: Of an observation, as for `latent_world_model`.
+        action: Size of an action, as for `latent_world_model`.
         decoder: `(shape, latent, *, rngs) -> decoder`, with the encoder's levels and fit. Every chained prediction is
             decoded, which costs as much as encoding.
         latent_weight: Of predicted latents' error, without a gradient to the targets: latents that planners compare.

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 import mpc
 from benchmarks.architecture.report import write
 from mpc.agent import Agent, Task
+from mpc.agent.viz.figures import legend_beside
 from world_models.analytic import no_loss
 from world_models.base import WorldModel, initial_state
 
@@ -216,7 +217,7 @@ def picture(rows: list[dict[str, Any]], episodes_of: dict[str, tuple[np.ndarray,
             left.plot(*path[:, :2].T, lw=0.6, color=line.get_color())
     left.axvline(1.0, color="black", lw=0.8)
     left.set(xlabel="x, m", ylabel="y, m", aspect="equal")
-    left.legend(fontsize=7)
+    legend_beside(left)
     ranks = table.argsort(axis=1).argsort(axis=1) + 1
     right.imshow(ranks, cmap="viridis_r")
     for i in range(len(rows)):

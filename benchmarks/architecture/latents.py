@@ -17,6 +17,7 @@ from benchmarks.architecture import crossing
 from benchmarks.architecture.crossing import KINDS, Driver
 from benchmarks.architecture.report import write
 from benchmarks.statistics import bootstrap_interval
+from mpc.agent.viz.figures import legend_beside
 from world_models.io import checkpoint
 
 PyTree = Any
@@ -221,7 +222,7 @@ def picture(rows: list[dict[str, Any]], inference: list[dict[str, Any]]) -> Figu
             axis.plot([r["seconds"] for r in some], [100 * r["crashed"] for r in some], "o", label=name)
         axis.axhline(1.0, color="black", lw=0.8, ls="--")
         axis.set(xlabel="seconds until arrival", ylabel="crashed, %", yscale="symlog", ylim=(-0.2, 110))
-        axis.legend(fontsize=7)
+        legend_beside(axis)
     names = list(dict.fromkeys(row["regularizer"] for row in inference))
     for index, part in enumerate(("inferred", "zero", "drawn", "false")):
         heights = [np.mean([row[part] for row in inference if row["regularizer"] == name]) for name in names]

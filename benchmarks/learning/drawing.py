@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from benchmarks.learning.summary import Score
 from benchmarks.learning.tasks import Task
 from benchmarks.statistics import performance_profile
+from mpc.agent.viz.figures import legend_beside
 
 Published = list[dict]
 COLOURS = ("#d1495b", "#2e4057", "#66a182", "#edae49", "#8d6a9f", "#00798c", "#8d99ae", "#b56576", "#4f772d", "#6d597a")
@@ -54,7 +55,7 @@ def curves(path: Path, task: Task, lines: list[Score], published: Published) -> 
         best = max(line.high for line in lines)
         axes[0].set_ylim(low, best + 0.05 * (best - low))
     axes[0].set(ylabel="return: interquartile mean, 95% interval", title=f"{task.name} (dashed: goal; in brackets: seeds)")
-    axes[1].legend(fontsize=7)
+    legend_beside(axes[1])
     figure.savefig(path, dpi=110)
 
 
@@ -72,5 +73,5 @@ def profiles(path: Path, relative: dict[str, dict[str, np.ndarray]]) -> None:
         shares = np.mean([performance_profile(runs, levels) for runs in each.values()], axis=0)
         axis.plot(levels, shares, color=COLOURS[index % len(COLOURS)], label=f"{method} ({len(each)} tasks)")
     axis.set(xlabel="normalised return (0: random, 1: goal)", ylabel="fraction of runs above", title="performance profiles")
-    axis.legend(fontsize=7)
+    legend_beside(axis)
     figure.savefig(path, dpi=110)

@@ -32,6 +32,8 @@ class RobotEnv(gymnasium.Env):
         if not 0.0 <= anywhere <= 1.0:
             raise ValueError(f"anywhere is a share of episodes in [0, 1]; got {anywhere}")
         self.robot, self.render_mode, self._anywhere = named(robot), render_mode, anywhere
+        names = (f"{name} ({unit})" if unit else name for name, unit in zip(self.robot.names, self.robot.units, strict=True))
+        self.metadata = self.metadata | {"observation_names": tuple(names)}
         self.model = built(self.robot)
         self.data = mujoco().MjData(self.model)
         self._bounds = tuple(self.model.actuator_ctrlrange[:, side].astype(np.float32) for side in (0, 1))

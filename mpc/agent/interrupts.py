@@ -1,7 +1,9 @@
 """Interrupts and progress bars: learning ends between two steps when asked to, and shows how far it is."""
 
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,14 +39,49 @@ def interruptible() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
+LINE_PERIOD = 10.0
+"""Seconds between two lines of progress, where the output is no terminal."""
+
+
 @contextmanager
 def bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar, or none; the function yielded here advances it."""
+    """Progress on standard error, or none; the function yielded here advances it.
+
+    A terminal or a notebook is shown a bar. Anything else (a file, a pipe, a job's log) is given a line every `LINE_PERIOD`
+    seconds.
+
+    Args:
+        total: Steps to take.
+        shown: Whether to show progress.
+    """
     if not shown:
         yield lambda _: None
         return
+    from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(transient=True) as shown_bar:
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield _lines(total)
+        return
+    with Bar(console=console, transient=True) as shown_bar:
         task = shown_bar.add_task("learning", total=total)
         yield lambda steps: shown_bar.update(task, advance=steps)
+
+
+def _lines(total: int) -> Callable[[int], None]:
+    """A function that counts steps, and prints a line now and then: how many, of how many, and the time left."""
+    begun, done, due = time.monotonic(), 0, time.monotonic() + LINE_PERIOD
+
+    def advance(steps: int) -> None:
+        nonlocal done, due
+        done, now = done + steps, time.monotonic()
+        if now < due and done < total:
+            return
+        due = now + LINE_PERIOD
+        passed = now - begun
+        left = passed * max(total - done, 0) / max(done, 1)
+        print(f"learning: {done:,} of {total:,}, {passed:.0f} s passed, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    print(f"learning: 0 of {total:,}; the first steps wait for compiling", file=sys.stderr, flush=True)
+    return advance

@@ -1,4 +1,4 @@
-"""Exported policies on a robot: one file, checked, compiled and called, with JAX and NumPy alone.
+"""Exported policies on a robot: one file, checked, compiled and called, with JAX, NumPy and flatbuffers alone.
 
     artefact = runtime.load("planner.craik")
     state = artefact.init(observation)

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from mpc.agent import Agent, AgentConfig, evaluate
 from mpc.agent.evaluation import random_returns
 from mpc.agent.memory.collect import collect
+from mpc.agent.perception.gym_spaces import planner_space
 from tests.agent.toys import ACTIONS, OBSERVATIONS, SMALL, Toy
 from world_models import WorldModel, analytic
 from world_models.io.checkpoint import CheckpointError
@@ -103,13 +104,19 @@ def test_checkpoints_of_other_environments_are_refused(pendulum, tmp_path):
         (spaces.Dict({"x": spaces.Text(5)}), ACTIONS[0], "Text"),
         (spaces.Box(0, 255, (84, 84, 3)), ACTIONS[0], "21168.*uint8"),
         (OBSERVATIONS[0], spaces.Tuple([spaces.Discrete(2)]), "Tuple"),
-        (OBSERVATIONS[0], spaces.Box(-np.inf, np.inf, (1,)), "RescaleAction"),
+        (OBSERVATIONS[0], spaces.Box(-np.inf, np.inf, (1,)), "TransformAction"),
         (OBSERVATIONS[0], spaces.Box(0, 3, (1,), np.int64), "MultiDiscrete"),
     ],
 )
 def test_unsupported_spaces_are_named_with_a_way_out(observation, action, named):
     with pytest.raises(ValueError, match=named):
         Agent(Toy(observation, action), config=SMALL)
+
+
+def test_unbounded_actions_are_taken_once_wrapped_as_the_message_says():
+    env = Toy(OBSERVATIONS[0], spaces.Box(-np.inf, np.inf, (1,)))
+    bounded = gymnasium.wrappers.TransformAction(env, lambda action: action, spaces.Box(-2.0, 2.0, (1,)))
+    assert planner_space(bounded.action_space).bounded
 
 
 def test_a_known_cost_of_observations_replaces_the_reward():

@@ -13,7 +13,8 @@ import numpy as np
 from world_models.data.dataset import About, Dataset, DatasetError
 from world_models.io.atomic import changed, fingerprint, flush, sealed, whole
 
-FORMAT, FORMAT_VERSION = "craik trajectories", 1
+FORMAT = "craik trajectories"
+FORMAT_VERSION = 1
 
 _ARRAYS = ("observations", "actions", "rewards", "terminated", "lengths")
 

@@ -49,7 +49,8 @@ def demo(options: Demo) -> dict[str, Any]:
     for name, row in table.items():
         tell(f"  {name:<28}{row['mean']:>12.1f}{row['worst']:>10.1f}")
     milliseconds, _ = decision_times(agent, env, options.seed)
-    shown = figures.show(agent, env, options.out, options.seed)
+    names = pendulum.task().observation_names
+    shown = figures.show(agent, env, options.out, options.seed, names=names)
     seconds = round(time.perf_counter() - begun, 1)
     tell(f"\n  a decision takes {milliseconds['p50']} ms (p99 {milliseconds['p99']} ms); all of this took {seconds:.0f} s")
     tell(f"  look at {options.out}/futures.png and {options.out}/video.mp4; plan again with: craik plan {options.out}")

@@ -73,6 +73,7 @@ def learn(options: Learn) -> dict[str, Any]:
     own_goals = options.goal is None and runs.follows_own_goals(agent, options.env)
     if options.episodes:
         seeds = range(options.seed, options.seed + options.episodes)
+        tell(f"Scoring {options.episodes} episodes ...")
         report["scores"] = score(agent, options.env, seeds, tell, own_goals=own_goals)
     report |= figures.show(agent, options.env, folder, options.seed, own_goals=own_goals)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -90,7 +91,7 @@ def _learn(
 ) -> dict[str, Any]:
     """Learn from steps, or from a dataset, with everything logged; return the part of the report on it."""
     config = {"env": agent.env_id, "seed": options.seed, "config": agent.config.as_dict(), "argv": sys.argv[1:]}
-    shown = not (options.quiet or options.json) and sys.stderr.isatty()
+    shown = not (options.quiet or options.json)
     path = folder / "checkpoint"
     with RunLog(folder, config, "" if dataset is None else "offline/") as log:
         if dataset is None:

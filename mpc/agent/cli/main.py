@@ -66,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if (sys.argv[1:] if argv is None else argv) == ["--version"]:
+        print(f"craik {mpc.__version__}")
+        return 0
     options: Any = tyro.cli(Command, prog="craik", description=mpc.__doc__, args=argv)  # type: ignore[arg-type]
     try:
         prepare(options)

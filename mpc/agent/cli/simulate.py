@@ -18,7 +18,7 @@ from mpc.agent.cli.options import Common, say
 from mpc.agent.perception import gym_spaces
 from mpc.agent.perception.action_repeat import Repeated
 from mpc.agent.perception.packages import ours
-from mpc.agent.viz import figures
+from mpc.agent.viz import figures, images
 from mpc.deploy import runtime
 from mpc.deploy.realtime import RealTime
 from mpc.deploy.telemetry import Health
@@ -199,7 +199,7 @@ def _judged(env: str, trace: "Trace") -> dict[str, Any]:
 
 
 def film(env: str, trace: "Trace", path: Path) -> None:
-    """Film what happened to one of MuJoCo's robots, in real time.
+    """Film what happened to one of MuJoCo's robots, in real time, with the seconds passed and the pushes.
 
     Args:
         env: Its Gymnasium id.
@@ -210,7 +210,8 @@ def film(env: str, trace: "Trace", path: Path) -> None:
     every = max(round(1 / (25 * made.dt)), 1)
     try:
         with figures.movie(path, fps=round(1 / (every * made.dt))) as append:
-            for state in trace.states[::every]:
-                append(made.pose(state[: made.model.nq]))
+            for time, state, push in zip(trace.times[::every], trace.states[::every], trace.pushes[::every], strict=True):
+                text = f"{time:.1f} s" + (f"   pushed by {push:+.2g} N" if push else "")
+                append(images.captioned(made.pose(state[: made.model.nq]), text))
     finally:
         made.close()

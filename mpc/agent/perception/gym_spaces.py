@@ -40,7 +40,8 @@ def planner_space(space: gym.Space) -> mpc.Box | mpc.MultiDiscrete:
             raise ValueError(f"action space {space} counts in whole numbers: give it as MultiDiscrete")
         box = mpc.Box(space.low, space.high, shape=space.shape)
         if not box.bounded:
-            raise ValueError(f"action space {space} is unbounded: wrap the environment in gymnasium.wrappers.RescaleAction")
+            advice = "gymnasium.wrappers.TransformAction(env, lambda action: action, gymnasium.spaces.Box(low, high))"
+            raise ValueError(f"action space {space} is unbounded: give bounds by {advice}")
         return box
     if isinstance(space, gym.Discrete):
         return mpc.Discrete(int(space.n), int(space.start))

@@ -24,7 +24,8 @@ class Episode(NamedTuple):
     or none. `futures`: T arrays `[S, H+1, D]` of latents, the S futures that the plan under way was expected to lead to when
     it was made; S is 1 for a model without a latent variable. `ages`: `[T]`, steps since it was made. `success`: `[T]`, as
     the environment tells, NaN where it does not. `goal`: the task's goal, an observation, or None. `distances`: `[T+1]`, to
-    the goal, as plans minimise them; None without a goal or a distance.
+    the goal, as plans minimise them; None without a goal or a distance. `names`: `[O]`, of an observation's numbers, with
+    their units; empty where the environment does not tell.
     """
 
     observations: np.ndarray
@@ -36,6 +37,11 @@ class Episode(NamedTuple):
     success: np.ndarray
     goal: np.ndarray | None = None
     distances: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+
+    def label(self, index: int) -> str:
+        """Return the name of a number of observations."""
+        return self.names[index] if index < len(self.names) else f"observation {index}"
 
     @property
     def succeeded(self) -> bool | None:
@@ -51,6 +57,7 @@ def record(
     reset: dict[str, Any] | None = None,
     own_goals: bool = False,
     mode: Mode = "plan",
+    names: tuple[str, ...] = (),
 ) -> Episode:
     """Act for one episode and keep everything, a step being as long as the agent holds its actions.
 
@@ -59,6 +66,8 @@ def record(
         seed: Of its reset.
         reset: Options of its reset.
         own_goals: Whether the goal that the environment sets in this episode becomes the task's.
+        mode: As for `Agent.predict`.
+        names: Of an observation's numbers, with their units; those in `env.metadata["observation_names"]` if none.
     """
     env = Repeated(env, agent.config.perception.action_repeat)
     raw, _ = env.reset(seed=seed, options=reset or None)
@@ -83,6 +92,7 @@ def record(
         frames.append(_bytes(np.asarray(env.render())))
     rows = np.concatenate([gym_spaces.flat(agent.observation_space, o, batched=False) for o in observations])
     kept = Episode(rows, np.stack(actions), np.array(rewards), frames, imagined, np.array(ages), np.array(success))
+    kept = kept._replace(names=tuple(names or env.metadata.get("observation_names", ())))
     if not agent.setup.has_goal:
         return kept
     goal = np.asarray(agent.task.goal).reshape(rows.shape[1:]).astype(rows.dtype)

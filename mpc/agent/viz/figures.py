@@ -99,10 +99,15 @@ def futures_picture(agent: Any, episode: Episode, read: Reader, path: Path) -> d
     axes[-1].plot(errors["unchanged"], color=BASELINE, label="expecting no change")
     axes[-1].set(xlabel="model steps imagined ahead", ylabel="RMS error / std")
     axes[-1].set_ylim(0, None)
-    axes[-1].legend(loc="upper left")
+    legend_beside(axes[-1])
     figure.suptitle(f"Imagined and real futures; return {episode.rewards.sum():.1f}")
     figure.savefig(path, dpi=110)
     return {name: [round(float(e), 5) for e in values] for name, values in errors.items()}
+
+
+def legend_beside(axis: Any) -> None:
+    """Add a legend beside the axes, where it covers no data."""
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, fontsize=8)
 
 
 def _errors(real: np.ndarray, imagined: np.ndarray, every: np.ndarray, image: bool) -> dict[str, np.ndarray]:
@@ -130,8 +135,8 @@ def _lines(episode: Episode, begins: np.ndarray, imagined: np.ndarray, block: in
             times = begins[k] + block * np.arange(len(path))
             axes[i].plot(times, path, color=IMAGINED, label="imagined" if k == 0 else None)
             axes[i].plot(begins[k], path[0], "o", color=IMAGINED, markersize=4)
-        axes[i].set_ylabel(f"observation {i}")
-    axes[0].legend(loc="upper right")
+        axes[i].set_ylabel(episode.label(i))
+    legend_beside(axes[0])
     axes[shown - 1].set_xlabel("agent step")
     return figure, axes
 
@@ -196,7 +201,7 @@ def timing(rows: np.ndarray, period: float, path: Path) -> None:
             axis.plot(times, 1e3 * rows[name], ".", markersize=2, color=colour, label=name.replace("_", " "))
         axis.axhline(1e3 * period, color=BASELINE, linewidth=1, label="period wanted")
         axis.set_ylabel("milliseconds")
-        axis.legend(loc="upper right", fontsize=8)
+        legend_beside(axis)
     ticks.set_title("ticks, and what they took; plans, and the age of observations; where actions came from", fontsize=10)
     sources.plot(times, rows["source"], ".", markersize=2, color=REAL)
     sources.set(yticks=range(len(SOURCES)), yticklabels=SOURCES, xlabel="seconds")
@@ -246,7 +251,7 @@ def _line_panel(agent: Any, episode: Episode, read: Reader) -> Callable[[int], n
     real, fans = [], []
     for i, axis in enumerate(axes):
         margin = 0.3 * (high[i] - low[i]) or 0.1 * abs(high[i]) or 1e-3
-        axis.set(xlim=(-window, horizon + 1), ylim=(low[i] - margin, high[i] + margin), ylabel=f"observation {i}")
+        axis.set(xlim=(-window, horizon + 1), ylim=(low[i] - margin, high[i] + margin), ylabel=episode.label(i))
         axis.axvline(0, color=BASELINE, linewidth=1)
         if episode.goal is not None and np.isfinite(episode.goal[i]):
             axis.axhline(episode.goal[i], color=BASELINE, linestyle=":")

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from mpc.agent.perception import gym_spaces
 
+CAPTION = (90, 90, 90)  # grey, legible on light and on dark
 COLUMNS = 6  # moments that a picture has room for
 
 
@@ -76,3 +78,10 @@ def compare(figure: Figure, real: np.ndarray, imagined: np.ndarray) -> list[Any]
                     axis.set_title(f"+{moment}", fontsize=9)
                 axes.append(axis)
     return [*axes, figure.add_subplot(grid[2 * count :, :])]
+
+
+def captioned(image: np.ndarray, text: str) -> np.ndarray:
+    """Return an image `[h, w, 3]` of bytes with a line of text in its upper left corner."""
+    drawn = Image.fromarray(np.ascontiguousarray(image))
+    ImageDraw.Draw(drawn).text((12, 10), text, fill=CAPTION, font_size=max(image.shape[0] // 24, 10))
+    return np.asarray(drawn)

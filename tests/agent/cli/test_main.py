@@ -10,6 +10,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+import mpc
+from mpc.agent import interrupts
 from mpc.agent.cli.main import main
 
 TINY = {"random_steps": 20, "updates": 10, "first_trainings": 1, "actor_critic_updates": 5, "actor_critic_reset_rounds": 1}
@@ -34,7 +36,7 @@ def rows(folder) -> list[dict[str, str]]:
 @pytest.mark.filterwarnings("ignore:.*fork.*:RuntimeWarning")
 def test_a_run_leaves_numbers_pictures_and_a_checkpoint(run):
     folder, report, errors = run
-    assert errors == ""
+    assert errors == ""  # --json is for machines: no progress either
     assert report == json.loads((folder / "report.json").read_text())
     assert report["timesteps"] == 30 and len(report["scores"]["returns"]) == 1
     imagined, unchanged = (report["prediction_error"][name] for name in ("imagined", "unchanged"))
@@ -44,6 +46,7 @@ def test_a_run_leaves_numbers_pictures_and_a_checkpoint(run):
     assert frames == 201 and seconds == pytest.approx(201 / 30, abs=0.1)  # of 200 steps, and where they end
     assert json.loads((folder / "config.json").read_text())["config"]["actor"]["horizon"] == 40
     assert list(folder.glob("tensorboard/*"))
+    assert all(float(rows(folder)[-1][loss]) == float(rows(folder)[-1][loss]) for loss in ("actor", "critic"))
 
 
 def test_a_run_is_resumed_and_planned_with(run, capsys):
@@ -93,6 +96,24 @@ def test_bad_input_gets_a_reason_and_exit_code_2(arguments, reason, capsys, tmp_
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert reason in capsys.readouterr().err
+
+
+def test_the_version_is_told_by_the_command_and_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"craik {mpc.__version__}\n" and mpc.__version__[0].isdigit()
+
+
+def test_progress_is_printed_where_the_output_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(interrupts, "LINE_PERIOD", 0.0)
+    with interrupts.bar(4, shown=True) as advance:
+        advance(1)
+        advance(3)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0].split(";")[0] for line in lines] == [f"learning: {n} of 4" for n in (0, 1, 4)]
+    assert lines[-1].endswith(" 0 s left")
+    with interrupts.bar(4, shown=False) as advance:
+        advance(4)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_doctor_reports(capsys):

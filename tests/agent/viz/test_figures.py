@@ -2,9 +2,12 @@
 
 import csv
 
+import gymnasium
 import numpy as np
+from matplotlib.figure import Figure
 
-from mpc.agent.viz import figures
+import envs  # noqa: F401  (registers craik/…)
+from mpc.agent.viz import figures, images
 from mpc.agent.viz.episode import Episode
 
 
@@ -57,3 +60,26 @@ def test_errors_are_in_standard_deviations_of_what_was_observed():
     found = figures._errors(real, real + 1.0, np.array([[-2.0], [2.0]]), image=False)
     np.testing.assert_allclose(found["imagined"], 0.5)
     np.testing.assert_allclose(found["unchanged"], [0.0, 1.0, 2.0])
+
+
+def test_observations_are_called_by_their_names_where_there_are_any():
+    assert episode(names=("x (m)",)).label(0) == "x (m)" and episode().label(2) == "observation 2"
+    made = gymnasium.make("craik/CartPoleSwingUp-v0")
+    assert made.metadata["observation_names"] == ("p (m)", "cos θ", "sin θ", "v (m/s)", "ω (rad/s)")
+    assert "observation_names" not in gymnasium.make("craik/TwoRooms-v0").metadata  # an image has none
+
+
+def test_a_legend_stands_beside_the_data():
+    figure = Figure(layout="constrained")
+    axis = figure.add_subplot()
+    axis.plot([0, 1], label="a line")
+    figures.legend_beside(axis)
+    figure.draw_without_rendering()
+    legend = axis.get_legend()
+    assert legend is not None and legend.get_window_extent().x0 > axis.get_window_extent().x1
+
+
+def test_a_caption_is_written_into_a_corner():
+    image = np.full((120, 160, 3), 255, np.uint8)
+    shown = images.captioned(image, "1.0 s")
+    assert (shown[:40, :80] < 255).any() and (shown[60:] == 255).all() and (image == 255).all()
