@@ -17,6 +17,7 @@ import pytest
 
 import mpc
 from mpc.deploy import runtime
+from mpc.deploy.archive import sealed
 from mpc.deploy.runtime import ArtefactError
 from mpc.deploy.specs import InFlight, Signal
 from mpc.policy import Decision, PolicyState, shift
@@ -237,7 +238,7 @@ def repacked(data, **changes):
     manifest, members = runtime.unpack(data)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in {"manifest.json": runtime.sealed(manifest | changes), **members}.items():
+        for name, content in {"manifest.json": sealed(manifest | changes), **members}.items():
             archive.writestr(name, content)
     return buffer.getvalue()
 
