@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mpc.agent.configurator.task import Task
 from mpc.agent.memory import safeguards
 from mpc.agent.perception import gym_spaces
 from mpc.agent.world_model import readout
+from mpc.deploy.untrusted import refusing
 from world_models.io import checkpoint
 
 REQUIRED = {"observation_space", "action_space", "config", "state", "environments", "rendered", "arrays", "task"}
@@ -74,15 +76,38 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, 
         CheckpointError: If the checkpoint is foreign, damaged, of another format, or of another environment.
     """
     kept = checkpoint.describe(path)["metadata"]
-    if not set(kept) >= REQUIRED:
+    if not isinstance(kept, dict) or not set(kept) >= REQUIRED:
         raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not of an agent")
-    spaces: dict[str, Any] = {name: gym_spaces.rebuild(kept[name]) for name in ("observation_space", "action_space")}
-    config = AgentConfig().changed(kept["config"]).changed(changes)
+    why = f"{path} is no checkpoint of an agent as this version writes it"
+    damage = partial(refusing, checkpoint.CheckpointError, why)
+    with damage():
+        spaces: dict[str, Any] = {name: gym_spaces.rebuild(kept[name]) for name in ("observation_space", "action_space")}
+        learnt = AgentConfig().changed(kept["config"])
+    config = learnt.changed(changes)
     vector = None if env is None else gym_spaces.vectorise(env, config.perception.action_repeat)
     if vector is not None:
         _compare(path, kept, spaces, vector)
     task, given = given.get("task"), {name: value for name, value in given.items() if name != "task"}
-    agent = kind(vector, config=config, seed=kept["state"]["seed"], **given, **spaces)
+    with damage() if not changes else nullcontext():  # or else it may be the changes that do not fit
+        agent = kind(vector, config=config, seed=kept["state"]["seed"], **given, **spaces)
+    with damage():
+        tree = _restore(agent, path, kept)
+        learnt_task = Task(goal=tree.get("goal"), **kept["task"])
+    agent.env_id = agent.env_id or kept["env"]
+    agent.samples = None  # the goal was compared with them when it was set
+    agent.configure(learnt_task if task is None else task)
+    agent.samples = tree.get("samples")
+    return agent
+
+
+def _restore(agent: Any, path: str | os.PathLike, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an agent what a checkpoint holds, and return the checkpoint's tree.
+
+    Args:
+        agent: Just made, with the settings it was saved with.
+        path: As for `load`.
+        kept: The checkpoint's metadata.
+    """
     agent.buffer = agent.empty_buffer(kept["environments"])
     _expect(agent, kept["arrays"])
     expected = _tree(agent)
@@ -93,16 +118,12 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, 
     learner.training, agent.buffer, agent.key = tree["training"], tree["buffer"], tree["key"]
     for name in OPTIONAL:
         setattr(learner, name, tree.get(name, getattr(learner, name)))
-    agent.env_id = agent.env_id or kept["env"]
     agent.num_timesteps, agent.finetuned_timesteps = state["timesteps"], state["finetuned_timesteps"]
     learner.trained, learner.reset_at, learner.finetuned_at = state["trained"], state["reset_at"], state["finetuned_at"]
     if state["origin"] is not None:
         agent.locate(np.array(state["origin"]))
     learner.located = state["located"]
-    agent.samples = None  # the goal was compared with them when it was set
-    agent.configure(Task(goal=tree.get("goal"), **kept["task"]) if task is None else task)
-    agent.samples = tree.get("samples")
-    return agent
+    return tree
 
 
 @contextmanager

@@ -119,6 +119,37 @@ def test_a_changed_file_raises(tmp_path: Path, walk: Dataset):
         data.load(tmp_path / "foreign.npz")
 
 
+def test_arrays_that_unpack_to_more_than_their_file_are_refused(tmp_path: Path, walk: Dataset):
+    path = data.save(tmp_path / "walk.npz", walk)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez_compressed(tmp_path / "small.npz", **arrays)
+    with pytest.raises(DatasetError, match="or are compressed"):
+        data.load(tmp_path / "small.npz")
+    np.savez(tmp_path / "other.npz", **arrays | {"rewards": np.zeros(100_000, np.float32)})
+    with pytest.raises(DatasetError, match="rewards must be float32"):
+        data.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"arrays": None}, {"arrays": {"rewards": 3}}, {"about": []}, {"arrays": {"lengths": [[10**12], "int64"]}}]
+)
+@pytest.mark.parametrize("name", ["walk.npz", "walk"])
+def test_headers_of_another_form_raise(tmp_path: Path, walk: Dataset, name: str, changes: dict):
+    path = data.save(tmp_path / name, walk)
+    if path.is_dir():
+        header = json.loads((path / "metadata.json").read_text())
+        (path / "metadata.json").write_text(files.sealed({k: v for k, v in (header | changes).items() if k != "sha256"}))
+    else:
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        header = json.loads(arrays["metadata"].tobytes()) | changes
+        text = files.sealed({k: v for k, v in header.items() if k != "sha256"})
+        np.savez(path, **arrays | {"metadata": np.frombuffer(text.encode(), np.uint8)})
+    with pytest.raises(DatasetError):
+        data.load(path)
+
+
 def test_another_format_raises(tmp_path: Path, walk: Dataset):
     place = data.save(tmp_path / "walk", walk)
     header = json.loads((place / "metadata.json").read_text())
