@@ -5,8 +5,8 @@
         actuator.send(loop.tick(sensor.newest(), sensor.time()))
 
 Every tick returns an action that is finite, within bounds, rate and jerk: of a fresh plan if there is one, else the next of
-the last plan, else the actor's, else the safe one. It never raises; every fault is counted in `loop.health`. Threads that tick
-the same loop do so one after the other.
+the last plan, else the actor's, else the safe one. It never raises; every fault is counted in `loop.health`. Threads
+that tick the same loop do so one after the other.
 """
 
 import threading
