@@ -1,8 +1,9 @@
 """Checkpoints of agents: what they learnt, what they remember, and how an agent must be made to go on from there."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mpc.agent.perception import gym_spaces
 from mpc.agent.world_model import readout
 from mpc.deploy.untrusted import refusing
 from world_models.io import checkpoint
+from world_models.io.atomic import locked
 
 REQUIRED = {"observation_space", "action_space", "config", "state", "environments", "rendered", "arrays", "task"}
 OPTIONAL = ("actor_critic_state", "distance", "macro", "decoder", "goal_actor")
@@ -126,19 +128,69 @@ def _restore(agent: Any, path: str | os.PathLike, kept: Mapping[str, Any]) -> di
     return tree
 
 
-@contextmanager
-def saving(agent: Any, path: str | os.PathLike | None) -> Iterator[None]:
-    """Save an agent at the end of a block, however that comes about; None saves nothing.
+class Saver:
+    """Saves an agent that learns, every so often.
+
+    Args:
+        agent: An `Agent`.
+        path: The folder of checkpoints; None saves nothing.
+        minutes: Between two checkpoints at most; None for any.
+        updates: Gradient steps of the world model between two checkpoints at most; None for any.
 
     Raises:
+        ValueError: If minutes or updates are not positive.
+    """
+
+    def __init__(self, agent: Any, path: str | os.PathLike | None, minutes: float | None, updates: int | None):
+        for name, given in (("checkpoint_minutes", minutes), ("checkpoint_updates", updates)):
+            if given is not None and not given > 0:
+                raise ValueError(f"{name} must be positive, or None; got {given}")
+        self.agent, self.path, self.minutes, self.updates = agent, path, minutes, updates
+        self._saved, self._updates = time.monotonic(), agent.learner.updates
+
+    def save(self) -> None:
+        """Save now.
+
+        Raises:
+            OSError: If the checkpoint cannot be written; the agent still holds what it learnt.
+        """
+        if self.path is None:
+            return
+        with safeguards.explain_save_error(self.path):
+            save(self.agent, self.path)
+        self._saved, self._updates = time.monotonic(), self.agent.learner.updates
+
+    def save_if_due(self) -> None:
+        """Save if enough time has passed, or enough was learnt, since the last time; between two steps."""
+        late = self.minutes is not None and time.monotonic() - self._saved >= 60 * self.minutes
+        if late or (self.updates is not None and self.agent.learner.updates - self._updates >= self.updates):
+            self.save()
+
+
+@contextmanager
+def saving(
+    agent: Any, path: str | os.PathLike | None, minutes: float | None = None, updates: int | None = None
+) -> Iterator[Saver]:
+    """Save an agent at the end of a block, however that comes about, and let nobody else learn into the same folder.
+
+    Yields:
+        What saves it along the way; arguments are its.
+
+    Raises:
+        CheckpointError: If another process learns into the folder.
         OSError: If the checkpoint cannot be written; the agent still holds what it learnt.
     """
-    try:
-        yield
-    finally:
+    saver = Saver(agent, path, minutes, updates)
+    with ExitStack() as held:
         if path is not None:
-            with safeguards.explain_save_error(path):
-                save(agent, path)
+            root = Path(path).expanduser().absolute()
+            root.parent.mkdir(parents=True, exist_ok=True)
+            if not held.enter_context(locked(root.with_name(f".{root.name}.lock"), wait=False)):
+                raise checkpoint.CheckpointError(f"another process learns into {root}: give another path")
+        try:
+            yield saver
+        finally:
+            saver.save()
 
 
 def _tree(agent: Any) -> dict[str, Any]:

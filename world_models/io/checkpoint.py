@@ -8,7 +8,7 @@
         .checkpoint-000009-step-500.tmp     an unfinished write; never read
 
 A checkpoint is written under a temporary name, flushed to disk and then renamed. The rename is atomic: if the writer dies at
-any time, earlier checkpoints still load. Only one process may save to a path at a time.
+any time, earlier checkpoints still load. Processes that save to the same path wait for each other.
 
 Leaves are stored as plain arrays, so a checkpoint written on an accelerator loads on any machine.
 """
@@ -28,7 +28,7 @@ import numpy as np
 
 from mpc.deploy.untrusted import refusing
 from world_models.io.arrays import read_arrays, write_arrays
-from world_models.io.atomic import changed, files, fingerprint, sealed, whole
+from world_models.io.atomic import changed, files, fingerprint, locked, sealed, whole
 from world_models.io.header import malformed
 
 FORMAT = "craik"
@@ -76,14 +76,15 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: 
     }
     _seal(header)  # raises before anything is written
     root.mkdir(parents=True, exist_ok=True)
-    for leftover in root.glob(_TEMPORARY):
-        shutil.rmtree(leftover)
-    earlier = _checkpoints(root)
-    number = _number(earlier[-1]) + 1 if earlier else 1
-    folder = root / f"checkpoint-{number:06d}-step-{step}"
-    _write(folder, header, [array for _, array in stored])
-    for old in _checkpoints(root)[:-keep]:
-        shutil.rmtree(old.rename(_temporary(old)))
+    with locked(root):
+        for leftover in root.glob(_TEMPORARY):
+            _remove(leftover)
+        number = max((_number(child) for child in root.iterdir() if _FOLDER.fullmatch(child.name)), default=0) + 1
+        folder = root / f"checkpoint-{number:06d}-step-{step}"
+        _write(folder, header, [array for _, array in stored])
+        ours = [old for old in _checkpoints(root) if not old.is_symlink()]  # links are their makers'
+        for old in ours[:-keep]:
+            shutil.rmtree(old.rename(_temporary(old)))
     return folder
 
 
@@ -169,6 +170,13 @@ def _write(folder: Path, header: dict[str, Any], arrays: list[np.ndarray]) -> No
         write_arrays(temporary / "arrays", arrays)
         prints = {file.relative_to(temporary).as_posix(): fingerprint(file) for file in files(temporary)}
         (temporary / "metadata.json").write_text(_seal({**header, "files": prints}), encoding="utf-8")
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover)
+    else:
+        leftover.unlink()
 
 
 def _temporary(folder: Path) -> Path:

@@ -361,3 +361,33 @@ def test_damage_with_right_checksums_is_refused_or_harmless():
     drawn, data = random.Random(0), fuzzing_checkpoints.small()
     outcomes = [fuzzing_checkpoints.CHECKPOINTS.attempt(fuzzing_checkpoints.damaged(drawn, data)[1]) for _ in range(60)]
     assert set(outcomes) == {"refused", "loaded"} and outcomes.count("refused") > 20
+
+
+def test_links_among_checkpoints_are_left_alone(tmp_path: Path):
+    first = checkpoint.save(tmp_path / "run", {"x": np.array(1)}, {}, step=1)
+    (tmp_path / "run" / "checkpoint-000007-step-1").symlink_to(first)
+    (tmp_path / "run" / "checkpoint-000008-step-2").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "run" / ".checkpoint-000001-step-9.tmp").symlink_to(tmp_path / "nowhere")
+    for step in (2, 3):
+        saved = checkpoint.save(tmp_path / "run", {"x": np.array(step)}, {}, step=step, keep=1)
+        assert checkpoint.load(tmp_path / "run")[0]["x"] == step
+    assert saved.name == "checkpoint-000010-step-3" and (tmp_path / "run" / "checkpoint-000007-step-1").is_symlink()
+
+
+def test_writers_into_the_same_folder_wait_for_each_other(tmp_path: Path):
+    failed: list[Exception] = []
+
+    def write(name: int):
+        try:
+            for step in range(6):
+                checkpoint.save(tmp_path, {"x": np.full(1000, name)}, {}, step=step)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed and checkpoint.describe(tmp_path)["step"] == 5
+    assert max(int(child.name.split("-")[1]) for child in tmp_path.glob("checkpoint-*")) == 24
