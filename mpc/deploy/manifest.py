@@ -65,10 +65,11 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "parameters": (lambda value: _arrays(True, value), "names, shapes and dtypes"),
     "state": (lambda value: _arrays(False, value), "shapes and dtypes"),
     "versions": (lambda value: isinstance(value, dict), "versions by package"),
+    "about": (lambda value: isinstance(value, dict), "what else is known"),
     "files": (lambda value: isinstance(value, dict), "sizes and SHA-256 by file"),
 }
 """A check of each field, and what it has to be, for people."""
-OPTIONAL = ("x64", "key")
+OPTIONAL = ("x64", "key", "about")
 
 
 def check_manifest(manifest: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +24,16 @@ from mpc.deploy.programs import parse_apart, read_program
 from mpc.deploy.specs import InFlight, Signal
 from mpc.deploy.untrusted import refusing
 
+OUT_OF_RANGE = "OUT_OF_RANGE"
+"""Status of a plan made from an observation that is finite, but outside the range that the artefact declares for it."""
+
 
 class Decision(NamedTuple):
     """One decision of an artefact.
 
     `action`: `[...]`, to execute now. `actions`: `[H, ...]`, the whole plan, which begins with it. `cost`: its energy.
-    `status`: by name, as `mpc.Status` has it. `state`: for the next decision. With a batch, all but the status have a
-    leading axis, and the status is a list.
+    `status`: by name, as `mpc.Status` has it, or `OUT_OF_RANGE`. `state`: for the next decision. With a batch, all but the
+    status have a leading axis, and the status is a list.
     """
 
     action: np.ndarray
@@ -139,6 +142,37 @@ class Artefact:
         return self._run["init"](self.weights, seen, key)
 
     @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters by name: all that was learnt, and the goal and the weights of the cost."""
+        names = (part["name"] for part in self.manifest["parameters"])
+        return {name: np.asarray(value) for name, value in zip(names, self.weights, strict=True)}
+
+    @on_host
+    def configure(self, changes: Mapping[str, Any]) -> None:
+        """Changes parameters, such as a goal or a weight, from the next decision on; nothing is compiled.
+
+        Args:
+            changes: Values by name, as `parameters` has them.
+
+        Raises:
+            ArtefactError: If there is no such parameter, or a value has another shape or is not finite; none is changed
+                then.
+        """
+        named = {part["name"]: index for index, part in enumerate(self.manifest["parameters"])}
+        after = list(self.weights)
+        for name, value in changes.items():
+            if name not in named:
+                raise ArtefactError(f"the artefact has no parameter {name!r}; it has {', '.join(named) or 'none'}")
+            before = after[named[name]]
+            with refusing(ArtefactError, f"{name} cannot be {value!r}"), np.errstate(over="ignore"):
+                given = np.asarray(value).astype(before.dtype)
+                if given.shape != before.shape or not np.isfinite(given).all():
+                    raise ArtefactError(f"{name} must be finite {before.dtype}{list(before.shape)}; got {value!r}")
+            with jax.enable_x64(self.x64):
+                after[named[name]] = jax.device_put(given)
+        self.weights = after  # at once: another thread may be deciding
+
+    @property
     def _key(self) -> dict[str, Any]:
         """The implementation of the PRNG keys that the programs take, and the number of their words."""
         return self.manifest.get("key", {"implementation": "threefry2x32", "words": 2})
@@ -192,14 +226,16 @@ class Artefact:
         state, actions, cost, status = self._run[entry](self.weights, seen, state, actions, *numbers)
         actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
         if self.batch is None:
-            return Decision(actions[0], actions, cost, self._status(int(code)), state)
-        return Decision(actions[:, 0], actions, cost, [self._status(int(c)) for c in code], state)
+            return Decision(actions[0], actions, cost, self._status(int(code), seen), state)
+        statuses = [self._status(int(c), one) for c, one in zip(code, seen, strict=True)]
+        return Decision(actions[:, 0], actions, cost, statuses, state)
 
-    def _status(self, code: int) -> str:
+    def _status(self, code: int, seen: np.ndarray) -> str:
         names = self.manifest["statuses"]
         if not 0 <= code < len(names):
             raise ArtefactError(f"the program returned status {code}, and the manifest names {len(names)}")
-        return names[code]
+        within = ((seen >= self.observation.low) & (seen <= self.observation.high)).all()
+        return names[code] if within or names[code] == "NOT_FINITE" else OUT_OF_RANGE
 
     def _check_state(self, state: list[Any], batch: int | None) -> None:
         shapes = [tuple(batch if isinstance(n, str) else n for n in part["shape"]) for part in self.manifest["state"]]

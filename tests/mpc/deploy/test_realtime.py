@@ -348,7 +348,9 @@ def test_health_keeps_the_newest_ticks_and_writes_them(tmp_path):
         rows = list(csv.DictReader(file))
     assert [float(row["time"]) for row in rows] == [2.0, 3.0, 4.0, 5.0] and {row["source"] for row in rows} == {"shifted"}
     summary = health.summary()
-    assert summary["ticks"] == 6 and summary["faults"] == {"stale": 1} and summary["period"]["max"] == pytest.approx(100.0)
+    assert (
+        summary["ticks"] == 6 and summary["faults"] == {"stale": 1} and summary["period"]["max"] == pytest.approx(0.1)
+    )  # seconds
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_client_in_cpp_gets_the_same_actions(server, artefact, tmp_path):
     build = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)]
     subprocess.run(build, check=True, timeout=120)
     port = server.address.rsplit(":", 1)[1]
-    lines = "1.0 0.0\n0.9 -0.1\n-0.5 0.2\n"
+    lines = "1.0 0.0\n0.9 -0.1\nnan 0.1\n-0.5 0.2\n"
     done = subprocess.run(
         [str(program), "127.0.0.1", port, "2", "arm"], input=lines, capture_output=True, text=True, timeout=60, check=False
     )
@@ -160,6 +160,10 @@ def test_a_client_in_cpp_gets_the_same_actions(server, artefact, tmp_path):
     for port_, numbers, reason in ((port, "3", "float32 of shape [2]"), ("9", "2", "nobody listens")):
         arguments = [str(program), "127.0.0.1", port_, numbers, "arm"]
         refused = subprocess.run(arguments, input="1 2 3", capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1 and reason in refused.stderr
+    for wrong, reason in (("0.5 fast", "no number: fast"), ("1 2 3", "ends after 1 numbers")):
+        arguments = [str(program), "127.0.0.1", port, "2", "leg"]
+        refused = subprocess.run(arguments, input=wrong, capture_output=True, text=True, timeout=60, check=False)
         assert refused.returncode == 1 and reason in refused.stderr
 
 
