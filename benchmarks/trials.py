@@ -132,8 +132,8 @@ def evaluate(env: str, health: Health, trace: Trace, until: float) -> dict[str, 
         "ticks": summary["ticks"],
         "late_ticks": summary["faults"].get("late tick", 0),
         "sources": summary["sources"],
-        "plan_ms_p50": summary.get("plan_seconds", {}).get("p50"),
-        "plan_ms_p99": summary.get("plan_seconds", {}).get("p99"),
+        "plan_ms_p50": 1e3 * summary["plan_seconds"]["p50"] if "plan_seconds" in summary else None,
+        "plan_ms_p99": 1e3 * summary["plan_seconds"]["p99"] if "plan_seconds" in summary else None,
     }
 
 

@@ -47,12 +47,23 @@ def refusal(folder: Path) -> str | None:
         return f"{folder} is not a folder of this user's"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write to {folder}"
+    for above in folder.resolve().parents:  # whoever may write there can put another folder in this one's place
+        held = above.stat()
+        open_to_others = held.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not held.st_mode & stat.S_ISVTX
+        if open_to_others or held.st_uid not in (0, os.getuid()):
+            return f"others may replace {folder}, for they may write to {above}"
+    if any(entry.stat(follow_symlinks=False).st_uid != os.getuid() for entry in list(os.scandir(folder))):
+        return f"{folder} holds files of others"
     return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} cannot be written"
 
 
 def prune(folder: Path, most: int = MOST_BYTES) -> None:
     """Delete the programs that were written first, until half of `most` bytes are left, where there are more than `most`."""
-    files = sorted((found.st_mtime, found.st_size, Path(entry)) for entry in os.scandir(folder) if (found := entry.stat()))
+    files = sorted(
+        (found.st_mtime, found.st_size, Path(entry))
+        for entry in os.scandir(folder)
+        if (found := entry.stat(follow_symlinks=False))
+    )
     size = sum(bytes_ for _, bytes_, _ in files)
     for _, bytes_, path in files if size > most else ():
         if size > most // 2:
@@ -78,6 +89,7 @@ def keep_programs() -> str:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if why := refusal(folder):
             return f"off ({why})"
+        folder.chmod(0o700)
         prune(folder)
     except (OSError, RuntimeError) as error:  # no home, a full disk, a folder that may not be written
         return f"off ({error})"

@@ -28,9 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpc.deploy.archive import FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, require_folder, sealed, write
 from mpc.deploy.host import on_host
 from mpc.deploy.portability import portable
-from mpc.deploy.runtime import FORMAT, FORMAT_VERSION, ArtefactError, fingerprint, require_folder, sealed, write
 from mpc.deploy.specs import InFlight, Signal
 from mpc.planners.base import Status
 from mpc.policy import Policy

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <map>
@@ -153,8 +154,16 @@ int main(int count, char **arguments) try {
   std::vector<float> observation(std::stoul(arguments[3]));
   std::cout.precision(9);
   for (;;) {
-    for (float &number : observation)
-      if (!(std::cin >> number)) return 0;
+    for (size_t at = 0; at < observation.size(); at++) {
+      std::string word;
+      if (!(std::cin >> word)) {
+        if (at) throw std::runtime_error("an observation that ends after " + std::to_string(at) + " numbers");
+        return 0;
+      }
+      char *end = nullptr;
+      observation[at] = std::strtof(word.c_str(), &end);  // nan and inf, too, which the server has an answer to
+      if (end != word.c_str() + word.size()) throw std::runtime_error("no number: " + word);
+    }
     const Reply reply(line.ask(request(observation, arguments[4])));
     if (reply["ok"].empty()) throw std::runtime_error("refused: " + reply["error"]);
     const std::string &action = reply["action"];

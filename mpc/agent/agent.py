@@ -143,6 +143,8 @@ class Agent(DecidingAgent):
         callback: Callable[["Agent", Progress], bool | None] | None = None,
         progress_bar: bool = True,
         checkpoint_path: str | os.PathLike | None = None,
+        checkpoint_minutes: float | None = 10.0,
+        checkpoint_updates: int | None = None,
     ) -> "Agent":
         """Act, remember and learn for a number of environment steps, random ones included.
 
@@ -150,7 +152,10 @@ class Agent(DecidingAgent):
             total_timesteps: Steps to take in this call, over all environments; a few more where the last ones come together.
             callback: Called with the agent and a `Progress` after every step; returning False ends learning.
             progress_bar: Whether to show one.
-            checkpoint_path: Where to save when done, or when interrupted by Ctrl-C or SIGTERM (raised again afterwards).
+            checkpoint_path: Where to save when done, every so often, and when interrupted by Ctrl-C or SIGTERM (raised again
+                afterwards, or the process ends). One process at a time learns into a folder.
+            checkpoint_minutes: Between two checkpoints at most; None for any.
+            checkpoint_updates: Gradient steps of the world model between two checkpoints at most; None for any.
 
         Warns:
             NothingLearnt: If these were not yet the `random_steps` after which training begins.
@@ -165,8 +170,8 @@ class Agent(DecidingAgent):
             raise ValueError("this agent has no environment to learn in: give one to Agent or to Agent.load")
         if total_timesteps < 0:
             raise ValueError(f"total_timesteps must be at least 0; got {total_timesteps}")
-        with checkpointing.saving(self, checkpoint_path):
-            online.learn(self, total_timesteps, callback, progress_bar)
+        with checkpointing.saving(self, checkpoint_path, checkpoint_minutes, checkpoint_updates) as saver:
+            online.learn(self, total_timesteps, callback, progress_bar, saver)
         self.warn_if_nothing_is_learnt(f"after {self.num_timesteps} random steps")
         return self
 
@@ -179,6 +184,8 @@ class Agent(DecidingAgent):
         callback: Callable[["Agent", Progress], bool | None] | None = None,
         progress_bar: bool = True,
         checkpoint_path: str | os.PathLike | None = None,
+        checkpoint_minutes: float | None = 10.0,
+        checkpoint_updates: int | None = None,
     ) -> "Agent":
         """Learn from recordings: the world model first, then what needs its latents.
 
@@ -188,15 +195,18 @@ class Agent(DecidingAgent):
             updates: Gradient steps to take in this call; what is missing of the configured number if None.
             callback: Called with the agent and a `Progress` every so often; returning False ends the world model's training.
             progress_bar: Whether to show one.
-            checkpoint_path: Where to save when done, or when interrupted by Ctrl-C or SIGTERM (raised again afterwards).
+            checkpoint_path: Where to save when done, every so often, and when interrupted by Ctrl-C or SIGTERM (raised again
+                afterwards, or the process ends). One process at a time learns into a folder.
+            checkpoint_minutes: Between two checkpoints at most; None for any.
+            checkpoint_updates: Gradient steps of the world model between two checkpoints at most; None for any.
 
         Raises:
             DatasetError: If the dataset was recorded in another environment, its observations or actions have another shape,
                 or its episodes are too short.
             ValueError: If updates is negative, or recordings without actions don't fit the settings.
         """
-        with checkpointing.saving(self, checkpoint_path):
-            offline.learn_from(self, dataset, updates, callback, progress_bar)
+        with checkpointing.saving(self, checkpoint_path, checkpoint_minutes, checkpoint_updates) as saver:
+            offline.learn_from(self, dataset, updates, callback, progress_bar, saver)
         return self
 
     @on_host

@@ -1,8 +1,10 @@
 """Checkpoints of agents: what they learnt, what they remember, and how an agent must be made to go on from there."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from mpc.agent.configurator.task import Task
 from mpc.agent.memory import safeguards
 from mpc.agent.perception import gym_spaces
 from mpc.agent.world_model import readout
+from mpc.deploy.untrusted import refusing
 from world_models import data
 from world_models.io import checkpoint
+from world_models.io.atomic import locked
 
 REQUIRED = {"observation_space", "action_space", "config", "state", "environments", "rendered", "arrays", "task"}
 OPTIONAL = ("actor_critic_state", "distance", "macro", "decoder", "goal_actor")
@@ -75,15 +79,38 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, 
         CheckpointError: If the checkpoint is foreign, damaged, of another format, or of another environment.
     """
     kept = checkpoint.describe(path)["metadata"]
-    if not set(kept) >= REQUIRED:
+    if not isinstance(kept, dict) or not set(kept) >= REQUIRED:
         raise checkpoint.CheckpointError(f"{path} is a checkpoint, but not of an agent")
-    spaces: dict[str, Any] = {name: gym_spaces.rebuild(kept[name]) for name in ("observation_space", "action_space")}
-    config = AgentConfig().changed(kept["config"]).changed(changes)
+    why = f"{path} is no checkpoint of an agent as this version writes it"
+    damage = partial(refusing, checkpoint.CheckpointError, why)
+    with damage():
+        spaces: dict[str, Any] = {name: gym_spaces.rebuild(kept[name]) for name in ("observation_space", "action_space")}
+        learnt = AgentConfig().changed(kept["config"])
+    config = learnt.changed(changes)
     vector = None if env is None else gym_spaces.vectorise(env, config.perception.action_repeat)
     if vector is not None:
         _compare(path, kept, spaces, vector)
     task, given = given.get("task"), {name: value for name, value in given.items() if name != "task"}
-    agent = kind(vector, config=config, seed=kept["state"]["seed"], **given, **spaces)
+    with damage() if not changes else nullcontext():  # or else it may be the changes that do not fit
+        agent = kind(vector, config=config, seed=kept["state"]["seed"], **given, **spaces)
+    with damage():
+        tree = _restore(agent, path, kept)
+        learnt_task = Task(goal=tree.get("goal"), **kept["task"])
+    agent.env_id = agent.env_id or kept["env"]
+    agent.samples = None  # the goal was compared with them when it was set
+    agent.configure(learnt_task if task is None else task)
+    agent.samples = tree.get("samples")
+    return agent
+
+
+def _restore(agent: Any, path: str | os.PathLike, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an agent what a checkpoint holds, and return the checkpoint's tree.
+
+    Args:
+        agent: Just made, with the settings it was saved with.
+        path: As for `load`.
+        kept: The checkpoint's metadata.
+    """
     agent.buffer = agent.empty_buffer(kept["environments"])
     _expect(agent, kept["arrays"])
     expected = _tree(agent)
@@ -95,31 +122,77 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, 
     agent.buffer = tree["buffer"]._replace(summary=data.summarise(tree["buffer"]))
     for name in OPTIONAL:
         setattr(learner, name, tree.get(name, getattr(learner, name)))
-    agent.env_id = agent.env_id or kept["env"]
     agent.num_timesteps, agent.finetuned_timesteps = state["timesteps"], state["finetuned_timesteps"]
     learner.trained, learner.reset_at, learner.finetuned_at = state["trained"], state["reset_at"], state["finetuned_at"]
     if state["origin"] is not None:
         agent.locate(np.array(state["origin"]))
     learner.located = state["located"]
-    agent.samples = None  # the goal was compared with them when it was set
-    agent.configure(Task(goal=tree.get("goal"), **kept["task"]) if task is None else task)
-    agent.samples = tree.get("samples")
-    return agent
+    return tree
+
+
+class Saver:
+    """Saves an agent that learns, every so often.
+
+    Args:
+        agent: An `Agent`.
+        path: The folder of checkpoints; None saves nothing.
+        minutes: Between two checkpoints at most; None for any.
+        updates: Gradient steps of the world model between two checkpoints at most; None for any.
+
+    Raises:
+        ValueError: If minutes or updates are not positive.
+    """
+
+    def __init__(self, agent: Any, path: str | os.PathLike | None, minutes: float | None, updates: int | None):
+        for name, given in (("checkpoint_minutes", minutes), ("checkpoint_updates", updates)):
+            if given is not None and not given > 0:
+                raise ValueError(f"{name} must be positive, or None; got {given}")
+        self.agent, self.path, self.minutes, self.updates = agent, path, minutes, updates
+        self._saved, self._updates = time.monotonic(), agent.learner.updates
+
+    def save(self) -> None:
+        """Save now.
+
+        Raises:
+            OSError: If the checkpoint cannot be written; the agent still holds what it learnt.
+        """
+        if self.path is None:
+            return
+        with safeguards.explain_save_error(self.path):
+            save(self.agent, self.path)
+        self._saved, self._updates = time.monotonic(), self.agent.learner.updates
+
+    def save_if_due(self) -> None:
+        """Save if enough time has passed, or enough was learnt, since the last time; between two steps."""
+        late = self.minutes is not None and time.monotonic() - self._saved >= 60 * self.minutes
+        if late or (self.updates is not None and self.agent.learner.updates - self._updates >= self.updates):
+            self.save()
 
 
 @contextmanager
-def saving(agent: Any, path: str | os.PathLike | None) -> Iterator[None]:
-    """Save an agent at the end of a block, however that comes about; None saves nothing.
+def saving(
+    agent: Any, path: str | os.PathLike | None, minutes: float | None = None, updates: int | None = None
+) -> Iterator[Saver]:
+    """Save an agent at the end of a block, however that comes about, and let nobody else learn into the same folder.
+
+    Yields:
+        What saves it along the way; arguments are its.
 
     Raises:
+        CheckpointError: If another process learns into the folder.
         OSError: If the checkpoint cannot be written; the agent still holds what it learnt.
     """
-    try:
-        yield
-    finally:
+    saver = Saver(agent, path, minutes, updates)
+    with ExitStack() as held:
         if path is not None:
-            with safeguards.explain_save_error(path):
-                save(agent, path)
+            root = Path(path).expanduser().absolute()
+            root.parent.mkdir(parents=True, exist_ok=True)
+            if not held.enter_context(locked(root.with_name(f".{root.name}.lock"), wait=False)):
+                raise checkpoint.CheckpointError(f"another process learns into {root}: give another path")
+        try:
+            yield saver
+        finally:
+            saver.save()
 
 
 def _tree(agent: Any) -> dict[str, Any]:

@@ -241,6 +241,8 @@ class DecidingAgent:
         batched = gym_spaces.is_batched(self.observation_space, observation)
         rows = self.rows(observation, batched)
         starts = np.zeros(len(rows), bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
+        if len(starts) != len(rows):
+            raise ValueError(f"episode_start is of {len(starts)} observations, and {len(rows)} arrived")
         if state is not None and state.task != self._tasks:
             state = None
         if state is not None and len(state.left) != len(rows):

@@ -1,25 +1,35 @@
 """Interrupts and progress bars: learning ends between two steps when asked to, and shows how far it is."""
 
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+ENDS = 4.0
+"""Seconds from SIGTERM to the end of the process: half of them for the step under way, half for a checkpoint."""
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
+def interruptible(save: Callable[[], None] | None = None) -> Iterator[Callable[[], None]]:
     """Ctrl-C and SIGTERM wait for the step under way; they are raised where what is yielded here is called, or at the end.
 
     Raised at once, they would be swallowed by a finaliser that happened to run, or leave the buffer whose memory a step has
-    given up. A second signal is raised at once all the same. Only the main thread may ask for signals.
+    given up. A second signal is raised at once all the same. Only the main thread may ask for signals. A step may compile
+    for minutes, in which Python hears nothing: a thread hears SIGTERM then, saves, and ends the process within `ENDS`
+    seconds.
+
+    Args:
+        save: Saves what is there, in another thread; None for nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
     received: list[int] = []
+    heard = threading.Event()
 
     def stop(number: int, *_: Any) -> None:
         received.append(number)
@@ -28,11 +38,13 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if received:
+            heard.set()
             raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(143)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield check
+        with _ending(heard, save):
+            yield check
         check()  # of what came after the last look
     finally:
         for number, handler in before.items():
@@ -41,6 +53,45 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
 LINE_PERIOD = 10.0
 """Seconds between two lines of progress, where the output is no terminal."""
+
+
+@contextmanager
+def _ending(heard: threading.Event, save: Callable[[], None] | None) -> Iterator[None]:
+    """Context manager in which SIGTERM ends the process in time, unless the main thread hears of it.
+
+    Args:
+        heard: Set by the main thread when it raises.
+        save: See `interruptible`.
+    """
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    other = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    if other != -1:  # an event loop's, which goes first
+        signal.set_wakeup_fd(other)
+
+    def wait() -> None:
+        while number := os.read(ours, 1):
+            if number[0] == signal.SIGTERM and not heard.wait(ENDS / 2):
+                end = threading.Timer(ENDS / 2, lambda: heard.is_set() or os._exit(143))
+                end.daemon = True
+                end.start()
+                with suppress(Exception):  # a step under way may have given its memory up
+                    if save is not None:
+                        save()
+                if not heard.is_set():
+                    os._exit(143)
+
+    thread = threading.Thread(target=wait, name="craik SIGTERM", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        heard.set()
+        if other == -1:
+            signal.set_wakeup_fd(-1)
+        os.close(theirs)
+        thread.join()
+        os.close(ours)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mpc.agent.checkpointing import Saver
 from mpc.agent.config import AgentConfig
 from mpc.agent.interrupts import bar, interruptible
 from mpc.agent.learner import CHUNK
@@ -24,7 +25,7 @@ INFERRED = 2
 """Size of the actions that are inferred where recordings tell none."""
 
 
-def learn_from(agent: Any, dataset: Dataset, updates: int | None, callback: Any, progress_bar: bool) -> None:
+def learn_from(agent: Any, dataset: Dataset, updates: int | None, callback: Any, progress_bar: bool, saver: Saver) -> None:
     """Learn from recordings; see `Agent.learn_from`.
 
     Args:
@@ -33,6 +34,7 @@ def learn_from(agent: Any, dataset: Dataset, updates: int | None, callback: Any,
         updates: Gradient steps; what is missing of the configured number if None.
         callback: Called every so often, or None.
         progress_bar: Whether to show one.
+        saver: Saves the agent along the way, but for what is learnt without actions, which it has at the end only.
     """
     if updates is not None and updates < 0:
         raise ValueError(f"updates must be at least 0; got {updates}")
@@ -42,11 +44,11 @@ def learn_from(agent: Any, dataset: Dataset, updates: int | None, callback: Any,
     seen = recordings.for_model(dataset, agent)
     if left:
         learner.goal_actor = None  # it knows the latents of the encoder as it was
-    with interruptible() as check, bar(left, progress_bar) as advance:
+    with interruptible(saver.save) as check, bar(left, progress_bar) as advance:
         if _has_no_actions(seen):
             _watch(agent, seen, left, advance, check)
         else:
-            _fit(agent, seen, left, callback, advance, check)
+            _fit(agent, seen, left, callback, advance, check, saver)
             learner.finetune(seen, jax.random.fold_in(agent.seed_key(), learner.updates))
             _remember(agent, seen)
     agent.samples = recordings.sample_rows(seen, SAMPLES, SAMPLE_BYTES)
@@ -56,7 +58,7 @@ def _has_no_actions(dataset: Dataset) -> bool:
     return dataset.actions is None or not np.isfinite(dataset.actions).any()
 
 
-def _fit(agent: Any, dataset: Dataset, left: int, callback: Any, advance: Any, check: Any) -> None:
+def _fit(agent: Any, dataset: Dataset, left: int, callback: Any, advance: Any, check: Any, saver: Saver) -> None:
     from mpc.agent.agent import Progress
 
     learner = agent.learner
@@ -70,6 +72,7 @@ def _fit(agent: Any, dataset: Dataset, left: int, callback: Any, advance: Any, c
         if callback is not None and callback(agent, Progress(learner.updates, [], metrics)) is False:
             break
         check()
+        saver.save_if_due()
 
 
 def _require_readable(config: AgentConfig, dataset: Dataset) -> None:

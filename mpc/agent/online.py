@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mpc.agent.checkpointing import Saver
 from mpc.agent.cost import exploration
 from mpc.agent.interrupts import bar, interruptible
 from mpc.agent.memory import recordings
@@ -15,7 +16,7 @@ from world_models.data import DatasetError
 PyTree = Any
 
 
-def learn(agent: Any, total: int, callback: Any, progress_bar: bool) -> None:
+def learn(agent: Any, total: int, callback: Any, progress_bar: bool, saver: Saver) -> None:
     """Take environment steps and learn from them; see `Agent.learn`.
 
     Args:
@@ -23,8 +24,9 @@ def learn(agent: Any, total: int, callback: Any, progress_bar: bool) -> None:
         total: Environment steps to take.
         callback: Called after every step, or None.
         progress_bar: Whether to show one.
+        saver: Saves the agent along the way.
     """
-    with interruptible() as check, bar(total, progress_bar) as advance:
+    with interruptible(saver.save) as check, bar(total, progress_bar) as advance:
         before = agent.num_timesteps
         for progress in steps(agent, total):
             advance(progress.timesteps - before)
@@ -32,6 +34,7 @@ def learn(agent: Any, total: int, callback: Any, progress_bar: bool) -> None:
             if callback is not None and callback(agent, progress) is False:
                 break
             check()
+            saver.save_if_due()
 
 
 def steps(agent: Any, total: int) -> Iterator[Any]:

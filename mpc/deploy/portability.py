@@ -1,15 +1,13 @@
 """Serialisation of functions for a robot: they may depend on their arguments alone, and need no Python and no library."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 
-from mpc.deploy.runtime import ArtefactError
-
-HARMLESS = {"Sharding", "cu_threefry2x32_ffi", "shape_assertion"}  # of any custom calls: JAX's own, of promised stability
+from mpc.deploy.archive import ArtefactError
+from mpc.deploy.programs import foreign_calls, note_parsed
 
 
 def portable(
@@ -44,7 +42,9 @@ def _serialised(name: str, function: Callable[..., Any], arguments: tuple[Any, .
             "of its arguments, but depends on a clock, on random numbers or on a variable that is changed elsewhere"
         )
     _refuse_libraries(name, twice[0].mlir_module())
-    return bytes(twice[0].serialize())
+    program = bytes(twice[0].serialize())
+    note_parsed(program)
+    return program
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def _refuse_libraries(name: str, module: str) -> None:
     Raises:
         ArtefactError: If there are some, with their names.
     """
-    targets = set(re.findall(r"stablehlo\.custom_call @([\w.$]+)", module)) - HARMLESS
+    targets = foreign_calls(module)
     if "stablehlo.dynamic_rng_bit_generator" in targets:
         raise ArtefactError(
             f"{name} draws for any number of observations, which keys of jax_default_prng_impl='rbg' cannot: export with "

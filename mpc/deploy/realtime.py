@@ -5,9 +5,11 @@
         actuator.send(loop.tick(sensor.newest(), sensor.time()))
 
 Every tick returns an action that is finite, within bounds, rate and jerk: of a fresh plan if there is one, else the next of
-the last plan, else the actor's, else the safe one. It never raises; every fault is counted in `loop.health`.
+the last plan, else the actor's, else the safe one. It never raises; every fault is counted in `loop.health`. Threads
+that tick the same loop do so one after the other.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -112,6 +114,7 @@ class RealTime:
         self._sent, self._now, self._stamp = 0, -np.inf, -np.inf
         self._plans: deque[Result] = deque(maxlen=2)
         self._closed, self._hung, self._plan_seconds = False, 0, np.nan
+        self._lock = threading.RLock()  # an actor may close its own loop
         artefact.prepare()
         self._unplanned = None if artefact.react is None else Reaction(artefact.init(artefact.example()), -np.inf)
         self._reaction = self._unplanned
@@ -125,9 +128,10 @@ class RealTime:
 
     def close(self) -> None:
         """Stops planning; ticks continue to return the safe action."""
-        self._closed = True
-        self._plans.clear()
-        self._worker.close()
+        with self._lock:
+            self._closed = True
+            self._plans.clear()
+            self._worker.close()
 
     def _begun(self) -> Any:
         return self._make(Planning(self.artefact, self.period).plan)
@@ -143,11 +147,18 @@ class RealTime:
             Finite, within bounds, rate and jerk, whatever happened. Never raises: in a forked process, which has none of the
             threads that plan, plans are missing and the fallback is sent.
         """
+        with self._lock:
+            return self._tick(observation, stamp)
+
+    def _tick(self, observation: Any, stamp: float | None) -> np.ndarray:
         begun, before = time.perf_counter(), self.health.faults.total()
         now, period = self._time()
         seen = self._attempt(None, self._look, observation, stamp, now)
         self._attempt(None, self._plan, seen, now)
         source, wanted = self._attempt(("safe", self._safe), self._choose, seen, now)
+        if not np.isfinite(wanted).all():
+            self.health.count("plan not finite")
+            source, wanted = "safe", self._safe
         action, limited = self._limits.apply(wanted)
         if limited:
             self.health.count("limited")

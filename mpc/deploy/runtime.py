@@ -7,15 +7,9 @@
 `mpc.export` writes the file and documents its contents; this module needs nothing of the rest of `mpc`.
 """
 
-import errno
 import hashlib
-import io
-import json
 import os
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,23 +17,23 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mpc.deploy.archive import ArtefactError, arrays, unpack
 from mpc.deploy.host import on_host
+from mpc.deploy.manifest import check_manifest
+from mpc.deploy.programs import parse_apart, read_program
 from mpc.deploy.specs import InFlight, Signal
+from mpc.deploy.untrusted import refusing
 
-FORMAT, FORMAT_VERSION = "craik-artefact", 2
-LARGEST = 1 << 30  # bytes of a member once unpacked; a file that claims more is no planner
-
-
-class ArtefactError(ValueError):
-    """An artefact that cannot be written or used, and why."""
+OUT_OF_RANGE = "OUT_OF_RANGE"
+"""Status of a plan made from an observation that is finite, but outside the range that the artefact declares for it."""
 
 
 class Decision(NamedTuple):
     """One decision of an artefact.
 
     `action`: `[...]`, to execute now. `actions`: `[H, ...]`, the whole plan, which begins with it. `cost`: its energy.
-    `status`: by name, as `mpc.Status` has it. `state`: for the next decision. With a batch, all but the status have a
-    leading axis, and the status is a list.
+    `status`: by name, as `mpc.Status` has it, or `OUT_OF_RANGE`. `state`: for the next decision. With a batch, all but the
+    status have a leading axis, and the status is a list.
     """
 
     action: np.ndarray
@@ -67,31 +61,25 @@ class Artefact:
 
     @on_host
     def __init__(self, manifest: dict[str, Any], programs: dict[str, bytes], weights: list[np.ndarray]):
-        from jax import export as jax_export
-
+        check_manifest(manifest)
         self.manifest = manifest
         self.observation, self.action = (Signal.rebuilt(manifest[name]) for name in ("observation", "action"))
         self.horizon, self.delay, self.period = manifest["horizon"], manifest["delay"], manifest["period"]
         self.batch: int | str | None = manifest["batch"]
         self.x64: bool = manifest.get("x64", False)
         with jax.enable_x64(self.x64):
+            exported = {name: read_program(name, programs[name], manifest) for name in manifest["entries"]}
             self.weights = jax.device_put(weights)
-        try:
-            exported = {name: jax_export.deserialize(bytearray(programs[name])) for name in manifest["entries"]}
-        except Exception as error:  # what a foreign version of JAX wrote fails in ways of its own
-            written = manifest["versions"].get("jax")
-            raise ArtefactError(
-                f"the programs, written by JAX {written}, cannot be read by JAX {jax.__version__}: {error}"
-            ) from error
-        self._run = {name: self._in_its_precision(jax.jit(program.call)) for name, program in exported.items()}
+        self._run = {name: self._in_its_precision(name, jax.jit(program.call)) for name, program in exported.items()}
         self.exported = exported
         self.react: Callable[..., Decision] | None = partial(self._decide, "react") if "react" in exported else None
 
-    def _in_its_precision(self, program: Callable[..., Any]) -> Callable[..., Any]:
+    def _in_its_precision(self, name: str, program: Callable[..., Any]) -> Callable[..., Any]:
         """Returns a program that is called as it was exported, with `jax_enable_x64` or without."""
+        versions = f"JAX {self.manifest['versions'].get('jax')}, run by JAX {jax.__version__}"
 
         def called(*arguments: Any) -> Any:
-            with jax.enable_x64(self.x64):
+            with jax.enable_x64(self.x64), refusing(ArtefactError, f"{name}, written by {versions}, failed"):
                 return program(*arguments)
 
         return called
@@ -154,6 +142,37 @@ class Artefact:
         return self._run["init"](self.weights, seen, key)
 
     @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters by name: all that was learnt, and the goal and the weights of the cost."""
+        names = (part["name"] for part in self.manifest["parameters"])
+        return {name: np.asarray(value) for name, value in zip(names, self.weights, strict=True)}
+
+    @on_host
+    def configure(self, changes: Mapping[str, Any]) -> None:
+        """Changes parameters, such as a goal or a weight, from the next decision on; nothing is compiled.
+
+        Args:
+            changes: Values by name, as `parameters` has them.
+
+        Raises:
+            ArtefactError: If there is no such parameter, or a value has another shape or is not finite; none is changed
+                then.
+        """
+        named = {part["name"]: index for index, part in enumerate(self.manifest["parameters"])}
+        after = list(self.weights)
+        for name, value in changes.items():
+            if name not in named:
+                raise ArtefactError(f"the artefact has no parameter {name!r}; it has {', '.join(named) or 'none'}")
+            before = after[named[name]]
+            with refusing(ArtefactError, f"{name} cannot be {value!r}"), np.errstate(over="ignore"):
+                given = np.asarray(value).astype(before.dtype)
+                if given.shape != before.shape or not np.isfinite(given).all():
+                    raise ArtefactError(f"{name} must be finite {before.dtype}{list(before.shape)}; got {value!r}")
+            with jax.enable_x64(self.x64):
+                after[named[name]] = jax.device_put(given)
+        self.weights = after  # at once: another thread may be deciding
+
+    @property
     def _key(self) -> dict[str, Any]:
         """The implementation of the PRNG keys that the programs take, and the number of their words."""
         return self.manifest.get("key", {"implementation": "threefry2x32", "words": 2})
@@ -206,10 +225,17 @@ class Artefact:
         numbers = np.int32(count), np.int32(elapsed)
         state, actions, cost, status = self._run[entry](self.weights, seen, state, actions, *numbers)
         actions, cost, code = (np.asarray(x) for x in (actions, cost, status))
-        names = self.manifest["statuses"]
         if self.batch is None:
-            return Decision(actions[0], actions, cost, names[int(code)], state)
-        return Decision(actions[:, 0], actions, cost, [names[int(c)] for c in code], state)
+            return Decision(actions[0], actions, cost, self._status(int(code), seen), state)
+        statuses = [self._status(int(c), one) for c, one in zip(code, seen, strict=True)]
+        return Decision(actions[:, 0], actions, cost, statuses, state)
+
+    def _status(self, code: int, seen: np.ndarray) -> str:
+        names = self.manifest["statuses"]
+        if not 0 <= code < len(names):
+            raise ArtefactError(f"the program returned status {code}, and the manifest names {len(names)}")
+        within = ((seen >= self.observation.low) & (seen <= self.observation.high)).all()
+        return names[code] if within or names[code] == "NOT_FINITE" else OUT_OF_RANGE
 
     def _check_state(self, state: list[Any], batch: int | None) -> None:
         shapes = [tuple(batch if isinstance(n, str) else n for n in part["shape"]) for part in self.manifest["state"]]
@@ -245,6 +271,7 @@ def load(path: str | os.PathLike, *, sha256: str | None = None, prepare: bool = 
     Args:
         path: The file that `mpc.export` or `craik export` wrote.
         sha256: Of the whole file, where it is known from elsewhere; hashes within the file reveal damage, not forgery.
+            Without it, programs are parsed in another process first, which takes a second: forged ones may crash the parser.
         prepare: Whether to compile now, where the number of observations is known; else the first calls do.
 
     Raises:
@@ -274,81 +301,13 @@ def loads(data: bytes, *, name: str = "the artefact", sha256: str | None = None,
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
         raise ArtefactError(f"{name} has SHA-256 {hashlib.sha256(data).hexdigest()}, and {sha256} was expected")
     manifest, members = unpack(data, name)
-    with np.load(io.BytesIO(members["weights.npz"]), allow_pickle=False) as stored:
-        weights = [stored[str(index)] for index in range(len(manifest["parameters"]))]
+    check_manifest(manifest)
     platform = here(manifest)
-    made = Artefact(manifest, {entry: members[f"{platform}/{entry}"] for entry in manifest["entries"]}, weights)
+    names = {entry: f"{platform}/{entry}" for entry in manifest["entries"]}
+    if missing := {"weights.npz", *names.values()} - set(members):
+        raise ArtefactError(f"{name} lacks {', '.join(sorted(missing))}")
+    weights = arrays(members["weights.npz"], manifest["parameters"])
+    if sha256 is None:  # or else nobody can have changed it
+        parse_apart(members[member] for member in names.values())
+    made = Artefact(manifest, {entry: members[member] for entry, member in names.items()}, weights)
     return made.prepare() if prepare and not isinstance(made.batch, str) else made
-
-
-def require_folder(path: Path) -> None:
-    """Refuses a file to write whose folder does not exist.
-
-    Raises:
-        FileNotFoundError: With the file.
-    """
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "cannot be written, for its folder does not exist", str(path))
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes a file atomically: it is whole, or as it was before.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    require_folder(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def unpack(data: bytes, name: str = "the artefact") -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Returns the manifest and the members of an artefact, after a check of every hash.
-
-    Raises:
-        ArtefactError: If it is foreign, damaged or of another format.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(info.file_size > LARGEST for info in archive.infolist()):
-                raise ArtefactError(f"{name} claims to hold more than {LARGEST} bytes in one member")
-            text = archive.read("manifest.json")
-            manifest = json.loads(text)
-            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-                raise ArtefactError(f"{name} is not an artefact of craik: its manifest was written by something else")
-            if manifest.get("format_version") != FORMAT_VERSION:
-                raise ArtefactError(
-                    f"{name} is in format {manifest.get('format_version')}, and this version of craik reads {FORMAT_VERSION}"
-                )
-            if sealed(manifest) != text:
-                raise ArtefactError(f"{name} is damaged: its manifest is not as it was written")
-            members = {member: archive.read(member) for member in manifest["files"]}
-    except (KeyError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RecursionError, zlib.error) as error:
-        if isinstance(error, ArtefactError):
-            raise
-        raise ArtefactError(f"{name} is not an artefact of craik, or damaged: {error}") from error
-    for member, content in members.items():
-        if fingerprint(content) != manifest["files"][member]:
-            raise ArtefactError(f"{name} is damaged: {member} is not as it was written")
-    return manifest, members
-
-
-def fingerprint(content: bytes) -> dict[str, Any]:
-    """Returns the size and the SHA-256 of a member."""
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def sealed(manifest: dict[str, Any]) -> bytes:
-    """Returns the manifest as bytes, with the digest of the rest inside."""
-    rest = {name: value for name, value in manifest.items() if name != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-    return (json.dumps({**rest, "sha256": digest}, sort_keys=True, indent=1) + "\n").encode()

@@ -1,27 +1,34 @@
 """Decisions over ZeroMQ: an observation in; an action, the plan and its status out; a reply to every other message.
 
     request  {"craik": 1, "do": "act", "observation": floats, "loop": name}      also "reset" and "about"
-    reply    {"ok": True, "action": floats, "plan": floats, "status": text, "seconds": number}
+    reply    {"ok": True, "action": floats, "plan": floats, "status": text, "seconds": number, "begun": whether a loop began}
              {"ok": False, "error": text}
 
 Messages are msgpack. Floats are a list, or bytes of little-endian float32, and are sent as the latter; their shapes are in
-the manifest, which "about" asks for. Every loop has a state of its own, so that several robots may ask the same server.
+the manifest, which "about" asks for. Every loop has a state of its own, so that several robots may ask the same server; a
+request without a loop's name is of a loop of its connection.
 """
 
+import ipaddress
+import os
 import threading
 import time
+import uuid
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpc.deploy.curve import Router, read_keys, read_public_key
 from mpc.deploy.runtime import Artefact, ArtefactError
+from mpc.deploy.zmtp import Replier
 
 PROTOCOL = 1
 LOOPBACK = "tcp://127.0.0.1:5577"
 LARGEST = 1 << 16  # bytes of a request that is read
-UNREADABLE = 1 << 24  # bytes at which ZeroMQ hangs up, before they fill the memory
-LOOPS = 64  # kept at most; the one unused for longest is forgotten first
+LOOPS = 256  # kept at most; the one unused for longest is forgotten first
+OWN_LOOPS = 8  # kept of one connection, so that no stranger makes the server forget a robot's
 NAME = 128  # characters of a loop's name
 WAKE = 0.1  # seconds between two looks whether to close
 
@@ -31,12 +38,24 @@ class ServingError(RuntimeError):
 
 
 class Answer(NamedTuple):
-    """A server's decision: `action` `[...]`, `plan` `[H, ...]`, `status` as `mpc.Status` names it, `seconds` it took."""
+    """A server's decision: `action` `[...]`, `plan` `[H, ...]`, `status` as `mpc.Status` names it, `seconds` it took.
+
+    `begun`: whether the server had no state of this loop, so that it began anew: at first, after `reset`, and where the
+    server was started afresh or had forgotten it.
+    """
 
     action: np.ndarray
     plan: np.ndarray
     status: str
     seconds: float
+    begun: bool
+
+
+class LoopState(NamedTuple):
+    """The `state` of a control loop, and the `sender` of its last request."""
+
+    state: list[Any]
+    sender: str
 
 
 def libraries() -> tuple[Any, Any]:
@@ -53,61 +72,78 @@ def libraries() -> tuple[Any, Any]:
     return zmq, msgpack
 
 
+def is_local(address: str) -> bool:
+    """Returns whether only processes of this machine can reach an address of ZeroMQ."""
+    scheme, _, place = address.partition("://")
+    host = place.rsplit(":", 1)[0].strip("[]")
+    if scheme != "tcp":
+        return scheme in ("ipc", "inproc")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, an interface or *
+        return False
+
+
 class Server:
     """A server that answers until it is closed.
 
     Args:
         artefact: Decides; for one observation at a time.
         bind: Where to listen; on this machine alone unless told.
+        keys: Folder that `mpc.deploy.curve.make_keys` wrote. An address that other machines reach needs one, and then only
+            clients that have a key are answered.
 
     Raises:
         ImportError: If pyzmq or msgpack is missing.
-        ServingError: If the artefact has a batch, or the address cannot be listened at.
+        ServingError: If the artefact has a batch, the address cannot be listened at, or keys are missing.
     """
 
-    def __init__(self, artefact: Artefact, bind: str = LOOPBACK):
+    def __init__(self, artefact: Artefact, bind: str = LOOPBACK, keys: str | os.PathLike | None = None):
         if artefact.batch is not None:
             raise ServingError(f"a server takes one observation at a time; the artefact has a batch of {artefact.batch}")
+        if keys is None and not is_local(bind):
+            raise ServingError(
+                f"other machines can reach {bind}, so that it needs keys: mpc.serving.make_keys(folder) makes some"
+            )
         self._zmq, self._msgpack = libraries()
         self.artefact, self.answered, self.refused = artefact, 0, 0
-        self._loops: OrderedDict[str, list[Any]] = OrderedDict()
+        self._loops: OrderedDict[tuple[str, str], LoopState] = OrderedDict()
         self._closing = threading.Event()
-        self._context = self._zmq.Context()
-        self._socket = self._context.socket(self._zmq.REP)
-        self._socket.setsockopt(self._zmq.MAXMSGSIZE, UNREADABLE)
-        self._socket.setsockopt(self._zmq.LINGER, 0)
-        self._socket.setsockopt(self._zmq.RCVTIMEO, round(1e3 * WAKE))
         try:
-            self._socket.bind(bind)
-        except self._zmq.ZMQError as error:
-            self._context.destroy()
+            self._line, self.address = self._listening(bind, None if keys is None else Path(keys).expanduser())
+        except (OSError, ValueError, OverflowError, self._zmq.ZMQError) as error:
             raise ServingError(f"cannot listen at {bind}: {error}") from error
-        self.address = self._socket.getsockopt_string(self._zmq.LAST_ENDPOINT)
+
+    def _listening(self, bind: str, keys: Path | None) -> tuple[Replier | Router, str]:
+        if keys is None and bind.startswith("tcp://"):
+            host, _, port = bind.removeprefix("tcp://").rpartition(":")
+            line = Replier(host.strip("[]"), 0 if port == "*" else int(port))
+            return line, f"tcp://{host}:{line.port}"
+        router = Router(self._zmq, bind, keys)
+        return router, router.address
 
     def run(self) -> None:
         """Answers requests until `close` is called."""
         try:
             while not self._closing.is_set():
-                try:
-                    parts = self._socket.recv_multipart()
-                except self._zmq.Again:  # nobody asked
-                    continue
-                self._socket.send(self._msgpack.packb(self.reply(parts)))
+                for message in self._line.receive(WAKE):
+                    message.answer(self._msgpack.packb(self.reply(message.parts, message.sender)))
         finally:
-            self._context.destroy()
+            self._line.close()
 
     def close(self) -> None:
         """Ends `run`, from another thread or a signal."""
         self._closing.set()
 
-    def reply(self, parts: list[bytes]) -> dict[str, Any]:
+    def reply(self, parts: list[bytes], sender: str = "") -> dict[str, Any]:
         """Returns the answer to a message; never raises.
 
         Args:
             parts: Of the message, as they came.
+            sender: Name of the connection it came from.
         """
         try:
-            answer = self._answer(self._request(parts))
+            answer = self._answer(self._request(parts), sender)
             self.answered += 1
             return {"ok": True} | answer
         except (ServingError, ArtefactError) as error:
@@ -129,26 +165,39 @@ class Server:
             raise ServingError(f'a request must be a map with "craik": {PROTOCOL}; this is of another protocol or version')
         return request
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        do, loop = request.get("do"), request.get("loop", "")
-        if not isinstance(loop, str) or len(loop) > NAME:
+    def _answer(self, request: dict[str, Any], sender: str) -> dict[str, Any]:
+        do, name = request.get("do"), request.get("loop")
+        if name is not None and (not isinstance(name, str) or len(name) > NAME):
             raise ServingError(f"loop must be a name of at most {NAME} characters")
+        loop = ("of the connection", sender) if name is None else ("named", name)
         if do == "about":
             return {"about": self.artefact.manifest}
         if do == "reset":
             return {"forgot": self._loops.pop(loop, None) is not None}
         if do != "act":
             raise ServingError('do must be "act", "reset" or "about"')
-        seen, begun = self._floats(request.get("observation")), time.perf_counter()
-        state = self._loops.pop(loop) if loop in self._loops else self.artefact.init(seen)
+        seen, started = self._floats(request.get("observation")), time.perf_counter()
+        begun = loop not in self._loops
+        state = self.artefact.init(seen) if begun else self._loops[loop].state
         decision = self.artefact.step(seen, state)
-        self._loops[loop] = decision.state
-        if len(self._loops) > LOOPS:
-            self._loops.popitem(last=False)
+        self._keep(loop, LoopState(decision.state, sender))
         kind = np.dtype(self.artefact.action.dtype).newbyteorder("<")
         arrays = {"action": decision.action, "plan": decision.actions}
         sent = {name: np.asarray(array, kind).tobytes() for name, array in arrays.items()}
-        return sent | {"status": decision.status, "seconds": time.perf_counter() - begun}
+        return sent | {"status": decision.status, "seconds": time.perf_counter() - started, "begun": begun}
+
+    def _keep(self, name: tuple[str, str], loop: LoopState) -> None:
+        """Keeps the state of a loop, and forgets others where there are too many; a connection's own ones first."""
+        known = name in self._loops
+        self._loops[name] = loop
+        self._loops.move_to_end(name)
+        if known:
+            return
+        own = [other for other, kept in self._loops.items() if kept.sender == loop.sender]
+        if len(own) > OWN_LOOPS:
+            del self._loops[own[0]]
+        elif len(self._loops) > LOOPS:
+            self._loops.popitem(last=False)
 
     def _floats(self, given: Any) -> np.ndarray:
         wanted = self.artefact.observation.shape
@@ -167,15 +216,24 @@ class Client:
 
     Args:
         address: Of the server.
-        loop: Name of this control loop, whose state the server keeps.
+        loop: Name of this control loop, whose state the server keeps; one that no other client has unless told.
         timeout: Seconds to wait for an answer.
+        keys: Folder of the keys of the client and of the server, where the server wants some.
 
     Raises:
         ImportError: If pyzmq or msgpack is missing.
         ServingError: If the server does not answer, or refuses; here and in every method.
+        ValueError: If keys are missing.
     """
 
-    def __init__(self, address: str = LOOPBACK, *, loop: str = "", timeout: float = 1.0):
+    def __init__(
+        self,
+        address: str = LOOPBACK,
+        *,
+        loop: str | None = None,
+        timeout: float = 1.0,
+        keys: str | os.PathLike | None = None,
+    ):
         self._zmq, self._msgpack = libraries()
         self._context = self._zmq.Context()
         self._socket = self._context.socket(self._zmq.REQ)
@@ -183,9 +241,13 @@ class Client:
             self._socket.setsockopt(option, 1)
         self._socket.setsockopt(self._zmq.LINGER, 0)
         self._socket.setsockopt(self._zmq.RCVTIMEO, round(1e3 * timeout))
-        self._socket.connect(address)
-        self._loop, self._address = loop, address
+        self._loop, self._address = uuid.uuid4().hex if loop is None else loop, address
         try:
+            if keys is not None:
+                folder = Path(keys).expanduser()
+                self._socket.curve_publickey, self._socket.curve_secretkey = read_keys(folder, "client")
+                self._socket.curve_serverkey = read_public_key(folder)
+            self._socket.connect(address)
             self.manifest: dict[str, Any] = self._ask({"do": "about"})["about"]
         except BaseException:
             self._context.destroy()
@@ -212,7 +274,8 @@ class Client:
         sent = np.asarray(observation, "<f4").tobytes()
         reply = self._ask({"do": "act", "observation": sent, "loop": self._loop})
         action, plan = (np.frombuffer(reply[name], self._kind) for name in ("action", "plan"))
-        return Answer(action.reshape(self._shape), plan.reshape(-1, *self._shape), reply["status"], reply["seconds"])
+        plan = plan.reshape(-1, *self._shape)
+        return Answer(action.reshape(self._shape), plan, *(reply[name] for name in ("status", "seconds", "begun")))
 
     def reset(self) -> None:
         """Makes the server forget this loop, as at the start of an episode."""

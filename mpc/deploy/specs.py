@@ -79,7 +79,9 @@ class Signal:
             return None, NOT_FINITE
         if not ((array >= self.low) & (array <= self.high)).all():
             return None, RANGE
-        return array.astype(self.dtype), None
+        with np.errstate(over="ignore"):
+            cast = array.astype(self.dtype)
+        return (cast, None) if np.isfinite(cast).all() else (None, NOT_FINITE)  # the type may hold less than was given
 
     def clip(self, value: np.ndarray) -> np.ndarray:
         """Returns the nearest value within the bounds, which are rounded inwards so that rounding does not leave them."""

@@ -67,15 +67,15 @@ class Health:
             return np.roll(self._rows, -(self.ticks % size))
 
     def summary(self) -> dict[str, Any]:
-        """Returns counts since the beginning, and percentiles in milliseconds over the ticks kept."""
+        """Returns counts since the beginning, and percentiles in seconds over the ticks kept."""
         rows = self.rows()
         with self._lock:
             found: dict[str, Any] = {"ticks": self.ticks, "sources": dict(self.sources), "faults": dict(self.faults)}
         for name in ("period", "plan_seconds", "age", "tick_seconds"):
             known = rows[name][np.isfinite(rows[name])]
             if len(known):
-                marks = {f"p{mark:g}": 1e3 * float(np.percentile(known, mark)) for mark in MARKS}
-                found[name] = {what: round(value, 4) for what, value in (marks | {"max": 1e3 * float(known.max())}).items()}
+                marks = {f"p{mark:g}": float(np.percentile(known, mark)) for mark in MARKS}
+                found[name] = {what: round(value, 7) for what, value in (marks | {"max": float(known.max())}).items()}
         return found
 
     def write(self, path: str | os.PathLike) -> None:

@@ -51,6 +51,21 @@ def test_a_folder_that_others_may_write_to_is_not_used(tmp_path):
     assert "others may write" in str(_compilation_cache.refusal(own))
 
 
+def test_a_folder_that_others_may_replace_or_have_written_to_is_not_used(tmp_path):
+    above = tmp_path / "above"
+    own = above / "own"
+    own.mkdir(parents=True, mode=0o755)
+    above.chmod(0o777)
+    assert "others may replace" in str(_compilation_cache.refusal(own))
+    above.chmod(0o1777)  # as /tmp, where nobody renames the folders of others
+    assert _compilation_cache.refusal(own) is None
+    assert told(CRAIK_CACHE=str(own))[0] == str(own) and own.stat().st_mode & 0o777 == 0o700
+    if os.getuid() == 0:  # only root gives files away
+        (own / "program").touch()
+        os.chown(own / "program", 1, 1)
+        assert "files of others" in str(_compilation_cache.refusal(own))
+
+
 @pytest.mark.parametrize(("most", "left"), [(100, 10), (99, 4), (9, 0)])
 def test_the_oldest_programs_go_first(tmp_path, most, left):
     for i in range(10):

@@ -17,6 +17,7 @@ import pytest
 
 import mpc
 from mpc.deploy import runtime
+from mpc.deploy.archive import sealed
 from mpc.deploy.runtime import ArtefactError
 from mpc.deploy.specs import InFlight, Signal
 from mpc.policy import Decision, PolicyState, shift
@@ -237,9 +238,39 @@ def repacked(data, **changes):
     manifest, members = runtime.unpack(data)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in {"manifest.json": runtime.sealed(manifest | changes), **members}.items():
+        for name, content in {"manifest.json": sealed(manifest | changes), **members}.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def test_goals_and_weights_are_inputs_of_an_artefact(file):
+    """With another goal, an artefact decides as one exported with it, and compiles nothing."""
+    artefact, state = runtime.load(file, prepare=False), np.array([0.0, 0.3], np.float32)
+    for goal in (0.5, -0.7):
+        artefact.configure({"goal": goal})
+        given = PARAMS | {"goal": jnp.asarray(goal)}
+        controller = mpc.Controller(PLANNER, given, observation=jnp.zeros(2), iterations=4)
+        np.testing.assert_array_equal(artefact.step(state, artefact.init(state)).action, controller.act(state))
+    assert {name: float(value) for name, value in artefact.parameters.items()} == {"gain": 1.5, "goal": np.float32(-0.7)}
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"gain": 2.0, "target": 1.0}, "no parameter 'target'; it has gain, goal"),
+        ({"goal": [1.0, 2.0]}, "goal must be finite float32"),
+        ({"goal": 1e300}, "goal must be finite float32"),
+        ({"goal": "far"}, "goal cannot be 'far'"),
+    ]
+    for changes, reason in wrong:
+        with pytest.raises(ArtefactError, match=reason):
+            artefact.configure(changes)
+    assert float(artefact.parameters["gain"]) == 1.5
+
+
+def test_plans_from_outside_the_declared_range_say_so(file):
+    artefact = runtime.load(file, prepare=False)
+    high = float(np.asarray(artefact.observation.high)[0])
+    begun = artefact.init([0.0, 0.0])
+    assert artefact.step([high, 0.0], begun).status == "ITERATIONS"
+    assert artefact.step([high + 1.0, 0.0], begun).status == "OUT_OF_RANGE"
+    assert artefact.step([np.inf, 0.0], begun).status == "NOT_FINITE"
 
 
 def test_damage_other_versions_and_platforms_are_refused(file):

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from mpc.deploy.untrusted import read_array, refusing, require_stored
 from world_models.data.dataset import About, Dataset, DatasetError
 from world_models.io.atomic import changed, fingerprint, flush, sealed, whole
 
 FORMAT = "craik trajectories"
 FORMAT_VERSION = 1
 
+METADATA_OFFSET = 128
+"""Bytes of the header of a short NumPy file in front of its numbers."""
 _ARRAYS = ("observations", "actions", "rewards", "terminated", "lengths")
 
 
@@ -89,17 +92,18 @@ def load(path: str | os.PathLike, *, environment: str | None = None, verify: boo
     source = Path(path).expanduser().absolute()
     if not source.exists():
         raise DatasetError(f"there is no dataset at {source}: nothing exists there")
-    header, arrays = _load_folder(source, verify) if source.is_dir() else _load_file(source)
-    contents = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
-    if contents != header["arrays"]:
-        raise DatasetError(f"the dataset {source} is damaged: it holds {contents}, and {header['arrays']} was written")
-    names = {f.name for f in fields(About)}
-    about = About(**{name: value for name, value in header["about"].items() if name in names})
-    try:
+    with refusing(DatasetError, f"the dataset {source} is damaged, or not one"):
+        header, arrays = _load_folder(source, verify) if source.is_dir() else _load_file(source)
+        contents = {name: [list(array.shape), str(array.dtype)] for name, array in arrays.items()}
+        if contents != header["arrays"]:
+            raise DatasetError(f"the dataset {source} is damaged: it holds {contents}, and {header['arrays']} was written")
+        names = {f.name for f in fields(About)}
+        about = About(**{name: value for name, value in header["about"].items() if name in names})
         loaded: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS}
-        dataset = Dataset(about=about, **loaded)
-    except DatasetError as error:
-        raise DatasetError(f"the dataset {source} is damaged: {error}") from error
+        try:
+            dataset = Dataset(about=about, **loaded)
+        except DatasetError as error:
+            raise DatasetError(f"the dataset {source} is damaged: {error}") from error
     return dataset.require(environment=environment)
 
 
@@ -117,14 +121,17 @@ def _load_folder(folder: Path, verify: bool) -> tuple[dict[str, Any], dict[str, 
 
 
 def _load_file(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise DatasetError(f"the dataset {file} is damaged, or not one: {error}") from error
-    if "metadata" not in arrays:
-        raise DatasetError(f"{file} is not a dataset of {FORMAT}: it holds {', '.join(arrays) or 'nothing'} and no metadata")
-    return _header(file, arrays.pop("metadata").tobytes().decode("utf-8", "replace")), arrays
+    """Returns the header and the arrays, whose sizes are compared with the header before memory is taken for them."""
+    with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        require_stored(archive, file.stat().st_size)
+        names = [Path(name).stem for name in archive.namelist()]
+        if "metadata" not in names:
+            raise DatasetError(
+                f"{file} is not a dataset of {FORMAT}: it holds {', '.join(names) or 'nothing'} and no metadata"
+            )
+        size = archive.getinfo("metadata.npy").file_size - METADATA_OFFSET
+        header = _header(file, read_array(archive, "metadata", [size], "uint8").tobytes().decode("utf-8", "replace"))
+        return header, {name: read_array(archive, name, *described) for name, described in header["arrays"].items()}
 
 
 def _header(source: Path, text: str) -> dict[str, Any]:

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
@@ -28,6 +33,34 @@ def whole(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def locked(place: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Context manager that holds a lock that the system gives back when the process ends, however it ends.
+
+    Args:
+        place: A folder, or the file of the lock, which is made if missing, and left.
+        wait: Whether to wait for whoever has it.
+
+    Yields:
+        Whether it is held; systems and disks without locks always say so.
+    """
+    if fcntl is None:
+        yield True
+        return
+    descriptor = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        held = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            held = False
+        except OSError:  # a disk elsewhere, without locks
+            pass
+        yield held
+    finally:
+        os.close(descriptor)
 
 
 def files(folder: Path) -> Iterator[Path]:

@@ -8,19 +8,17 @@
         .checkpoint-000009-step-500.tmp     an unfinished write; never read
 
 A checkpoint is written under a temporary name, flushed to disk and then renamed. The rename is atomic: if the writer dies at
-any time, earlier checkpoints still load. Only one process may save to a path at a time.
+any time, earlier checkpoints still load. Processes that save to the same path wait for each other.
 
 Leaves are stored as plain arrays, so a checkpoint written on an accelerator loads on any machine.
 """
 
 import importlib.metadata
 import json
-import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from world_models.io.atomic import changed, files, fingerprint, sealed, whole
+from mpc.deploy.untrusted import refusing
+from world_models.io.arrays import read_arrays, write_arrays
+from world_models.io.atomic import changed, files, fingerprint, locked, sealed, whole
+from world_models.io.header import malformed
 
 FORMAT = "craik"
 FORMAT_VERSION = 1
@@ -75,14 +76,15 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: 
     }
     _seal(header)  # raises before anything is written
     root.mkdir(parents=True, exist_ok=True)
-    for leftover in root.glob(_TEMPORARY):
-        shutil.rmtree(leftover)
-    earlier = _checkpoints(root)
-    number = _number(earlier[-1]) + 1 if earlier else 1
-    folder = root / f"checkpoint-{number:06d}-step-{step}"
-    _write(folder, header, [array for _, array in stored])
-    for old in _checkpoints(root)[:-keep]:
-        shutil.rmtree(old.rename(_temporary(old)))
+    with locked(root):
+        for leftover in root.glob(_TEMPORARY):
+            _remove(leftover)
+        number = max((_number(child) for child in root.iterdir() if _FOLDER.fullmatch(child.name)), default=0) + 1
+        folder = root / f"checkpoint-{number:06d}-step-{step}"
+        _write(folder, header, [array for _, array in stored])
+        ours = [old for old in _checkpoints(root) if not old.is_symlink()]  # links are their makers'
+        for old in ours[:-keep]:
+            shutil.rmtree(old.rename(_temporary(old)))
     return folder
 
 
@@ -105,14 +107,18 @@ def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]
     """
     folder = _newest(path)
     header = _read_header(folder)
-    if like is not None:
-        _check_leaves(folder, header["leaves"], like)
-    _check_files(folder, header["files"])
-    arrays = _read_arrays(folder, header["leaves"])
-    wanted = {keys: _spec(leaf)[1] for keys, leaf in _leaves(like)}
-    pairs = [(tuple(record["keys"]), record, array) for record, array in zip(header["leaves"], arrays, strict=True)]
-    named = {keys: _restore(record, array, wanted.get(keys)) for keys, record, array in pairs}
-    return _nest(named) if like is None else _fill(named, like), header["metadata"]
+    with refusing(CheckpointError, f"the checkpoint {folder} is damaged"):
+        if like is not None:
+            _check_leaves(folder, header["leaves"], like)
+        _check_files(folder, header["files"])
+        try:
+            arrays = read_arrays(folder / "arrays", [record["stored"] for record in header["leaves"]])
+        except Exception as error:
+            raise _damaged(folder, f"its arrays cannot be read ({error})") from error
+        wanted = {keys: _spec(leaf)[1] for keys, leaf in _leaves(like)}
+        pairs = [(tuple(record["keys"]), record, array) for record, array in zip(header["leaves"], arrays, strict=True)]
+        named = {keys: _restore(record, array, wanted.get(keys)) for keys, record, array in pairs}
+        return _nest(named) if like is None else _fill(named, like), header["metadata"]
 
 
 def describe(path: str | os.PathLike) -> dict[str, Any]:
@@ -161,9 +167,16 @@ def _newest(path: str | os.PathLike) -> Path:
 def _write(folder: Path, header: dict[str, Any], arrays: list[np.ndarray]) -> None:
     """Writes everything under a temporary name, flushes it, and then renames it."""
     with whole(folder) as temporary:
-        _write_arrays(temporary, arrays)
+        write_arrays(temporary / "arrays", arrays)
         prints = {file.relative_to(temporary).as_posix(): fingerprint(file) for file in files(temporary)}
         (temporary / "metadata.json").write_text(_seal({**header, "files": prints}), encoding="utf-8")
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover)
+    else:
+        leftover.unlink()
 
 
 def _temporary(folder: Path) -> Path:
@@ -207,15 +220,18 @@ def _read_header(folder: Path) -> dict[str, Any]:
     header.pop("sha256", None)
     if _seal(header) != text:
         raise _damaged(folder, "metadata.json is not as it was written")
+    if reason := malformed(header):
+        raise _damaged(folder, reason)
     return header
 
 
 def _check_version(folder: Path, header: dict[str, Any]) -> None:
     version = header.get("format_version")
-    if version == FORMAT_VERSION:
+    if version == FORMAT_VERSION and type(version) is int:
         return
     age = "an older" if isinstance(version, int) and version < FORMAT_VERSION else "a newer"
-    writer = (header.get("versions") or {}).get(FORMAT, "unknown")
+    versions = header.get("versions")
+    writer = versions.get(FORMAT, "unknown") if isinstance(versions, dict) else "unknown"
     raise CheckpointError(
         f"{folder} is in {age} format, {version}, and this version of {FORMAT} reads format {FORMAT_VERSION}:"
         f" load it with {FORMAT} {writer}, which wrote it, or train again"
@@ -346,46 +362,3 @@ def _nest(named: dict[tuple[str, ...], Any]) -> Any:
             node = node.setdefault(key, {})
         node[keys[-1]] = leaf
     return tree
-
-
-# Arrays; Orbax reads and writes them, is slow to import, and rejects empty arrays
-
-
-@contextmanager
-def _orbax() -> Iterator[Any]:
-    """Context manager that yields an Orbax checkpointer with its logging silenced."""
-    import orbax.checkpoint as ocp
-
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # errors are raised as well
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            yield checkpointer
-    finally:
-        logger.setLevel(level)
-
-
-def _write_arrays(folder: Path, arrays: list[np.ndarray]) -> None:
-    contents = {str(index): array for index, array in enumerate(arrays) if array.size}
-    if not contents:
-        return
-    try:
-        with _orbax() as checkpointer:
-            checkpointer.save(folder / "arrays", contents)
-    except ValueError as error:  # TensorStore wraps file-system errors in ValueError
-        raise OSError(f"the arrays could not be written to {folder}: {error}") from error
-
-
-def _read_arrays(folder: Path, records: list[dict[str, Any]]) -> list[np.ndarray]:
-    arrays = [np.zeros(shape, jnp.dtype(dtype)) for shape, dtype in (record["stored"] for record in records)]
-    filled = [index for index, array in enumerate(arrays) if array.size]
-    if filled:
-        try:
-            with _orbax() as checkpointer:
-                contents = checkpointer.restore(folder / "arrays")
-        except Exception as error:
-            raise _damaged(folder, f"its arrays cannot be read ({error})") from error
-        for index in filled:
-            arrays[index] = np.asarray(contents[str(index)])
-    return arrays

@@ -48,6 +48,10 @@ class Learn(Common):
     """Gradient steps to take in this run, offline; what is missing of the settings' number unless told."""
     goal: Path | None = None
     """An image or .npy file of the observation to reach; the environment's own, where it sets one, unless told."""
+    checkpoint_minutes: float = 10.0
+    """Time between two checkpoints."""
+    checkpoint_updates: int | None = None
+    """Gradient steps of the world model between two checkpoints, where time alone is not to decide."""
     distil: bool = False
     """In the end, teach the actor what planning comes to, for `craik plan --mode react`."""
     settings: str = "{}"
@@ -56,12 +60,20 @@ class Learn(Common):
 
 def learn(options: Learn) -> dict[str, Any]:
     """Learn, or go on learning, and return the report."""
-    tell = say(options)
     folder = options.out or Path("runs") / f"{options.env.replace('/', '-')}-{options.seed}"
-    if not options.resume and (folder / "checkpoint").exists():
+    with runs.claimed(folder):
+        return _learn_in(folder, options)
+
+
+def _learn_in(folder: Path, options: Learn) -> dict[str, Any]:
+    tell = say(options)
+    begun = runs.has_checkpoint(folder)
+    if begun and not options.resume:
         raise ValueError(f"{folder} holds a run already: add --resume to go on with it, or give another --out")
     dataset = None if options.offline is None else runs.read_dataset(options.offline).require(environment=options.env)
-    agent = _resumed(options, folder, dataset) if options.resume else _new(options, dataset)
+    if options.resume and not begun:
+        tell(f"There is no checkpoint in {folder} yet: learning begins anew.")
+    agent = _resumed(options, folder, dataset) if begun else _new(options, dataset)
     how = f"for {options.steps} steps" if dataset is None else f"from {dataset.transitions:,} recorded steps"
     tell(f"Learning in {options.env} {how}; writing to {folder} ...")
     report: dict[str, Any] = {"env": options.env, "folder": str(folder)}
@@ -92,12 +104,15 @@ def _learn(
     """Learn from steps, or from a dataset, with everything logged; return the part of the report on it."""
     config = {"env": agent.env_id, "seed": options.seed, "config": agent.config.as_dict(), "argv": sys.argv[1:]}
     shown = not (options.quiet or options.json)
-    path = folder / "checkpoint"
-    with RunLog(folder, config, "" if dataset is None else "offline/") as log:
+    given: dict[str, Any] = {"checkpoint_path": folder / "checkpoint", "progress_bar": shown}
+    if isinstance(options, Learn):
+        given |= {name: getattr(options, name) for name in ("checkpoint_minutes", "checkpoint_updates")}
+    at = {"timesteps": agent.num_timesteps, "updates": agent.learner.updates}
+    with RunLog(folder, config, "" if dataset is None else "offline/", at) as log:
         if dataset is None:
-            agent.learn(steps, callback=log, progress_bar=shown, checkpoint_path=path)
+            agent.learn(steps, callback=log, **given)
         else:
-            agent.learn_from(dataset, updates=updates, callback=log, progress_bar=shown, checkpoint_path=path)
+            agent.learn_from(dataset, updates=updates, callback=log, **given)
     report = {"timesteps": agent.num_timesteps, "updates": agent.learner.updates, "returns": log.returns}
     return report | {"metrics": log.metrics, "alarm": agent.collapse_monitor.raised}
 

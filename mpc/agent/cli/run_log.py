@@ -21,15 +21,20 @@ class Table:
     Args:
         path: Of the file.
         columns: The first ones.
+        at: Greatest values by column; later rows of an existing file were written by a run that was killed after its last
+            checkpoint, and are dropped, as is a row that it did not finish.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...]):
+    def __init__(self, path: Path, columns: tuple[str, ...], at: Mapping[str, float] | None = None):
         self.path, self.columns = path, columns
+        kept: list[dict[str, Any]] = []
         if path.exists() and path.stat().st_size > 0:
             with open(path, newline="") as file:
-                self.columns = tuple(next(csv.reader(file)))
-        else:
-            self._rewrite([])
+                whole = [line for line in file if line.endswith("\n")]
+            table = csv.DictReader(whole)
+            self.columns = tuple(table.fieldnames or columns)
+            kept = [row for row in table if not any(_after(row.get(name), most) for name, most in (at or {}).items())]
+        self._rewrite(kept)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, values by column."""
@@ -51,6 +56,13 @@ class Table:
         os.replace(beside, self.path)
 
 
+def _after(value: str | None, most: float) -> bool:
+    try:
+        return float(value or "nan") > most
+    except ValueError:
+        return True
+
+
 class RunLog:
     """Writes what an `Agent` learns: `config.json`, `metrics.csv` and TensorBoard events; an existing folder is continued.
 
@@ -60,15 +72,17 @@ class RunLog:
         folder: Made when missing.
         config: Content of `config.json`.
         prefix: Of the names in TensorBoard, which tells steps of environments from gradient steps.
+        at: `timesteps` and `updates` from which the agent goes on.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], prefix: str = ""):
+    def __init__(self, folder: Path, config: Mapping[str, Any], prefix: str = "", at: Mapping[str, float] | None = None):
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-        self._table = Table(folder / "metrics.csv", ("timesteps", "updates", "episode_return"))
-        self._board, self._prefix = SummaryWriter(str(folder / "tensorboard")), prefix
+        self._table = Table(folder / "metrics.csv", ("timesteps", "updates", "episode_return"), at)
+        step = int((at or {}).get("updates" if prefix else "timesteps", 0))
+        self._board, self._prefix = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None), prefix
         self.returns: list[float] = []
         self.metrics: dict[str, float] = {}
         """The newest of each."""

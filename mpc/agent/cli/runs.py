@@ -1,7 +1,9 @@
 """Runs: how a command finds an agent in a run's folder, and gives it a task."""
 
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from mpc.agent.perception import gym_spaces
 from world_models import data
 from world_models.data import Dataset
 from world_models.io import checkpoint
+from world_models.io.atomic import locked
 from world_models.io.checkpoint import CheckpointError
 
 _MINARI = re.compile(r"[\w.-]+(/[\w.-]+)*-v\d+")
@@ -27,6 +30,34 @@ def checkpoint_of(folder: Path) -> Path:
     """Return the folder of checkpoints of a run, or the folder itself where it is one."""
     inner = folder / "checkpoint"
     return inner if inner.is_dir() else folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Context manager in which no other process learns in a run's folder, whose files only one can write.
+
+    Raises:
+        ValueError: If another process does already.
+    """
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder / ".lock", wait=False) as held:
+            if not held:
+                raise ValueError(f"another process learns in {folder}: give another --out")
+            yield
+    finally:
+        if not existed and {file.name for file in folder.iterdir()} <= {".lock"}:  # nothing came of it
+            shutil.rmtree(folder)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run's folder holds a checkpoint; one that was killed early may hold an unfinished one alone."""
+    try:
+        checkpoint.describe(checkpoint_of(folder))
+    except CheckpointError:
+        return any(folder.glob("checkpoint/checkpoint-*"))
+    return True
 
 
 def load(run: Path, env: str | None = None, *, learns: bool = False) -> Agent:

@@ -8,6 +8,7 @@ import tyro
 
 from mpc.agent.cli.options import Common, say
 from mpc.deploy import runtime
+from mpc.deploy.curve import make_keys
 from mpc.deploy.server import LOOPBACK, Server, ServingError
 
 
@@ -21,7 +22,9 @@ class Serve(Common):
     artefact: tyro.conf.Positional[Path] = Path("planner.craik")
     """File that `craik export` wrote."""
     bind: str = LOOPBACK
-    """Address to listen at. There is no password: give other machines access only on a network that is your own."""
+    """Address to listen at. One that other machines can reach needs --keys."""
+    keys: Path | None = None
+    """Folder of keys, made if missing; clients then need its server.key and client.key_secret."""
     sha256: str | None = None
     """Of the artefact, where it is known from elsewhere."""
 
@@ -31,7 +34,10 @@ def serve(options: Serve) -> dict[str, Any]:
     tell = say(options)
     artefact = runtime.load(options.artefact, sha256=options.sha256)
     try:
-        server = Server(artefact, options.bind)
+        if options.keys is not None and not options.keys.exists():
+            make_keys(options.keys)
+            tell(f"clients need server.key and client.key_secret of {options.keys}")
+        server = Server(artefact, options.bind, options.keys)
     except ServingError as error:
         raise ValueError(str(error)) from error
     tell(f"{options.artefact} answers at {server.address}")

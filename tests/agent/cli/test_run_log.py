@@ -18,3 +18,14 @@ def test_a_table_is_continued_and_takes_new_columns(tmp_path):
         ["3", "", "-1.0"],
     ]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_after_the_last_checkpoint_of_a_killed_run_are_dropped(tmp_path):
+    path = tmp_path / "metrics.csv"
+    table = Table(path, ("timesteps", "updates"))
+    for step in (10, 20, 30):
+        table.write({"timesteps": step, "updates": step // 2})
+    with open(path, "a") as file:
+        file.write("4")  # of a row that was being written
+    Table(path, ("timesteps",), {"timesteps": 20, "updates": 10}).write({"timesteps": 21, "updates": 10})
+    assert [row["timesteps"] for row in csv.DictReader(path.read_text().splitlines())] == ["10", "20", "21"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mpc
-from mpc.deploy import runtime
+from mpc.deploy import archive, runtime
 from mpc.deploy.host import ForkedProcessError
 from mpc.deploy.realtime import RealTime
 from mpc.deploy.runtime import ArtefactError
@@ -69,7 +69,7 @@ def test_home_directories_are_expanded_wherever_a_path_is_given(data, tmp_path, 
 
 def test_a_missing_folder_is_told_with_the_file_that_was_to_be_written(tmp_path):
     target = tmp_path / "missing" / "planner.craik"
-    for write in (lambda: mpc.export(POLICY, None, np.zeros(1), target), lambda: runtime.write(Path(target), b"")):
+    for write in (lambda: mpc.export(POLICY, None, np.zeros(1), target), lambda: archive.write(Path(target), b"")):
         with pytest.raises(FileNotFoundError, match="folder does not exist") as caught:
             write()
         assert caught.value.filename == str(target)

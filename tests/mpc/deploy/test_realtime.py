@@ -143,6 +143,43 @@ def test_observations_that_say_nothing_are_named(artefact, observation, late, re
     assert loop.health.sources["safe"] == 1
 
 
+def test_numbers_that_the_type_does_not_hold_are_not_finite(artefact, monkeypatch):
+    """1e300 is a number in float64, within no bounds, and infinite in float32."""
+    monkeypatch.setattr(artefact, "action", Signal((1,)))
+    loop, clock = loop_of(artefact, actor=lambda seen: np.array([1e300]), trust=1)
+    for _ in range(5):
+        clock.now += 10 * PERIOD  # no plan lasts that long
+        np.testing.assert_array_equal(loop.tick([0.1, 0.0]), [0.0])
+    assert loop.health.faults["actor not finite"] == 5 and Signal((1,)).read([-1e39]) == (None, "not finite")
+    assert Signal((1,), np.float64).read([1e300])[1] is None
+    plan = Result(clock.now, np.full((10, 1), np.inf), "", 0.0)
+    loop._plans.append(plan)
+    np.testing.assert_array_equal(loop.tick(None), [0.0])
+    assert loop.health.faults["plan not finite"] == 1
+
+
+def test_threads_that_tick_the_same_loop_keep_to_its_rate(artefact, monkeypatch):
+    """Two threads that want to go up and down, and that meet between the limit and its record where nothing stops them."""
+    wanted, sent, meeting, clip = iter([[1.0], [-1.0]]), [], threading.Barrier(2), Signal.clip
+    loop, _ = loop_of(artefact, actor=lambda seen: next(wanted), rate=0.3)
+
+    def meet(signal, value):
+        try:
+            meeting.wait(0.5)
+        except threading.BrokenBarrierError:  # nobody else came
+            meeting.reset()
+        sent.append(float(clip(signal, value)[0]))
+        return clip(signal, value)
+
+    monkeypatch.setattr(Signal, "clip", meet)
+    threads = [threading.Thread(target=loop.tick, args=([0.1, 0.0], stamp)) for stamp in (100.0, 100.001)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60.0)
+    assert len(sent) == loop.health.ticks == 2 and np.abs(np.diff([0.0, *sent])).max() <= 0.3 + 1e-6
+
+
 def test_repeated_observations_and_jumping_clocks_are_named(artefact):
     loop, clock = loop_of(artefact)
     loop.tick([0.1, 0.0], clock.now)
@@ -311,7 +348,9 @@ def test_health_keeps_the_newest_ticks_and_writes_them(tmp_path):
         rows = list(csv.DictReader(file))
     assert [float(row["time"]) for row in rows] == [2.0, 3.0, 4.0, 5.0] and {row["source"] for row in rows} == {"shifted"}
     summary = health.summary()
-    assert summary["ticks"] == 6 and summary["faults"] == {"stale": 1} and summary["period"]["max"] == pytest.approx(100.0)
+    assert (
+        summary["ticks"] == 6 and summary["faults"] == {"stale": 1} and summary["period"]["max"] == pytest.approx(0.1)
+    )  # seconds
 
 
 @pytest.mark.parametrize(

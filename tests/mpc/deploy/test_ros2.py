@@ -1,10 +1,14 @@
 """The package for ROS 2: what its node does without ROS, and its topics on the wire between two processes."""
 
+import importlib
 import json
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +84,94 @@ def test_commands_are_those_of_the_loop_for_what_is_read_off_the_joints(artefact
             Pilot(artefact, wrong, **settings)
 
 
+class StandIn:
+    """What the node uses of rclpy; a context that is gone publishes nothing."""
+
+    def __init__(self, spin, parameters):
+        self.spin_with, self.parameters, self.alive, self.handlers = spin, parameters, False, None
+        self.published: list[list[float]] = []
+
+    def init(self, signal_handler_options):
+        self.alive, self.handlers = True, signal_handler_options
+
+    def spin(self, node):
+        self.spin_with(self, node)
+
+    def try_shutdown(self):
+        self.alive = False
+
+    def publish(self, message):
+        assert self.alive, "publisher's context is invalid"
+        self.published.append(message.data)
+
+    def modules(self):
+        stand_in = self
+
+        class Node:
+            def __init__(self, name):
+                self.context = SimpleNamespace(ok=lambda: stand_in.alive)
+
+            def declare_parameter(self, name, value):
+                return SimpleNamespace(value=stand_in.parameters.get(name, value))
+
+            def create_publisher(self, kind, topic, depth):
+                return stand_in
+
+            def create_subscription(self, *rest):
+                pass
+
+            def create_timer(self, period, call):
+                self.timer = call
+
+            def destroy_node(self):
+                pass
+
+            def get_clock(self):
+                return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=time.time_ns()))
+
+        contents = {
+            "rclpy": {name: getattr(self, name) for name in ("init", "spin", "try_shutdown")},
+            "rclpy.executors": {"ExternalShutdownException": type("ExternalShutdownException", (Exception,), {})},
+            "rclpy.node": {"Node": Node},
+            "rclpy.qos": {"qos_profile_sensor_data": None},
+            "rclpy.signals": {"SignalHandlerOptions": SimpleNamespace(NO="none of rclpy's")},
+            "sensor_msgs.msg": {"JointState": None},
+            "std_msgs.msg": {"Float64MultiArray": SimpleNamespace},
+        }
+        return {name: SimpleNamespace(**parts) for name, parts in contents.items()}
+
+
+def interrupted(rclpy, node):
+    node.timer()
+    if rclpy.handlers != "none of rclpy's":  # which shut the context down before anybody hears of it
+        rclpy.alive = False
+    signal.raise_signal(signal.SIGTERM)
+
+
+def shut_down_by_others(rclpy, node):
+    node.timer()
+    rclpy.alive = False
+    raise sys.modules["rclpy.executors"].ExternalShutdownException
+
+
+@pytest.mark.parametrize(("spin", "sent"), [(interrupted, 2), (shut_down_by_others, 1)])
+def test_the_node_sends_its_last_command_and_writes_its_health_when_it_ends(artefact, tmp_path, monkeypatch, spin, sent):
+    health = tmp_path / "health.csv"
+    rclpy = StandIn(spin, {"observed": READINGS, "health": str(health)})
+    for name, module in rclpy.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "craik_ros.node", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    node = importlib.import_module("craik_ros.node")
+    monkeypatch.setattr(node.runtime, "load", lambda path: artefact)
+    try:
+        node.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(rclpy.published) == sent and rclpy.published[-1] == [0.0] and not rclpy.alive
+    assert len(health.read_text().splitlines()) == 1 + 2  # ticks, the last one at the end
+
+
 def test_a_joint_state_is_written_as_ros_writes_it():
     pytest.importorskip("cyclonedds", reason="DDS without ROS 2 needs the cyclonedds wheel")
     from craik_ros import wire  # pyright: ignore[reportMissingImports]
@@ -94,8 +186,6 @@ def test_a_joint_state_is_written_as_ros_writes_it():
 
 def test_two_processes_exchange_states_and_commands_over_dds(artefact):
     pytest.importorskip("cyclonedds", reason="DDS without ROS 2 needs the cyclonedds wheel")
-    import time
-
     from craik_ros import wire  # pyright: ignore[reportMissingImports]
     from craik_ros.pilot import Pilot  # pyright: ignore[reportMissingImports]
 

@@ -2,8 +2,10 @@
 
 import random
 import shutil
+import socket as socket_module
 import subprocess
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks import fuzzing
 from benchmarks.faults import cart
+from mpc.deploy import curve, zmtp
 from mpc.deploy import server as server_module
 from mpc.deploy.server import Client, Server, ServingError
 
@@ -142,7 +145,7 @@ def test_a_client_in_cpp_gets_the_same_actions(server, artefact, tmp_path):
     build = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)]
     subprocess.run(build, check=True, timeout=120)
     port = server.address.rsplit(":", 1)[1]
-    lines = "1.0 0.0\n0.9 -0.1\n-0.5 0.2\n"
+    lines = "1.0 0.0\n0.9 -0.1\nnan 0.1\n-0.5 0.2\n"
     done = subprocess.run(
         [str(program), "127.0.0.1", port, "2", "arm"], input=lines, capture_output=True, text=True, timeout=60, check=False
     )
@@ -158,6 +161,10 @@ def test_a_client_in_cpp_gets_the_same_actions(server, artefact, tmp_path):
         arguments = [str(program), "127.0.0.1", port_, numbers, "arm"]
         refused = subprocess.run(arguments, input="1 2 3", capture_output=True, text=True, timeout=60, check=False)
         assert refused.returncode == 1 and reason in refused.stderr
+    for wrong, reason in (("0.5 fast", "no number: fast"), ("1 2 3", "ends after 1 numbers")):
+        arguments = [str(program), "127.0.0.1", port, "2", "leg"]
+        refused = subprocess.run(arguments, input=wrong, capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1 and reason in refused.stderr
 
 
 def test_loops_that_nobody_uses_are_forgotten(artefact, monkeypatch):
@@ -166,11 +173,114 @@ def test_loops_that_nobody_uses_are_forgotten(artefact, monkeypatch):
     for name in ("a", "b", "a", "c"):
         packed = msgpack.packb({"craik": 1, "do": "act", "observation": [0.5, 0.0], "loop": name})
         assert server.reply([packed])["ok"]
-    assert list(server._loops) == ["a", "c"]
+    assert [name for _, name in server._loops] == ["a", "c"]
     with pytest.raises(ServingError, match="cannot listen"):
         Server(artefact, server.address)
     server.close()
     server.run()
+
+
+def stranger(server):
+    """A connection that greets as a client of ZeroMQ does."""
+    host, port = server.address.removeprefix("tcp://").split(":")
+    line = socket_module.create_connection((host, int(port)), 10.0)
+    line.sendall(zmtp.GREETING + zmtp.frame(b"\x05READY" + zmtp._property(b"Socket-Type", b"REQ"), zmtp.COMMAND))
+    return line
+
+
+def hung_up(line, seconds=20.0) -> bool:
+    line.settimeout(seconds)
+    try:
+        while line.recv(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_a_message_that_never_ends_does_not_fill_the_memory(server):
+    with stranger(server) as many, stranger(server) as large:
+        sent = 0
+        with pytest.raises(ConnectionError):
+            for _ in range(100_000):  # 6 GB, if they were taken
+                large.sendall(zmtp.frame(bytes(60_000), zmtp.MORE))
+                sent += 60_000
+        assert sent < 16 << 20  # what the system keeps between the two, and less than a MiB beside it
+        many.sendall(zmtp.frame(b"", zmtp.MORE) * (zmtp.PARTS + 1))
+        assert hung_up(many)
+    with Client(server.address, timeout=20) as client:
+        assert client.act([0.5, 0.0]).status == "ITERATIONS"
+
+
+def test_what_is_not_finished_in_time_is_hung_up_on(server, monkeypatch):
+    monkeypatch.setattr(zmtp, "PATIENCE", 0.1)
+    with stranger(server) as begins, stranger(server) as waits:
+        begins.sendall(zmtp.frame(b"", zmtp.MORE) + b"\x00")
+        assert hung_up(begins) and not hung_up(waits, 0.2)
+
+
+def test_idle_connections_lock_nobody_out(server):
+    """The robot that has asked before keeps its connection, and a new one gets one."""
+    with Client(server.address, loop="robot", timeout=20) as robot, ExitStack() as opened:
+        assert robot.act([0.5, 0.0]).begun
+        for _ in range(3 * zmtp.CONNECTIONS):
+            opened.enter_context(stranger(server))
+        assert not robot.act([0.5, 0.0]).begun
+        with Client(server.address, timeout=20) as another:
+            assert another.act([0.5, 0.0]).begun
+
+
+def test_loops_of_strangers_make_the_server_forget_none_of_a_robots(artefact):
+    server, packed = Server(artefact, "tcp://127.0.0.1:*"), {"craik": 1, "do": "act", "observation": [0.5, 0.0]}
+
+    def ask(sender, **more):
+        return server.reply([msgpack.packb(packed | more)], sender)["begun"]
+
+    assert ask("robot", loop="arm")
+    assert all(ask("stranger", loop=str(index)) for index in range(3 * server_module.OWN_LOOPS))
+    assert not ask("robot", loop="arm") and ask("stranger", loop="0") and len(server._loops) <= server_module.OWN_LOOPS + 1
+    assert ask("one") and ask("other") and not ask("one") and not ask("robot later", loop="arm")
+    server.close()
+    server.run()
+
+
+def test_clients_that_say_no_name_share_no_loop(server):
+    with Client(server.address, timeout=20) as one, Client(server.address, timeout=20) as other:
+        assert one.act([1.0, 0.0]).begun and other.act([1.0, 0.0]).begun and not one.act([1.0, 0.0]).begun
+        one.reset()
+        assert one.act([1.0, 0.0]).begun and not other.act([1.0, 0.0]).begun
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://*:5577", "tcp://0.0.0.0:0", "tcp://192.168.0.7:1", "tcp://[::]:1", "tcp://robot:1"]
+)
+def test_other_machines_are_answered_with_keys_only(artefact, address):
+    assert not server_module.is_local(address) and server_module.is_local("tcp://[::1]:1")
+    with pytest.raises(ServingError, match="needs keys"):
+        Server(artefact, address)
+
+
+def test_clients_without_a_known_key_get_no_answer(artefact, tmp_path):
+    keys, others = curve.make_keys(tmp_path / "keys"), curve.make_keys(tmp_path / "others")
+    assert keys.stat().st_mode & 0o777 == 0o700 and (keys / "server.key_secret").stat().st_mode & 0o777 == 0o600
+    server = Server(artefact, "tcp://0.0.0.0:*", keys)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        address = server.address.replace("0.0.0.0", "127.0.0.1")
+        with Client(address, keys=keys, timeout=20) as client:
+            assert client.act([0.5, 0.0]).status == "ITERATIONS"
+        shutil.copy(keys / "server.key", others / "server.key")
+        for wrong in (None, others):
+            with pytest.raises(ServingError, match="no answer"):
+                Client(address, keys=wrong, timeout=0.5)
+        with pytest.raises(ServingError, match=r"cannot listen .* no keys of a server"):
+            Server(artefact, "tcp://0.0.0.0:*", tmp_path)
+    finally:
+        server.close()
+        thread.join(10.0)
 
 
 def test_a_server_that_is_not_there_is_named():

@@ -7,6 +7,7 @@ import threading
 import types
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,39 @@ def test_a_changed_file_raises(tmp_path: Path, walk: Dataset):
     np.savez(tmp_path / "foreign.npz", x=np.ones(3))
     with pytest.raises(DatasetError, match="not a dataset"):
         data.load(tmp_path / "foreign.npz")
+
+
+def test_arrays_that_unpack_to_more_than_their_file_are_refused(tmp_path: Path, walk: Dataset):
+    path = data.save(tmp_path / "walk.npz", walk)
+    with np.load(path) as archive:
+        arrays: dict[str, Any] = dict(archive)
+    np.savez_compressed(tmp_path / "small.npz", **arrays)
+    with pytest.raises(DatasetError, match="or are compressed"):
+        data.load(tmp_path / "small.npz")
+    arrays["rewards"] = np.zeros(100_000, np.float32)
+    np.savez(tmp_path / "other.npz", **arrays)
+    with pytest.raises(DatasetError, match="rewards must be float32"):
+        data.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"arrays": None}, {"arrays": {"rewards": 3}}, {"about": []}, {"arrays": {"lengths": [[10**12], "int64"]}}]
+)
+@pytest.mark.parametrize("name", ["walk.npz", "walk"])
+def test_headers_of_another_form_raise(tmp_path: Path, walk: Dataset, name: str, changes: dict):
+    path = data.save(tmp_path / name, walk)
+    if path.is_dir():
+        header = json.loads((path / "metadata.json").read_text())
+        (path / "metadata.json").write_text(files.sealed({k: v for k, v in (header | changes).items() if k != "sha256"}))
+    else:
+        with np.load(path) as archive:
+            arrays: dict[str, Any] = dict(archive)
+        header = json.loads(arrays["metadata"].tobytes()) | changes
+        text = files.sealed({k: v for k, v in header.items() if k != "sha256"})
+        arrays["metadata"] = np.frombuffer(text.encode(), np.uint8)
+        np.savez(path, **arrays)
+    with pytest.raises(DatasetError):
+        data.load(path)
 
 
 def test_another_format_raises(tmp_path: Path, walk: Dataset):

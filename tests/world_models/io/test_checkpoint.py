@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import random
 import resource
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks import fuzzing_checkpoints
 from world_models.io import atomic, checkpoint
 from world_models.io.checkpoint import CheckpointError
 
@@ -228,7 +230,7 @@ def test_unsupported_values_raise_before_anything_is_written(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "stage",
-    [(checkpoint, "_write_arrays"), (checkpoint, "_seal"), (atomic, "flush"), (checkpoint, "fingerprint")],
+    [(checkpoint, "write_arrays"), (checkpoint, "_seal"), (atomic, "flush"), (checkpoint, "fingerprint")],
     ids=lambda stage: stage[1],
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
@@ -311,3 +313,81 @@ def test_saving_and_loading_are_silent(tmp_path: Path, capfd: pytest.CaptureFixt
         assert not [record for record in caplog.records if record.name == "absl"]
     assert capfd.readouterr() == ("", "")
     assert set(threading.enumerate()) <= threads
+
+
+def _forged(folder: Path, **changes: Any) -> None:
+    """Changes the header of a checkpoint, and seals it as a forger would."""
+    file = next(folder.glob("checkpoint-*/metadata.json"))
+    header = json.loads(file.read_text()) | changes
+    header.pop("sha256")
+    file.write_text(atomic.sealed(header))
+
+
+def test_sizes_are_compared_with_the_header_before_memory_is_taken(tmp_path: Path):
+    checkpoint.save(tmp_path, {"x": np.zeros(1000, np.float32)}, {}, step=0)
+    leaf = checkpoint.describe(tmp_path)["leaves"][0]
+    for vast in ([10**12], [10**6, 10**6], [10**30]):
+        _forged(tmp_path, leaves=[leaf | {"spec": [vast, "float32"], "stored": [vast, "float32"]}])
+        with pytest.raises(CheckpointError, match="arrays cannot be read"):
+            checkpoint.load(tmp_path)
+    small = [[10], "float32"]
+    _forged(tmp_path, leaves=[leaf | {"spec": small, "stored": small}])
+    with pytest.raises(CheckpointError, match=r"array 0 is float32\[1000\], and metadata.json has float32\[10\]"):
+        checkpoint.load(tmp_path, {"x": np.zeros(10, np.float32)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"leaves": None},
+        {"leaves": [{}]},
+        {"leaves": [{"keys": ["x"], "kind": "jax", "spec": [[1], "O"], "stored": [[1], "O"]}]},
+        {"files": {"../../outside": {"size": 1, "sha256": ""}}},
+        {"files": {"arrays/d": 7}},
+        {"versions": 3},
+        {"step": "now"},
+        {"format_version": {"a": 1}},
+    ],
+)
+def test_headers_of_another_form_are_refused(tmp_path: Path, changes: dict[str, Any]):
+    checkpoint.save(tmp_path, {"x": np.zeros(3)}, {}, step=0)
+    _forged(tmp_path, **changes)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(tmp_path, {"x": np.zeros(3)})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of TensorStore, after it has raised
+def test_damage_with_right_checksums_is_refused_or_harmless():
+    drawn, data = random.Random(0), fuzzing_checkpoints.small()
+    outcomes = [fuzzing_checkpoints.CHECKPOINTS.attempt(fuzzing_checkpoints.damaged(drawn, data)[1]) for _ in range(60)]
+    assert set(outcomes) == {"refused", "loaded"} and outcomes.count("refused") > 20
+
+
+def test_links_among_checkpoints_are_left_alone(tmp_path: Path):
+    first = checkpoint.save(tmp_path / "run", {"x": np.array(1)}, {}, step=1)
+    (tmp_path / "run" / "checkpoint-000007-step-1").symlink_to(first)
+    (tmp_path / "run" / "checkpoint-000008-step-2").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "run" / ".checkpoint-000001-step-9.tmp").symlink_to(tmp_path / "nowhere")
+    for step in (2, 3):
+        saved = checkpoint.save(tmp_path / "run", {"x": np.array(step)}, {}, step=step, keep=1)
+        assert checkpoint.load(tmp_path / "run")[0]["x"] == step
+    assert saved.name == "checkpoint-000010-step-3" and (tmp_path / "run" / "checkpoint-000007-step-1").is_symlink()
+
+
+def test_writers_into_the_same_folder_wait_for_each_other(tmp_path: Path):
+    failed: list[Exception] = []
+
+    def write(name: int):
+        try:
+            for step in range(6):
+                checkpoint.save(tmp_path, {"x": np.full(1000, name)}, {}, step=step)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed and checkpoint.describe(tmp_path)["step"] == 5
+    assert max(int(child.name.split("-")[1]) for child in tmp_path.glob("checkpoint-*")) == 24

@@ -1,10 +1,13 @@
 """ROS 2 node: a subscription, a timer and a publisher around a `Pilot`."""
 
+import signal
 from typing import Any
 
 import rclpy  # pyright: ignore[reportMissingImports]
+from rclpy.executors import ExternalShutdownException  # pyright: ignore[reportMissingImports]
 from rclpy.node import Node  # pyright: ignore[reportMissingImports]
 from rclpy.qos import qos_profile_sensor_data  # pyright: ignore[reportMissingImports]
+from rclpy.signals import SignalHandlerOptions  # pyright: ignore[reportMissingImports]
 from sensor_msgs.msg import JointState  # pyright: ignore[reportMissingImports]
 from std_msgs.msg import Float64MultiArray  # pyright: ignore[reportMissingImports]
 
@@ -47,24 +50,39 @@ class Planner(Node):
         self._commands.publish(Float64MultiArray(data=command))
 
     def stop(self) -> None:
-        """Sends the safe action and writes the health record."""
-        self._send(self.pilot.close())
-        if self._health:
-            self.pilot.loop.health.write(self._health)
+        """Sends the safe action while there is somebody to send it, and writes the health record in any case."""
+        command = self.pilot.close()
+        try:
+            if self.context.ok():
+                self._send(command)
+        finally:
+            if self._health:
+                self.pilot.loop.health.write(self._health)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> None:
-    """Runs the node until it is interrupted."""
-    rclpy.init()
+    """Runs the node until it is interrupted.
+
+    The signal handlers of rclpy shut its context down before anybody else hears of the signal, and then nothing can be
+    published any more. Python's own let the node send its last command first.
+    """
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, _interrupt)
     node = Planner()
     try:
         rclpy.spin(node)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        node.stop()
-        node.destroy_node()
-        rclpy.try_shutdown()
+        try:
+            node.stop()
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
 
 
 if __name__ == "__main__":
