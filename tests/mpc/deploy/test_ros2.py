@@ -85,7 +85,7 @@ def test_commands_are_those_of_the_loop_for_what_is_read_off_the_joints(artefact
 
 
 class StandIn:
-    """What the node uses of rclpy; a context that is gone publishes nothing."""
+    """Stands in for the parts of rclpy that the node uses; a context that is gone publishes nothing."""
 
     def __init__(self, spin, parameters):
         self.spin_with, self.parameters, self.alive, self.handlers = spin, parameters, False, None
