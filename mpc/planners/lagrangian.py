@@ -34,6 +34,7 @@ EXACT = 0.01  # share of what is allowed that a solve in double precision goes o
 LARGEST = 1e8  # of duals, in units of cost per constraint: beyond, constraints cannot be met, and arithmetic ends
 FAR = 1.0  # violation, in moves of one step, from which on a decision's duals only tell that it failed
 NEARER = 0.5  # share of its infeasibility that a failed decision must leave for the next to go on from it
+NEARLY = 1e-3  # violation, in moves of one step, up to which a plan is not given up for one to rest that is dearer
 STEEP = 10.0  # costs, per unit of a constraint, beyond which the duals of an infeasible plan tell the same
 UNIT = 10.0  # steps whose moves of the state are the unit of a constraint
 SPREAD = 0.3  # standard deviation, in variables, of the actions that units are found along
@@ -305,7 +306,11 @@ class _Lagrangian:
         def better(one: tuple[jax.Array, Measured], other: tuple[jax.Array, Measured]) -> tuple[jax.Array, Measured]:
             return tree_where(_is_better(one[1], other[1], planner_state.duals), one, other)
 
-        first, _ = better(three, better(one, two))
+        found, own = better(one, two)
+        kept, tolerance = measured.infeasibility[2] <= 1, feasibility_tolerance(planner_state.duals.dtype)
+        nearly = kept & (own.infeasibility > 1) & (own.infeasibility * tolerance <= NEARLY)
+        own = own._replace(infeasibility=jnp.where(nearly, 1.0, own.infeasibility))
+        first = jnp.where(_is_better(three[1], own, planner_state.duals), three[0], found)
         return jax.tree.map(lambda x: x[first], plans)
 
     def shift(self, planner_state: LagrangianState) -> LagrangianState:

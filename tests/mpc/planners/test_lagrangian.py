@@ -148,8 +148,8 @@ def test_duals_are_carried_to_the_next_decision_one_step_on():
     after = plan.states[1]
     guess = jnp.concatenate([plan.actions[1:], plan.actions[-1:]])
     cold = begin(None, after, jax.random.key(0), guess)  # the same actions, but no duals
-    missed = [float(improve(m, after)[1].info["violation"]["slow"]) for m in (warm, cold)]
-    assert missed[0] < 0.2 * missed[1]
+    with_duals, without = (improve(m, after)[1] for m in (warm, cold))
+    assert with_duals.status != mpc.Status.INFEASIBLE and float(with_duals.cost) < 0.9 * float(without.cost)
 
 
 def test_the_feasible_start_wins_though_another_is_cheaper():

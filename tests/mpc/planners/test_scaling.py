@@ -72,7 +72,7 @@ def test_a_limit_that_could_not_be_kept_for_a_while_leaves_nothing_behind(name):
         state, controller.params = np.array([0.8, 0.0]), params(0.8)
         controller.reset()
         places = []
-        for tick in range(24):
+        for tick in range(28):
             controller.params = params(-0.2 if 2 <= tick < 7 else 0.8)
             if fresh and tick == 7:
                 controller.reset()
