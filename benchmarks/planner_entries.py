@@ -41,6 +41,7 @@ def shortened(entry: Entry) -> Entry:
 
 
 PLANNERS: dict[str, Entry] = {
+    "auto": Entry(lambda problem: mpc.make_planner(problem, "auto"), tolerance=1e-3, rounds=3),
     "gradient": Entry(partial(mpc.gradient, starts=1), 300, 100),
     "gradient-16": Entry(partial(mpc.gradient, starts=16), 300, 100),
     "lbfgs": Entry(partial(mpc.gradient, optimizer="lbfgs", starts=1), tolerance=1e-3),

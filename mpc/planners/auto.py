@@ -19,7 +19,7 @@ PyTree = Any
 LOG = logging.getLogger(__name__)
 LARGEST = 64
 """Numbers in a state and the variables of a step up to which second derivatives are worth what they cost."""
-SEVERAL = {"starts": 4, "options": {"screen": (16, 10)}}
+SEVERAL = {"starts": 6, "options": {"screen": (24, 20), "continuation": 10}}
 """Starts of planners that find a local optimum: a single one fails on half of fourteen problems of the literature."""
 
 

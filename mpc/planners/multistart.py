@@ -26,6 +26,9 @@ from mpc.rollout import energy
 
 PyTree = Any
 
+NARROWEST = 0.1
+"""Share of the spread that the narrowest of several starts is drawn with."""
+
 
 class MultistartState(NamedTuple):
     """The states of S starts side by side, `[S, ...]`, and the `cost` and `optimality` of the best of them."""
@@ -52,7 +55,8 @@ def multistart(
     Args:
         single: A planner with one start, whose state has `cost`, `optimality` and `reset_to` (see above).
         starts: Number of starts S.
-        spread: Standard deviation of the noise, in variables, which span `[-1, 1]`.
+        spread: Standard deviation of the noise, in variables, which span `[-1, 1]`: of the first start's; the others' falls
+            to a tenth of it, in even ratios.
         screen: `(candidates, steps)`: draw so many starts to begin with, spend so many steps on each, and go on with
             the best S of them; None goes on with all. Screening is worth its steps where most starts are hopeless.
         together: Whether starts improve side by side, by `vmap`, or one after the other: on a CPU, small loops without a
@@ -80,10 +84,14 @@ def multistart(
 
 
 def noise(problem: Problem, spread: float, key: jax.Array, count: int) -> jax.Array:
-    """Smoothed noise `[count, H, V]` to start from, in variables."""
+    """Smoothed noise `[count, H, V]` to start from, in variables; a ladder of widths from `spread` down to a tenth of it.
+
+    Some problems want starts far from rest, others starts close to it, where little has gone wrong yet.
+    """
     space, horizon = problem.action_space, problem.horizon
     white = jax.random.normal(key, (count, horizon, space.size), jnp.float32).astype(float)  # the same in every precision
-    return space.project(spread * jnp.einsum("th,shv->stv", smoothing(horizon).astype(white.dtype), white))
+    widths = spread * NARROWEST ** jnp.linspace(0.0, 1.0, count, dtype=white.dtype)
+    return space.project(jnp.einsum("s,th,shv->stv", widths, smoothing(horizon).astype(white.dtype), white))
 
 
 def middle(problem: Problem) -> jax.Array:
@@ -156,10 +164,11 @@ class _Multistart:
     def shift(self, planner_state: MultistartState) -> MultistartState:
         key, draw = jax.random.split(planner_state.key)
         old = jax.vmap(self.single.shift)(_take(planner_state.starts, jnp.argsort(planner_state.starts.cost)))
-        drawn, kept = noise(self.single.problem, self.spread, draw, self.starts), self.starts // 2 + 1
-        fresh = jax.vmap(lambda start, variables: start.reset_to(variables))(old, drawn)
-        mixed = jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new[kept:]]), old, fresh)
-        return _summary(mixed, key)
+        kept = self.starts // 2 + 1
+        drawn = noise(self.single.problem, self.spread, draw, self.starts - kept)
+        worse = jax.tree.map(lambda x: x[kept:], old)
+        fresh = jax.vmap(lambda start, variables: start.reset_to(variables))(worse, drawn)
+        return _summary(jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new]), old, fresh), key)
 
     def inject(self, planner_state: MultistartState, actions: jax.Array) -> MultistartState:
         """The candidate replaces the costliest start, or where costs do not tell, competes with the plan of the last."""
