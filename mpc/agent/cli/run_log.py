@@ -25,7 +25,7 @@ class Table:
             checkpoint, and are dropped, as is a row that it did not finish.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...], at: Mapping[str, float] | None = None):
+    def __init__(self, path: Path, columns: tuple[str, ...], at: Mapping[str, float] | None = None) -> None:
         self.path, self.columns = path, columns
         kept: list[dict[str, Any]] = []
         if path.exists() and path.stat().st_size > 0:
@@ -75,7 +75,9 @@ class RunLog:
         at: `timesteps` and `updates` from which the agent goes on.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], prefix: str = "", at: Mapping[str, float] | None = None):
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], prefix: str = "", at: Mapping[str, float] | None = None
+    ) -> None:
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
