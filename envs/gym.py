@@ -111,7 +111,7 @@ class Env(_TaskEnv, gymnasium.Env):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 as Gymnasium declares it
 
-    def __init__(self, task: Task | str, render_mode: str | None = None, normalised: bool = True, **settings: Any):
+    def __init__(self, task: Task | str, render_mode: str | None = None, normalised: bool = True, **settings: Any) -> None:
         self._configure(task, render_mode, normalised, settings)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.task.fps}
         if len(self.task.observation_names) == self.task.observations.low.size:
@@ -216,7 +216,7 @@ class VectorEnv(_TaskEnv, gymnasium.vector.VectorEnv):
         render_mode: str | None = None,
         normalised: bool = True,
         **settings: Any,
-    ):
+    ) -> None:
         self._configure(task, render_mode, normalised, settings)
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1; got {num_envs}")

@@ -58,7 +58,7 @@ def named(name: str, settings: Mapping[str, Any]) -> Task:
 class Programs:
     """Compiled functions of a task, shared by all its environments: single ones `[...]` and vectors `[n, ...]`."""
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task) -> None:
         def outputs(state: PyTree, reward: jax.Array) -> Outputs:
             info = {"success": task.success(state)} | task.report(state)
             return Outputs(task.observe(state), reward, task.terminated(state), info)

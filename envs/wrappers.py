@@ -51,7 +51,9 @@ class WindyLeaves(_Keyed):
         ValueError: If observations are not images, the colour has not c channels, or the strength is outside [0, 1].
     """
 
-    def __init__(self, env: gymnasium.Env, background: Sequence[int] | None = None, strength: float = leaves.STRENGTH):
+    def __init__(
+        self, env: gymnasium.Env, background: Sequence[int] | None = None, strength: float = leaves.STRENGTH
+    ) -> None:
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 3 or space.dtype != np.uint8:
@@ -100,7 +102,7 @@ class WindyNoise(_Keyed):
         ValueError: If observations are not vectors, or the number is not positive.
     """
 
-    def __init__(self, env: gymnasium.Env, dimensions: int = 64):
+    def __init__(self, env: gymnasium.Env, dimensions: int = 64) -> None:
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:

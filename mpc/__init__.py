@@ -1,7 +1,7 @@
 """craik's core: infer action sequences by minimising the energy of imagined futures."""
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpc import _compilation_cache, _xla_flags, cascade, constraints, costs, risk, spaces, trigonometry
 from mpc._version import __version__
@@ -96,7 +96,7 @@ FACES = ("realtime", "runtime", "serving")
 """Modules that are imported when they are first asked for."""
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in FACES:
         return importlib.import_module(f"mpc.{name}")
     if name not in LATER:

@@ -1,3 +1,3 @@
-"""The version of craik: read here when the package is built, and as `mpc.__version__`."""
+"""The version of craik, as `mpc.__version__` has it; the build reads it by a pattern that knows no annotation."""
 
-__version__: str = "0.1.0"
+__version__ = "0.1.0"

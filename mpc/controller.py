@@ -72,7 +72,7 @@ class Controller:
         chunk: int = 1,
         key: int = 0,
         clock: Callable[[], float] = time.perf_counter,
-    ):
+    ) -> None:
         counts = {"iterations": iterations, "first_iterations": first_iterations, "chunk": chunk}
         if any(count is not None and count < 1 for count in counts.values()):
             raise ValueError(f"{', '.join(counts)} must be at least 1; got {counts}")

@@ -12,7 +12,7 @@ Term = Callable[..., jax.Array]
 class Total:
     """A sum of named terms that can still be told apart; made by `total`."""
 
-    def __init__(self, weighted: Mapping[str, tuple[float, Term]]):
+    def __init__(self, weighted: Mapping[str, tuple[float, Term]]) -> None:
         self.weighted = dict(weighted)
 
     def terms(self, params: Any, state: Any, *rest: Any) -> dict[str, jax.Array]:

@@ -22,7 +22,7 @@ class Pace:
             iterations for ever.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter, forgetting: float = 0.99):
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, forgetting: float = 0.99) -> None:
         self.clock, self.forgetting = clock, forgetting
         self.iteration = self.conclusion = 0.0  # seconds
 

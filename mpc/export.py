@@ -46,7 +46,7 @@ def export(
     policy: Policy,
     params: PyTree,
     observation: Any,
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     observed: Mapping[str, Any] | None = None,
     acted: Mapping[str, Any] | None = None,

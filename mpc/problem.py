@@ -57,7 +57,7 @@ class Problem:
     latents: int | None = field(default=None, kw_only=True)
     lift: Callable[[PyTree, PyTree], PyTree] | None = field(default=None, kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("dynamics", "cost"):
             if not callable(getattr(self, name)):
                 raise ValueError(f"{name} must be a function; got {getattr(self, name)!r}")

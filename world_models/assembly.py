@@ -130,7 +130,7 @@ class Assembly:
         settings: "LatentSettings",
         latents: int = 0,
         shape_latent: Callable[..., jax.Array] | None = None,
-    ):
+    ) -> None:
         self.settings, self.loss_of, self.shape_latent = settings, loss_of, shape_latent
         self.shape, self.action, self.latents = tuple(shape), action, latents
         self.size = action * settings.block

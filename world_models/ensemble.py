@@ -26,7 +26,9 @@ class EnsemblePredictor(nnx.Module):
     Disagreement is measured between members: fewer than two raise a ValueError.
     """
 
-    def __init__(self, latent: int, action: int, *, members: int = 5, hidden: tuple[int, ...] = (64, 64), rngs: nnx.Rngs):
+    def __init__(
+        self, latent: int, action: int, *, members: int = 5, hidden: tuple[int, ...] = (64, 64), rngs: nnx.Rngs
+    ) -> None:
         if members < 2:
             raise ValueError(f"disagreement is measured between at least two members; got members={members}")
         self.latent, self.members = latent, members

@@ -39,7 +39,7 @@ class Step(NamedTuple):
 class RewardHead(nnx.Module):
     """A perceptron with one layer of `hidden` units that reads reward and log-odds of termination off a step."""
 
-    def __init__(self, latent: int, action: int, hidden: int, *, rngs: nnx.Rngs):
+    def __init__(self, latent: int, action: int, hidden: int, *, rngs: nnx.Rngs) -> None:
         self.network = MLP((2 * latent + action, hidden, 2), last_scale=0.1, rngs=rngs)
 
     def __call__(self, latent: Latents, action: Actions, following: Latents) -> tuple[Numbers, Numbers]:

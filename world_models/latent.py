@@ -132,7 +132,9 @@ class Networks(nnx.Module):
     `action` is the size of all actions of a block together, `latents` that of the predictor's latent variable.
     """
 
-    def __init__(self, shape: tuple[int, ...], action: int, settings: LatentSettings, latents: int = 0, *, rngs: nnx.Rngs):
+    def __init__(
+        self, shape: tuple[int, ...], action: int, settings: LatentSettings, latents: int = 0, *, rngs: nnx.Rngs
+    ) -> None:
         s = settings
         shape = (s.history, *shape) if s.history > 1 else shape
         self.encoder = s.encoder(shape, s.latent, rngs=rngs)

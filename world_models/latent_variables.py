@@ -105,7 +105,7 @@ class LatentVariableSettings:
 class LatentVariableNetworks(Networks):
     """Predictor, posterior of the latent variable, and perhaps its prior."""
 
-    def __init__(self, size: int, action: int, settings: LatentVariableSettings, *, rngs: nnx.Rngs):
+    def __init__(self, size: int, action: int, settings: LatentVariableSettings, *, rngs: nnx.Rngs) -> None:
         s = settings
         super().__init__((size,), action, s.of_latents(size), s.latents, rngs=rngs)
         self.posterior = s.posterior(size, action, s.latents, s.regularizer.params_per_dim, rngs=rngs)

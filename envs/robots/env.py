@@ -28,7 +28,7 @@ class RobotEnv(gymnasium.Env):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 as Gymnasium declares it
 
-    def __init__(self, robot: str, anywhere: float = 0.5, render_mode: str | None = None):
+    def __init__(self, robot: str, anywhere: float = 0.5, render_mode: str | None = None) -> None:
         if not 0.0 <= anywhere <= 1.0:
             raise ValueError(f"anywhere is a share of episodes in [0, 1]; got {anywhere}")
         self.robot, self.render_mode, self._anywhere = named(robot), render_mode, anywhere

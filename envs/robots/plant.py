@@ -51,7 +51,7 @@ class Plant:
         RuntimeError: If the process does not start, or has ended.
     """
 
-    def __init__(self, robot: Robot, *, delay: float = 0.0, push: float = 0.0, seed: int = 0):
+    def __init__(self, robot: Robot, *, delay: float = 0.0, push: float = 0.0, seed: int = 0) -> None:
         if delay < 0 or push < 0:
             raise ValueError(f"delay and push must not be negative; got {delay} and {push}")
         mujoco()  # raises a missing import here rather than in the other process
@@ -134,7 +134,7 @@ class Body:
         seed: Seed of all random numbers.
     """
 
-    def __init__(self, robot: Robot, delay: float, push: float, seed: int):
+    def __init__(self, robot: Robot, delay: float, push: float, seed: int) -> None:
         self._mujoco, self._random = mujoco(), np.random.default_rng(seed)
         drawn = self._random
         self.robot, self._delay, self._push = robot, delay, push

@@ -92,7 +92,7 @@ class Agent(DecidingAgent):
         render: Render | None = None,
         observation_space: gymnasium.Space | None = None,
         action_space: gymnasium.Space | None = None,
-    ):
+    ) -> None:
         super().__init__()
         goals = distance is not None or (task is not None and task.goal is not None)
         repeat = AgentConfig.of(config, goals=goals).perception.action_repeat
@@ -142,7 +142,7 @@ class Agent(DecidingAgent):
         total_timesteps: int,
         callback: Callable[["Agent", Progress], bool | None] | None = None,
         progress_bar: bool = True,
-        checkpoint_path: str | os.PathLike | None = None,
+        checkpoint_path: str | os.PathLike[str] | None = None,
         checkpoint_minutes: float | None = 10.0,
         checkpoint_updates: int | None = None,
     ) -> "Agent":
@@ -183,7 +183,7 @@ class Agent(DecidingAgent):
         updates: int | None = None,
         callback: Callable[["Agent", Progress], bool | None] | None = None,
         progress_bar: bool = True,
-        checkpoint_path: str | os.PathLike | None = None,
+        checkpoint_path: str | os.PathLike[str] | None = None,
         checkpoint_minutes: float | None = 10.0,
         checkpoint_updates: int | None = None,
     ) -> "Agent":
@@ -230,7 +230,7 @@ class Agent(DecidingAgent):
         """
         return teaching.distil(self, dataset, rounds, plans)
 
-    def export(self, path: str | os.PathLike | None = None, **settings: Any) -> bytes:
+    def export(self, path: str | os.PathLike[str] | None = None, **settings: Any) -> bytes:
         """Write the policy for the present task as one file that runs without the rest of craik (`mpc.export`).
 
         Images go in as numbers from 0 to 1. The manifest tells the environment, the action repeat and what was learnt from.
@@ -253,7 +253,7 @@ class Agent(DecidingAgent):
 
     # Keeping
 
-    def save(self, path: str | os.PathLike) -> Path:
+    def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a checkpoint from which `load` predicts, and learns on, as this agent would.
 
         Args:
@@ -264,7 +264,7 @@ class Agent(DecidingAgent):
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         env: str | gymnasium.Env | gymnasium.vector.VectorEnv | None = None,
         *,
         config: Mapping[str, Any] | None = None,

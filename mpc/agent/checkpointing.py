@@ -29,7 +29,7 @@ TASK = ("weights", "limits", "horizon", "risk", "iterations", "starts", "millise
 """Parts of a task besides its goal."""
 
 
-def save(agent: Any, path: str | os.PathLike) -> Path:
+def save(agent: Any, path: str | os.PathLike[str]) -> Path:
     """Write a checkpoint of an agent.
 
     Args:
@@ -65,7 +65,7 @@ def save(agent: Any, path: str | os.PathLike) -> Path:
     return checkpoint.save(path, _tree(agent), about, step=max(agent.num_timesteps, learner.updates))
 
 
-def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+def load(kind: Any, path: str | os.PathLike[str], env: Any, *, changes: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """Return the agent that a checkpoint is of.
 
     Args:
@@ -103,7 +103,7 @@ def load(kind: Any, path: str | os.PathLike, env: Any, *, changes: Mapping[str, 
     return agent
 
 
-def _restore(agent: Any, path: str | os.PathLike, kept: Mapping[str, Any]) -> dict[str, Any]:
+def _restore(agent: Any, path: str | os.PathLike[str], kept: Mapping[str, Any]) -> dict[str, Any]:
     """Give an agent what a checkpoint holds, and return the checkpoint's tree.
 
     Args:
@@ -143,7 +143,7 @@ class Saver:
         ValueError: If minutes or updates are not positive.
     """
 
-    def __init__(self, agent: Any, path: str | os.PathLike | None, minutes: float | None, updates: int | None):
+    def __init__(self, agent: Any, path: str | os.PathLike[str] | None, minutes: float | None, updates: int | None) -> None:
         for name, given in (("checkpoint_minutes", minutes), ("checkpoint_updates", updates)):
             if given is not None and not given > 0:
                 raise ValueError(f"{name} must be positive, or None; got {given}")
@@ -171,7 +171,7 @@ class Saver:
 
 @contextmanager
 def saving(
-    agent: Any, path: str | os.PathLike | None, minutes: float | None = None, updates: int | None = None
+    agent: Any, path: str | os.PathLike[str] | None, minutes: float | None = None, updates: int | None = None
 ) -> Iterator[Saver]:
     """Save an agent at the end of a block, however that comes about, and let nobody else learn into the same folder.
 

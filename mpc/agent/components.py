@@ -62,7 +62,7 @@ class Components:
         ValueError: If settings do not fit the spaces.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, action: str, config: AgentConfig, given: Given):
+    def __init__(self, shape: tuple[int, ...], dtype: Any, action: str, config: AgentConfig, given: Given) -> None:
         single = gym_spaces.planner_space(gym_spaces.rebuild(json.loads(action)))
         self.config, self.observation_dtype = config, np.dtype(dtype)
         self.history = History(config.perception.history, shape, single.size)

@@ -301,7 +301,7 @@ class AgentConfig:
     learning: LearningConfig = field(default_factory=LearningConfig)
     macro_levels: MacroConfig = field(default_factory=MacroConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         from mpc.agent.config_checks import check  # which knows the groups defined here
 
         for group in GROUPS:
@@ -309,7 +309,9 @@ class AgentConfig:
         check(self)
 
     @classmethod
-    def of(cls, changes: "AgentConfig | Mapping[str, Any] | None" = None, *, goals: bool = False, image: bool = False):
+    def of(
+        cls, changes: "AgentConfig | Mapping[str, Any] | None" = None, *, goals: bool = False, image: bool = False
+    ) -> "AgentConfig":
         """Return the defaults for a kind of task, with changes.
 
         Args:

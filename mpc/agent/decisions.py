@@ -161,7 +161,7 @@ class DecidingAgent:
         """The world model."""
         return self.components.model
 
-    def configure(self, task: Task | str | os.PathLike) -> Self:
+    def configure(self, task: Task | str | os.PathLike[str]) -> Self:
         """Set what to do from now on; nothing is trained, and nothing compiled for a shape of task that was seen before.
 
         Args:

@@ -45,7 +45,7 @@ class Learner:
         render: `rows [..., S] -> observations [..., *shape]`, for datasets that store states; None without.
     """
 
-    def __init__(self, components: Components, config: AgentConfig, key: jax.Array, render: Render | None = None):
+    def __init__(self, components: Components, config: AgentConfig, key: jax.Array, render: Render | None = None) -> None:
         self.components, self.config, self.render = components, config, render
         training_key, actor_critic_key, distance_key, macro_key = (jax.random.fold_in(key, i) for i in range(4))
         self.training: Training = components.trainer(config.scaled(config.learning.updates), render).init(training_key)

@@ -13,7 +13,7 @@ from typing import Any
 from mpc.deploy.zmtp import MOST, PATIENCE, Message, opened
 
 
-def make_keys(folder: str | os.PathLike) -> Path:
+def make_keys(folder: str | os.PathLike[str]) -> Path:
     """Writes the keys of a server and of one client into a new folder that is closed to all others.
 
     Raises:
@@ -75,7 +75,7 @@ class Router:
         zmq.ZMQError: If nobody can listen there.
     """
 
-    def __init__(self, zmq: Any, bind: str, keys: Path | None):
+    def __init__(self, zmq: Any, bind: str, keys: Path | None) -> None:
         self._zmq, self._guard = zmq, None
         self._context = zmq.Context()
         try:

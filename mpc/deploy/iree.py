@@ -30,7 +30,7 @@ static const char *{name}_OUTPUTS[] = {{{outputs}, 0}};
 """
 
 
-def compiled(artefact: Artefact, folder: str | os.PathLike, *, cpu: str = "host") -> Path:
+def compiled(artefact: Artefact, folder: str | os.PathLike[str], *, cpu: str = "host") -> Path:
     """Compiles an artefact for a processor, ahead of time.
 
     Args:

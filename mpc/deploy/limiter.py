@@ -25,7 +25,7 @@ class Limits:
         ValueError: If a limit is not positive, or is given for actions that are choices, or `start` is not allowed.
     """
 
-    def __init__(self, signal: Signal, rate: ArrayLike | None, jerk: ArrayLike | None, start: ArrayLike):
+    def __init__(self, signal: Signal, rate: ArrayLike | None, jerk: ArrayLike | None, start: ArrayLike) -> None:
         for name, given in (("rate", rate), ("jerk", jerk)):
             if given is None:
                 continue

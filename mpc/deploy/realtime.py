@@ -88,7 +88,7 @@ class RealTime:
         clock: Callable[[], float] = time.monotonic,
         worker: Callable[..., Any] = Worker,
         capacity: int = 1 << 16,
-    ):
+    ) -> None:
         period = artefact.period if period is None else period
         if artefact.batch is not None:
             raise ValueError(f"a control loop takes one observation at a time; the artefact has a batch of {artefact.batch}")

@@ -60,7 +60,7 @@ class Artefact:
     """
 
     @on_host
-    def __init__(self, manifest: dict[str, Any], programs: dict[str, bytes], weights: list[np.ndarray]):
+    def __init__(self, manifest: dict[str, Any], programs: dict[str, bytes], weights: list[np.ndarray]) -> None:
         check_manifest(manifest)
         self.manifest = manifest
         self.observation, self.action = (Signal.rebuilt(manifest[name]) for name in ("observation", "action"))
@@ -263,7 +263,7 @@ class Artefact:
         return seen
 
 
-def load(path: str | os.PathLike, *, sha256: str | None = None, prepare: bool = True) -> Artefact:
+def load(path: str | os.PathLike[str], *, sha256: str | None = None, prepare: bool = True) -> Artefact:
     """Reads an artefact, checks every byte of it, and compiles it for this machine.
 
     Machine code is kept in the user's folder of compiled programs (`CRAIK_CACHE`), so that later processes need not compile.

@@ -98,7 +98,7 @@ class Server:
         ServingError: If the artefact has a batch, the address cannot be listened at, or keys are missing.
     """
 
-    def __init__(self, artefact: Artefact, bind: str = LOOPBACK, keys: str | os.PathLike | None = None):
+    def __init__(self, artefact: Artefact, bind: str = LOOPBACK, keys: str | os.PathLike[str] | None = None) -> None:
         if artefact.batch is not None:
             raise ServingError(f"a server takes one observation at a time; the artefact has a batch of {artefact.batch}")
         if keys is None and not is_local(bind):
@@ -232,8 +232,8 @@ class Client:
         *,
         loop: str | None = None,
         timeout: float = 1.0,
-        keys: str | os.PathLike | None = None,
-    ):
+        keys: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._zmq, self._msgpack = libraries()
         self._context = self._zmq.Context()
         self._socket = self._context.socket(self._zmq.REQ)

@@ -44,7 +44,7 @@ class Signal:
     low: ArrayLike = -np.inf
     high: ArrayLike = np.inf
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         size = int(np.prod(self.shape))
         names = list(self.names) or [str(index) for index in range(size)]
         units = [self.units] * size if isinstance(self.units, str) else list(self.units)

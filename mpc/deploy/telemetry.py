@@ -33,7 +33,7 @@ class Health:
         capacity: Ticks kept in full.
     """
 
-    def __init__(self, capacity: int = 1 << 16):
+    def __init__(self, capacity: int = 1 << 16) -> None:
         self._rows, self._lock = np.empty(capacity, ROW), threading.Lock()
         self._rows[:] = np.zeros((), ROW)  # every page is touched now, and none for the first time in a tick
         self.ticks, self.sources, self.faults = 0, Counter(dict.fromkeys(SOURCES, 0)), Counter()
@@ -78,7 +78,7 @@ class Health:
                 found[name] = {what: round(value, 7) for what, value in (marks | {"max": float(known.max())}).items()}
         return found
 
-    def write(self, path: str | os.PathLike) -> None:
+    def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the ticks kept as CSV, one row each, times in seconds.
 
         Raises:

@@ -49,7 +49,7 @@ class Planning:
         timer: Seconds, to measure how long planning takes.
     """
 
-    def __init__(self, artefact: Artefact, period: float, timer: Callable[[], float] = time.perf_counter):
+    def __init__(self, artefact: Artefact, period: float, timer: Callable[[], float] = time.perf_counter) -> None:
         self._artefact, self._period, self._timer = artefact, period, timer
         self._state: list[Any] | None = None
         self._last, self._init_seconds = 0.0, 0.0
@@ -87,7 +87,7 @@ class Worker:
         clock: Seconds, to measure how long a job has taken.
     """
 
-    def __init__(self, plan: Callable[[Job], Result], clock: Callable[[], float] = time.monotonic):
+    def __init__(self, plan: Callable[[Job], Result], clock: Callable[[], float] = time.monotonic) -> None:
         self._plan, self._clock = plan, clock
         self._changed = threading.Condition()
         self._job: Job | None = None
@@ -150,7 +150,7 @@ class Inline:
         plan: Does a job.
     """
 
-    def __init__(self, plan: Callable[[Job], Result]):
+    def __init__(self, plan: Callable[[Job], Result]) -> None:
         self._plan = plan
         self._done: list[Result] = []
 

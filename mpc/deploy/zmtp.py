@@ -63,7 +63,7 @@ class Peer:
         now: Seconds.
     """
 
-    def __init__(self, number: int, now: float):
+    def __init__(self, number: int, now: float) -> None:
         self.number, self.used, self.asked = number, now, False
         self.incoming, self.outgoing = bytearray(), bytearray(GREETING)
         self.began: float | None = now
@@ -149,7 +149,7 @@ class Replier:
         OSError: If nobody can listen there.
     """
 
-    def __init__(self, host: str, port: int):
+    def __init__(self, host: str, port: int) -> None:
         self._listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]

@@ -54,7 +54,7 @@ class PlannerConfig:
     switch_after: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(map(as_config, self.stages)))
         object.__setattr__(self, "options", _frozen(dict(self.options)))
 

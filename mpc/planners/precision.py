@@ -84,7 +84,7 @@ def with_precision(problem: Problem, precision: str | None, build: Callable[[Pro
 class _Wide:
     """A planner in double precision: `inner`, of the problem whose functions follow the precision of what they are given."""
 
-    def __init__(self, problem: Problem, inner: Planner):
+    def __init__(self, problem: Problem, inner: Planner) -> None:
         self.problem, self.inner = problem, inner
         self._init, self._plan, self._choose = (in_double(f) for f in (self._begin, self._conclude, self._chosen))
         self._step, self._shift, self._inject = (changing(f) for f in (self._improve, inner.shift, self._take_up))

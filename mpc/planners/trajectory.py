@@ -17,7 +17,7 @@ PyTree = Any
 class Model:
     """A problem's functions of vectors: states flattened, actions as variables, and z = (variables, state)."""
 
-    def __init__(self, problem: Problem, params: PyTree, state: PyTree):
+    def __init__(self, problem: Problem, params: PyTree, state: PyTree) -> None:
         flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, state))
         self.problem, self.params, self.space = problem, params, problem.action_space.bind(params)
         self.state = flat.astype(float)

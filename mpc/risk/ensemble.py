@@ -111,7 +111,7 @@ def over_scenarios(
 class Terms(Total):
     """A cost whose named terms come from one function; their sum is the cost."""
 
-    def __init__(self, terms: Callable[..., dict[str, jax.Array]]):
+    def __init__(self, terms: Callable[..., dict[str, jax.Array]]) -> None:
         super().__init__({})
         self.terms = terms
 

@@ -31,7 +31,7 @@ class Box(Separable):
     low: Any
     high: Any
 
-    def __init__(self, low: ArrayLike, high: ArrayLike, shape: tuple[int, ...] | None = None):
+    def __init__(self, low: ArrayLike, high: ArrayLike, shape: tuple[int, ...] | None = None) -> None:
         bounds = np.asarray(low, np.float64), np.asarray(high, np.float64)
         shape = np.atleast_1d(*np.broadcast_arrays(*bounds))[0].shape if shape is None else shape
         low_, high_ = (np.array(np.broadcast_to(bound, shape)) for bound in bounds)

@@ -32,7 +32,7 @@ class MultiDiscrete(Separable):
     choices: tuple[int, ...]
     start: tuple[int, ...]
 
-    def __init__(self, choices: Sequence[int], start: Sequence[int] | int = 0):
+    def __init__(self, choices: Sequence[int], start: Sequence[int] | int = 0) -> None:
         choices = tuple(int(n) for n in np.ravel(np.asarray(choices)))
         if not choices or min(choices) < 1:
             raise ValueError(f"every choice needs at least one alternative; got choices={choices}")
@@ -95,7 +95,7 @@ class Discrete(MultiDiscrete):
         start: Number of the first.
     """
 
-    def __init__(self, n: int, start: int = 0):
+    def __init__(self, n: int, start: int = 0) -> None:
         super().__init__((n,), (start,))
 
     @property
@@ -119,5 +119,5 @@ class MultiBinary(MultiDiscrete):
         n: Number of switches.
     """
 
-    def __init__(self, n: int):
+    def __init__(self, n: int) -> None:
         super().__init__((2,) * n)

@@ -52,7 +52,7 @@ class Dataset:
     lengths: np.ndarray
     about: About
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.lengths.ndim != 1 or len(self.lengths) == 0 or self.lengths.min() < 1:
             raise DatasetError("a dataset needs episodes of at least one transition each")
         rows = int(np.sum(self.lengths + 1))

@@ -22,7 +22,7 @@ METADATA_OFFSET = 128
 _ARRAYS = ("observations", "actions", "rewards", "terminated", "lengths")
 
 
-def save(path: str | os.PathLike, dataset: Dataset) -> Path:
+def save(path: str | os.PathLike[str], dataset: Dataset) -> Path:
     """Writes a dataset atomically.
 
     Args:
@@ -78,7 +78,7 @@ def _seal(header: dict[str, Any]) -> str:
         raise DatasetError(f"the description of a dataset must be representable in JSON: {error}") from error
 
 
-def load(path: str | os.PathLike, *, environment: str | None = None, verify: bool = True) -> Dataset:
+def load(path: str | os.PathLike[str], *, environment: str | None = None, verify: bool = True) -> Dataset:
     """Reads a dataset; the arrays of a folder are memory-mapped.
 
     Args:

@@ -35,7 +35,7 @@ class Recorder:
     Source: https://gymnasium.farama.org/api/vector/#autoreset
     """
 
-    def __init__(self, autoreset_mode: Any):
+    def __init__(self, autoreset_mode: Any) -> None:
         self.mode = getattr(autoreset_mode, "value", autoreset_mode)
         if self.mode not in ("NextStep", "SameStep", "Disabled"):
             raise ValueError(f"autoreset mode must be NextStep, SameStep or Disabled; got {autoreset_mode!r}")

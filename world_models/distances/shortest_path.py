@@ -64,7 +64,7 @@ def edges(rows: Float[Array, "N D"], count: Int[Array, ""], unit: Float[Array, "
 class PairwiseDistance(nnx.Module):
     """Network that predicts the path length between two latents; φ has `size` outputs, h has `hidden` layers."""
 
-    def __init__(self, latent: int, size: int, hidden: tuple[int, ...], *, rngs: nnx.Rngs):
+    def __init__(self, latent: int, size: int, hidden: tuple[int, ...], *, rngs: nnx.Rngs) -> None:
         self.embed = MLP((latent, 4 * size, size), rngs=rngs)
         self.read = MLP((latent, *hidden), rngs=rngs)
         self.between = MLP((2 * hidden[-1], hidden[-1], 1), rngs=rngs)

@@ -43,7 +43,7 @@ class CheckpointError(ValueError):
     """Raised for a checkpoint that cannot be written or used; the message gives the reason."""
 
 
-def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: int, keep: int = 2) -> Path:
+def save(path: str | os.PathLike[str], tree: Any, metadata: dict[str, Any], *, step: int, keep: int = 2) -> Path:
     """Writes a checkpoint atomically and deletes the oldest ones beyond `keep`.
 
     Args:
@@ -88,7 +88,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any], *, step: 
     return folder
 
 
-def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]]:
+def load(path: str | os.PathLike[str], like: Any = None) -> tuple[Any, dict[str, Any]]:
     """Verifies a checkpoint and reads it.
 
     Args:
@@ -121,7 +121,7 @@ def load(path: str | os.PathLike, like: Any = None) -> tuple[Any, dict[str, Any]
         return _nest(named) if like is None else _fill(named, like), header["metadata"]
 
 
-def describe(path: str | os.PathLike) -> dict[str, Any]:
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the description of a checkpoint without its arrays.
 
     Args:
@@ -149,7 +149,7 @@ def _number(folder: Path) -> int:
     return int(folder.name.split("-")[1])
 
 
-def _newest(path: str | os.PathLike) -> Path:
+def _newest(path: str | os.PathLike[str]) -> Path:
     root = Path(path).expanduser().absolute()
     if not root.exists():
         raise CheckpointError(f"there is no checkpoint at {root}: nothing exists there")

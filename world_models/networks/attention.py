@@ -21,7 +21,7 @@ class Block(nnx.Module):
     Source: Vaswani et al. (2017), arXiv:1706.03762; Xiong et al. (2020), arXiv:2002.04745, for the pre-norm order.
     """
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs) -> None:
         if width % heads:
             raise ValueError(f"the width must be a multiple of the heads; got width={width}, heads={heads}")
         self.heads = heads

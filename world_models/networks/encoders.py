@@ -34,7 +34,7 @@ def levels_for(shape: tuple[int, ...]) -> Levels:
 class VectorEncoder(nnx.Module):
     """Multi-layer perceptron for vectors of shape `(O,)`; other shapes raise a ValueError."""
 
-    def __init__(self, shape: Sizes, latent: int, *, hidden: Sizes = (128, 128), rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: Sizes = (128, 128), rngs: nnx.Rngs) -> None:
         if len(shape) != 1:
             raise ValueError(f"VectorEncoder needs vectors; got shape {list(shape)} (for frames: PatchEncoder, ViTEncoder)")
         self.network = MLP((shape[0], *hidden, latent), rngs=rngs)
@@ -47,7 +47,7 @@ class VectorEncoder(nnx.Module):
 class Identity(nnx.Module):
     """Identity encoder: the latent is the normalised observation, a vector of size `latent`, or a ValueError is raised."""
 
-    def __init__(self, shape: Sizes, latent: int, *, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, rngs: nnx.Rngs) -> None:
         if shape != (latent,):
             raise ValueError(f"Identity needs observations of shape [{latent}]; got {list(shape)}")
 
@@ -71,7 +71,7 @@ class ResidualEncoder(nnx.Module):
     READOUT = 8
     """Size of the attention readout of a history."""
 
-    def __init__(self, shape: Sizes, latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: int = 64, rngs: nnx.Rngs) -> None:
         if len(shape) > 2:
             raise ValueError(f"ResidualEncoder needs vectors; got shape {list(shape)} (for frames: PatchEncoder)")
         steps, size = (1, *shape)[-2:]
@@ -99,7 +99,7 @@ class ResidualEncoder(nnx.Module):
 class VectorDecoder(nnx.Module):
     """Multi-layer perceptron from latents to vectors `(O,)` or histories `(K, O)`."""
 
-    def __init__(self, shape: Sizes, latent: int, *, hidden: Sizes = (128,), rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: Sizes = (128,), rngs: nnx.Rngs) -> None:
         self.shape = tuple(shape)
         self.network = MLP((latent, *hidden, math.prod(shape)), rngs=rngs)
 
@@ -123,7 +123,7 @@ class PatchEncoder(nnx.Module):
 
     def __init__(
         self, shape: Sizes, latent: int, *, levels: Levels = LEVELS, dense: Sizes = (256,), fit: Fit = None, rngs: nnx.Rngs
-    ):
+    ) -> None:
         self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
         self.size, places = _layout(shape, self.sides, fit)
         widths = (shape[-1], *(width for _, width in levels))
@@ -148,7 +148,7 @@ class StandardisedPatchEncoder(PatchEncoder):
     Unlike vectors, images have no scale for latents to adopt. `hidden` are the units of the last hidden layer.
     """
 
-    def __init__(self, shape: Sizes, latent: int, *, hidden: int = 64, rngs: nnx.Rngs):
+    def __init__(self, shape: Sizes, latent: int, *, hidden: int = 64, rngs: nnx.Rngs) -> None:
         super().__init__(shape, latent, levels=levels_for(shape), dense=(hidden,), fit="pad", rngs=rngs)
 
     def __call__(self, frames: Num[Array, "*batch H W C"]) -> Float[Array, "*batch latent"]:
@@ -166,7 +166,7 @@ class PatchDecoder(nnx.Module):
 
     def __init__(
         self, shape: Sizes, latent: int, *, levels: Levels = LEVELS, dense: Sizes = (256,), fit: Fit = None, rngs: nnx.Rngs
-    ):
+    ) -> None:
         self.shape, self.sides = tuple(shape), tuple(patch for patch, _ in levels)
         self.size, self.places = _layout(shape, self.sides, fit)
         widths = (*(width for _, width in reversed(levels)), shape[-1])
@@ -213,7 +213,7 @@ class ViTEncoder(nnx.Module):
         heads: int = 4,
         fit: Fit = None,
         rngs: nnx.Rngs,
-    ):
+    ) -> None:
         if width % 4 or width % heads:
             raise ValueError(f"the width must be a multiple of 4 and of the heads; got width={width}, heads={heads}")
         self.shape, self.patch = tuple(shape), patch

@@ -24,7 +24,7 @@ class HistoryAttention(nnx.Module):
     Source: Vaswani et al. (2017), arXiv:1706.03762; the learnt bias by distance: Raffel et al. (2020), arXiv:1910.10683.
     """
 
-    def __init__(self, token: int, steps: int, size: int, *, heads: int = 2, rngs: nnx.Rngs):
+    def __init__(self, token: int, steps: int, size: int, *, heads: int = 2, rngs: nnx.Rngs) -> None:
         if size % heads:
             raise ValueError(f"size must be a multiple of heads; got size={size}, heads={heads}")
         self.heads = heads

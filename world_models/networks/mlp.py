@@ -22,7 +22,7 @@ class MLP(nnx.Module):
         last_scale: Factor on the last layer's initial weights; with 0 the initial output is 0.
     """
 
-    def __init__(self, sizes: Sizes, *, members: int | None = None, last_scale: float = 1.0, rngs: nnx.Rngs):
+    def __init__(self, sizes: Sizes, *, members: int | None = None, last_scale: float = 1.0, rngs: nnx.Rngs) -> None:
         if len(sizes) < 2:
             raise ValueError(f"an MLP needs at least the sizes of its inputs and outputs; got {sizes}")
         leading = () if members is None else (members,)

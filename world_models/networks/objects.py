@@ -47,7 +47,7 @@ class ObjectPredictor(Predictor):
 
     def __init__(
         self, latent: int, action: int, *, own: int, objects: int, free: int = 1, hidden: Sizes = (64, 64), rngs: nnx.Rngs
-    ):
+    ) -> None:
         self.own, self.objects, self.free = own, objects, free
         action_size = action - objects * free
         each = _split(jnp.zeros(latent), own, objects)[1].shape[-1]
@@ -79,7 +79,7 @@ class ObjectPosterior(nnx.Module):
         objects: int,
         hidden: Sizes = (64, 64),
         rngs: nnx.Rngs,
-    ):
+    ) -> None:
         if size % objects:
             raise ValueError(f"size must be a multiple of objects; got size={size}, objects={objects}")
         self.own, self.objects, self.size, self.params_per_dim = own, objects, size, params_per_dim

@@ -21,7 +21,7 @@ class MLPPosterior(nnx.Module):
 
     def __init__(
         self, latent: int, action: int, size: int, params_per_dim: int, *, hidden: Sizes = (256, 256), rngs: nnx.Rngs
-    ):
+    ) -> None:
         self.size, self.params_per_dim = size, params_per_dim
         self.network = MLP((2 * latent + action, *hidden, size * params_per_dim), last_scale=_SMALL, rngs=rngs)
 

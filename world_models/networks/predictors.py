@@ -45,7 +45,7 @@ class Predictor(nnx.Module):
 class MLPPredictor(Predictor):
     """Perceptron on latent and action, without a carry; for latents that are Markov states."""
 
-    def __init__(self, latent: int, action: int, *, hidden: Sizes = (256, 256), rngs: nnx.Rngs):
+    def __init__(self, latent: int, action: int, *, hidden: Sizes = (256, 256), rngs: nnx.Rngs) -> None:
         self.change = MLP((latent + action, *hidden, latent), last_scale=_SMALL, rngs=rngs)
 
     def step(self, carry: PyTree, latent: Latents, action: Actions) -> tuple[PyTree, Latents]:
@@ -77,7 +77,7 @@ class RecurrentPredictor(Predictor):
     Source: Cho et al. (2014), arXiv:1406.1078.
     """
 
-    def __init__(self, latent: int, action: int, *, units: int = 128, hidden: Sizes = (256,), rngs: nnx.Rngs):
+    def __init__(self, latent: int, action: int, *, units: int = 128, hidden: Sizes = (256,), rngs: nnx.Rngs) -> None:
         inputs = latent + action
         self.units = units
         self.gates, self.candidate = MLP((inputs + units, 2 * units), rngs=rngs), MLP((inputs + units, units), rngs=rngs)
@@ -129,7 +129,7 @@ class CausalPredictor(Predictor):
 
     def __init__(
         self, latent: int, action: int, *, window: int = 8, width: int = 128, depth: int = 2, heads: int = 4, rngs: nnx.Rngs
-    ):
+    ) -> None:
         if window < 1:
             raise ValueError(f"window must be at least 1; got window={window}")
         self.window, self.width = window, width

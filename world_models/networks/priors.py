@@ -46,7 +46,7 @@ class QuantilePrior(nnx.Module):
         hidden: Sizes = (192, 192),
         head: int = 64,
         rngs: nnx.Rngs,
-    ):
+    ) -> None:
         self.bins, self.trim = bins, trim / bins
         self.trunk = MLP((context, *hidden), rngs=rngs)
         self.heads = nnx.List([MLP((hidden[-1] + i, head, bins), rngs=rngs) for i in range(size)])

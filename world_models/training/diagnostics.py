@@ -139,7 +139,7 @@ class CollapseMonitor:
         after: Updates before which it does not warn: an encoder that has hardly learnt may be anything.
     """
 
-    def __init__(self, *, spread: float = 0.05, share: float = 0.4, after: int = 200):
+    def __init__(self, *, spread: float = 0.05, share: float = 0.4, after: int = 200) -> None:
         self.spread, self.share, self.after = spread, share, after
         self.raised: str | None = None
         """The warning, once it was given."""

@@ -22,7 +22,7 @@ class Program:
     the share made at random.
     """
 
-    def __init__(self, made: AgentPolicy, planner: mpc.Planner, noise: float):
+    def __init__(self, made: AgentPolicy, planner: mpc.Planner, noise: float) -> None:
         self.made, self.planner, self.problem, self.policy = made, planner, planner.problem, as_policy(made)
         self.spaces, self.every, self._noise = made.spaces, made.every, noise
         each = (None, 0, 0)

@@ -10,7 +10,7 @@ import gymnasium
 import tyro
 
 from mpc.agent.agent import Agent
-from mpc.agent.cli import runs
+from mpc.agent.cli import runs, trackers
 from mpc.agent.cli.options import Common, mapping, say
 from mpc.agent.cli.plan import score
 from mpc.agent.cli.run_log import RunLog
@@ -54,6 +54,8 @@ class Learn(Common):
     """Gradient steps of the world model between two checkpoints, where time alone is not to decide."""
     distil: bool = False
     """In the end, teach the actor what planning comes to, for `craik plan --mode react`."""
+    log: str = ",".join(trackers.USUAL)
+    """Trackers that metrics are written to, separated by commas: csv, tensorboard, wandb, mlflow."""
     settings: str = "{}"
     """Settings that differ from the defaults, as JSON, by name or by group (`mpc.agent.config.AgentConfig`)."""
 
@@ -61,6 +63,7 @@ class Learn(Common):
 def learn(options: Learn) -> dict[str, Any]:
     """Learn, or go on learning, and return the report."""
     folder = options.out or Path("runs") / f"{options.env.replace('/', '-')}-{options.seed}"
+    trackers.names_of(options.log)  # raises before anything is learnt or written
     with runs.claimed(folder):
         return _learn_in(folder, options)
 
@@ -108,7 +111,8 @@ def _learn(
     if isinstance(options, Learn):
         given |= {name: getattr(options, name) for name in ("checkpoint_minutes", "checkpoint_updates")}
     at = {"timesteps": agent.num_timesteps, "updates": agent.learner.updates}
-    with RunLog(folder, config, "" if dataset is None else "offline/", at) as log:
+    log_to = trackers.names_of(options.log) if isinstance(options, Learn) else trackers.USUAL
+    with RunLog(folder, config, "" if dataset is None else trackers.OFFLINE, at, log_to) as log:
         if dataset is None:
             agent.learn(steps, callback=log, **given)
         else:

@@ -81,7 +81,7 @@ class Stepped(AbstractContextManager["Stepped"]):
         seed: Of its first reset.
     """
 
-    def __init__(self, env: gymnasium.Env, seed: int):
+    def __init__(self, env: gymnasium.Env, seed: int) -> None:
         self._env, self.returns = env, [0.0]
         self._raw, _ = env.reset(seed=seed)
 

@@ -127,7 +127,7 @@ def cost_params(setup: Setup, made: Components, goal: jax.Array) -> dict[str, Py
 class Familiarity:
     """Tells goals that are unlike what was experienced, by the distance to the nearest latent `[N, D]` of that."""
 
-    def __init__(self, latents: np.ndarray):
+    def __init__(self, latents: np.ndarray) -> None:
         self._known, others = latents[::2], latents[1::2]
         self.threshold = float(np.quantile([self.novelty(z) for z in others], FAMILIAR)) if len(others) else np.inf
 

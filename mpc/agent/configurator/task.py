@@ -38,7 +38,7 @@ Place = tuple[str, ...]
 class TaskError(ValueError):
     """A task that cannot be followed; `problems` has every reason, one a line of the message."""
 
-    def __init__(self, source: str, problems: list[str]):
+    def __init__(self, source: str, problems: list[str]) -> None:
         super().__init__(f"{source} cannot be followed:\n" + "\n".join(f"  {problem}" for problem in problems))
         self.problems = problems
 
@@ -83,7 +83,7 @@ class Task:
     milliseconds: float | None = None
     """Time that a decision may take."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("weights", "limits", "horizon", "risk", "iterations", "starts", "milliseconds"):
             object.__setattr__(self, name, plain(getattr(self, name)))
 
@@ -92,7 +92,7 @@ _BUDGET = ("iterations", "starts", "milliseconds")
 _NAMES = ("goal", "horizon", "risk", "weights", "limits", "budget")
 
 
-def read(path: str | os.PathLike, schema: TaskSchema) -> Task:
+def read(path: str | os.PathLike[str], schema: TaskSchema) -> Task:
     """Read a task from a TOML file; a TaskError has every problem and its line."""
     path = Path(path).expanduser()
     text = path.read_text(encoding="utf-8")

@@ -39,7 +39,9 @@ class Experience:
         EnvironmentFailure: If the environment raises.
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv, history: History, *, seed: int, timesteps: int, agent: Any = None):
+    def __init__(
+        self, env: gymnasium.vector.VectorEnv, history: History, *, seed: int, timesteps: int, agent: Any = None
+    ) -> None:
         self.env, self.history, self.timesteps, self._origin = env, history, timesteps, None
         self._recorder = data.Recorder(env.metadata.get("autoreset_mode", gymnasium.vector.AutoresetMode.NEXT_STEP))
         self._copied = isinstance(env.unwrapped, gymnasium.vector.SyncVectorEnv)  # by `vectorise`

@@ -90,7 +90,7 @@ class NonFiniteMonitor:
         environments: How many there are.
     """
 
-    def __init__(self, environments: int):
+    def __init__(self, environments: int) -> None:
         self._broken = np.zeros(environments, int)
 
     def look(self, observations: np.ndarray, rewards: np.ndarray, real: np.ndarray, steps: int) -> None:
@@ -117,7 +117,7 @@ class NonFiniteMonitor:
 
 
 @contextmanager
-def explain_save_error(path: str | os.PathLike) -> Iterator[None]:
+def explain_save_error(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say of a checkpoint that cannot be written what is lost: nothing yet.
 
     Raises:

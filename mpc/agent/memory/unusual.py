@@ -41,7 +41,7 @@ class UnusualMonitor:
         env: The environments; None for an agent without any.
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv | None):
+    def __init__(self, env: gymnasium.vector.VectorEnv | None) -> None:
         self._warned: set[str] = set()
         self._endless = env is not None and _limit(env) is None
         self._low = self._high = self._jumps = np.zeros(0)

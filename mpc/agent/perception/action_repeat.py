@@ -28,7 +28,7 @@ class Repeated(gymnasium.Wrapper):
         ValueError: If `times` is less than 1.
     """
 
-    def __init__(self, env: gymnasium.Env, times: int):
+    def __init__(self, env: gymnasium.Env, times: int) -> None:
         if times < 1:
             raise ValueError(f"an action is taken at least once; got times={times}")
         super().__init__(Received.of(env))

@@ -44,7 +44,7 @@ class VectorOfOne(gymnasium.vector.SyncVectorEnv):
         env: That copies what it returns.
     """
 
-    def __init__(self, env: gymnasium.Env):
+    def __init__(self, env: gymnasium.Env) -> None:
         super().__init__([lambda: env], autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
 
     def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
