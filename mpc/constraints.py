@@ -112,6 +112,11 @@ def feasibility_tolerance(dtype: Any) -> float:
     return 1e-6 if jnp.finfo(dtype).bits == 64 else 1e-5
 
 
+def exact_share(dtype: Any) -> float:
+    """The share of what is allowed that a solve goes on to: a hundredth in double precision, all in single."""
+    return 0.01 if jnp.finfo(dtype).bits == 64 else 1.0
+
+
 def reads(function: Callable, *arguments: PyTree) -> tuple[bool, ...]:
     """Tell for each argument whether the function's value may depend on it, from its jaxpr; unsure counts as yes."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr

@@ -140,10 +140,10 @@ def rank_key(plan: Plan) -> tuple[jax.Array, jax.Array]:
     return jnp.where(finite, jnp.where(infeasible, 1, 0), 2), jnp.where(finite, merit, jnp.inf)
 
 
-def best_of(plans: Plan) -> Plan:
-    """The best of plans side by side, `[N, ...]`."""
+def best_of(plans: Plan, handicaps: jax.Array | float = 0.0) -> Plan:
+    """The best of plans side by side, `[N, ...]`, their merits raised by `handicaps`, `[N]`."""
     grade, merit = rank_key(plans)
-    leader = jnp.argmin(jnp.where(grade == grade.min(), merit, jnp.inf))
+    leader = jnp.argmin(jnp.where(grade == grade.min(), merit + handicaps, jnp.inf))
     return jax.tree.map(lambda x: x[leader], plans)
 
 

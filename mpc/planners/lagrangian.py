@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mpc.constraints import feasibility_tolerance, table
+from mpc.constraints import exact_share, feasibility_tolerance, table
 from mpc.feasibility import STEPS, infeasibility, moves, sensitivity
 from mpc.planners.augmented import Augmented, augment, equalities, lift
 from mpc.planners.base import Plan, Planner, conclude, invalidate, require_no_latents, resume, shifted, smoothing, tree_where
@@ -30,7 +30,6 @@ P = ParamSpec("P")
 
 SETTLED = 0.1  # the inner optimality from which on violations say something about the penalty
 SUFFICIENT = 0.25  # the share of its violation that a round must leave for the penalty to stay
-EXACT = 0.01  # share of what is allowed that a solve in double precision goes on to
 LARGEST = 1e8  # of duals, in units of cost per constraint: beyond, constraints cannot be met, and arithmetic ends
 FAR = 1.0  # violation, in moves of one step, from which on a decision's duals only tell that it failed
 NEARER = 0.5  # share of its infeasibility that a failed decision must leave for the next to go on from it
@@ -267,7 +266,7 @@ class _Lagrangian:
     def _update(self, params: PyTree, state: PyTree, planner_state: LagrangianState) -> LagrangianState:
         actions, units = self._latest(params, state, planner_state), planner_state.units
         candidate, values = self._measure(params, state, actions, planner_state)
-        equal, share = equalities(self.problem, params, state), EXACT if candidate.violations.dtype == jnp.float64 else 1.0
+        equal, share = equalities(self.problem, params, state), exact_share(candidate.violations.dtype)
         exact = candidate.infeasibility <= share
         penalty, most = self._augmented(params, planner_state).penalty, LARGEST * units.energy / units.values
         pushed = planner_state.duals + penalty * values

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mpc.constraints import exact_share
 from mpc.planners.base import Plan, Planner, Status, best_of, conclude, resume, smoothing, tree_where
 from mpc.planners.candidates import checked, finite, hold
 from mpc.problem import Problem
@@ -26,6 +27,8 @@ from mpc.rollout import energy
 
 PyTree = Any
 
+SLIGHT = 1e-5
+"""Share of its cost by which a plan that keeps constraints only loosely must be the cheaper one."""
 NARROWEST = 0.1
 """Share of the spread that the narrowest of several starts is drawn with."""
 
@@ -158,7 +161,7 @@ class _Multistart:
         else:
             plans = self._every(partial(self.single.plan, params, state), planner_state.starts)
             costs = jnp.where(plans.status == Status.NOT_FINITE, jnp.inf, plans.cost)
-            chosen = best_of(plans)
+            chosen = best_of(plans, _loose(plans))
         return chosen._replace(info=chosen.info | {"start_costs": costs})
 
     def shift(self, planner_state: MultistartState) -> MultistartState:
@@ -198,6 +201,12 @@ def _no_dearer_than_rest(single: Planner, params: PyTree, state: PyTree, planner
     own, rest = jax.lax.map(lambda actions: energy(problem, params, state, space.embed(actions)), rivals)
     better = jnp.isfinite(rest) & ~(own <= rest)
     return conclude(problem, params, state, jnp.where(better, rivals[1], actions), found | better, info)
+
+
+def _loose(plans: Plan) -> jax.Array:
+    """The costs by which plans are dearer that keep constraints but loosely, `[S]`: they gain by what they violate."""
+    far = plans.info.get("infeasibility", jnp.zeros_like(plans.cost))
+    return jnp.where(far > exact_share(far.dtype), SLIGHT * jnp.abs(plans.cost), 0.0)
 
 
 def _leader(costs: jax.Array) -> jax.Array:
