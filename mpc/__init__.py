@@ -24,6 +24,7 @@ from mpc.planners.solve import solve
 from mpc.policy import Decision, InFlight, Phases, Policy, policy
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
+from mpc.safety import SafetyFilter, safety_filter
 from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = [
     "Policy",
     "Problem",
     "Rollout",
+    "SafetyFilter",
     "Status",
     "Task",
     "__version__",
@@ -86,6 +88,7 @@ __all__ = [
     "predictive_sampling",
     "risk",
     "rollout",
+    "safety_filter",
     "solve",
     "spaces",
     "trigonometry",
