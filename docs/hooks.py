@@ -24,6 +24,7 @@ MODULES = (
     "mpc.trigonometry",
     "mpc.planners.base",
     "mpc.planners.auto",
+    "mpc.estimation",
     "mpc.safety",
     "mpc.runtime",
     "mpc.realtime",

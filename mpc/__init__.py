@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from mpc import _compilation_cache, _xla_flags, cascade, constraints, costs, risk, spaces, trigonometry
+from mpc import _compilation_cache, _xla_flags, cascade, constraints, costs, estimation, risk, spaces, trigonometry
 from mpc._version import __version__
 from mpc.controller import Controller
 from mpc.export import export
@@ -75,6 +75,7 @@ __all__ = [
     "costates",
     "costs",
     "energy",
+    "estimation",
     "export",
     "gradient",
     "icem",

@@ -91,28 +91,6 @@ def test_the_plan_is_for_the_tick_at_which_it_acts_and_knows_what_acts_until_the
     assert {job.in_flight.count for job in jobs[1:]} == {2}
 
 
-def test_a_guard_has_the_last_word_while_it_knows_the_state(artefact):
-    asked = []
-
-    def guard(observation, in_flight, action):
-        asked.append((observation.copy(), int(in_flight.count), action.copy()))
-        return np.array([-0.25], np.float32), True, len(asked) < 3
-
-    with pytest.raises(ValueError, match="limit them in its problem"):
-        loop_of(artefact, guard=guard, rate=0.5)
-    loop, clock = loop_of(artefact, guard=guard, safe=[0.7])
-    asked.clear()
-    sent = []
-    for stamp in (0.0, -PERIOD / 2, None, None, None, None):
-        clock.now += PERIOD
-        sent.append(loop.tick(None if stamp is None else [0.5, 0.0], None if stamp is None else clock.now + stamp)[0])
-    np.testing.assert_allclose(sent[:3], -0.25)
-    assert -0.25 not in sent[3:]  # the artefact predicts two steps, and the observation is older
-    assert [count for _, count, _ in asked] == [0, 1, 2] and asked[0][2] == np.float32(0.7)
-    faults = loop.health.faults
-    assert (faults["changed by the guard"], faults["no safe action known"], faults["not guarded"]) == (3, 1, 3)
-
-
 def test_with_a_deadline_the_plan_is_of_the_same_tick(artefact):
     loop, _ = loop_of(artefact, deadline=0.01)
     state = np.array([0.5, 0.0], np.float32)
