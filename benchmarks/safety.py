@@ -76,7 +76,9 @@ def cases() -> dict[str, Case]:
     }
     for name, (controllers, env, space, horizon) in backups.items():
         limit = mpc.constraints.inequality(lambda params, state, action, t, env=env: env.limits(state))
-        problem = mpc.Problem(env.dynamics, lambda *_: jnp.zeros(()), horizon=horizon, action_space=space, constraints=[limit])
+        problem = mpc.Problem(
+            env.dynamics, lambda *_: jnp.zeros(()), horizon=horizon, action_space=space, constraints=[limit]
+        )
         found[name] = Case(problem, env.PARAMS, mpc.safety_filter(problem, controllers, margin=MARGIN), env.reset)
     return found
 
