@@ -24,6 +24,8 @@ MODULES = (
     "mpc.trigonometry",
     "mpc.planners.base",
     "mpc.planners.auto",
+    "mpc.estimation",
+    "mpc.safety",
     "mpc.runtime",
     "mpc.realtime",
     "mpc.serving",

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mpc import _compilation_cache, _xla_flags, cascade, constraints, costs, risk, spaces, trigonometry
+from mpc import _compilation_cache, _xla_flags, cascade, constraints, costs, estimation, risk, spaces, trigonometry
 from mpc._version import __version__
 from mpc.controller import Controller
 from mpc.export import export
@@ -24,6 +24,7 @@ from mpc.planners.solve import solve
 from mpc.policy import Decision, InFlight, Phases, Policy, policy
 from mpc.problem import Problem
 from mpc.rollout import Rollout, costates, energy, rollout
+from mpc.safety import SafetyFilter, safety_filter
 from mpc.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = [
     "Policy",
     "Problem",
     "Rollout",
+    "SafetyFilter",
     "Status",
     "Task",
     "__version__",
@@ -73,6 +75,7 @@ __all__ = [
     "costates",
     "costs",
     "energy",
+    "estimation",
     "export",
     "gradient",
     "icem",
@@ -86,6 +89,7 @@ __all__ = [
     "predictive_sampling",
     "risk",
     "rollout",
+    "safety_filter",
     "solve",
     "spaces",
     "trigonometry",

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from mpc.deploy.specs import InFlight
 from mpc.planners.base import Plan, Planner, Status, tree_where
 from mpc.precision import as_dynamics_keep
-from mpc.problem import with_usual_promotion
+from mpc.problem import Problem, with_usual_promotion
 from mpc.spaces import Space
 
 PyTree = Any
@@ -153,7 +153,7 @@ def policy(
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0, or None; got {tolerance}")
     observe = observe or (lambda params, observation: observation)
-    prepare = partial(_prepare, planner, observe, advance or partial(model_advance, planner))
+    prepare = partial(_prepare, planner, observe, advance or partial(model_advance, planner.problem))
     made = None if tolerance is None else lambda working: working.made
     phases = Phases(prepare, partial(_improve, planner, tolerance), partial(_finish, planner, tolerance), made)
     return Policy(
@@ -322,13 +322,12 @@ def finish(
 # Delays
 
 
-def model_advance(planner: Planner, params: PyTree, state: PyTree, action: jax.Array) -> PyTree:
-    """Returns the state one step later, by the planner's own model.
+def model_advance(problem: Problem, params: PyTree, state: PyTree, action: jax.Array) -> PyTree:
+    """Returns the state one step later, by the problem's own model.
 
     Raises:
         ValueError: If the model carries another state along than it is given (see `Problem.lift`).
     """
-    problem = planner.problem
     if problem.lift is not None:
         raise ValueError(
             "a delay is compensated by predicting the observed state, but this problem's dynamics carry another one along "

@@ -23,6 +23,7 @@ from mpc.deploy.limiter import Limits
 from mpc.deploy.runtime import Artefact
 from mpc.deploy.specs import InFlight
 from mpc.deploy.telemetry import Health
+from mpc.deploy.tracking import Tracker
 from mpc.deploy.workers import Job, Planning, Result, Worker
 
 PATIENCE = 3  # planner threads that may hang before no further one is started
@@ -62,6 +63,10 @@ class RealTime:
         rate: Largest change of an action per tick, in its units.
         jerk: Largest change of that change per tick.
         start: The action before the first tick; the safe one unless told.
+        tracker: Estimates the observations of the artefact from what the sensors show, so that positions are enough and some
+            may be missing: of `mpc.estimation`.
+        guard: `(observation, in_flight, action) -> (action, changed, safe)`, the last stage: `mpc.safety.Guard`. It changes
+            actions as fast as it must, so that rate and jerk belong into its problem.
         clock: Seconds, the same clock that observations are stamped by.
         worker: Makes the planning worker, of a function that does a job: `mpc.deploy.workers.Worker`, a thread, unless told.
         capacity: Ticks that `health` keeps in full.
@@ -85,6 +90,8 @@ class RealTime:
         rate: ArrayLike | None = None,
         jerk: ArrayLike | None = None,
         start: ArrayLike | None = None,
+        tracker: Tracker | None = None,
+        guard: Callable[[np.ndarray, InFlight, np.ndarray], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
         worker: Callable[..., Any] = Worker,
         capacity: int = 1 << 16,
@@ -101,6 +108,8 @@ class RealTime:
                 "without a deadline plans act one step after what they were made from, and the artefact cannot predict that "
                 "step: export it with delay=1 or more, or give a deadline"
             )
+        if guard is not None and not (rate is None and jerk is None):
+            raise ValueError("rate and jerk may keep actions from being made safe: with a guard, limit them in its problem")
         self.artefact, self.period, self.deadline, self.latency = artefact, period, deadline, latency
         self.stale = 3 * period if stale is None else stale
         self.trust = artefact.horizon if trust is None else min(trust, artefact.horizon)
@@ -109,13 +118,19 @@ class RealTime:
         if known is None:
             raise ValueError(f"the safe action is {fault}: got {safe}")
         self._safe, self._actor, self._clock, self._make = known, actor, clock, worker
+        self._tracker, self._guard, self._known = tracker, guard, None
         self._limits = Limits(artefact.action, rate, jerk, known if start is None else start)
         self._recent = deque(artefact.nothing_sent().actions, maxlen=artefact.delay + 1)
         self._sent, self._now, self._stamp = 0, -np.inf, -np.inf
+        self._lag = 0.0  # seconds from observing until the observation arrives, as it was last
         self._plans: deque[Result] = deque(maxlen=2)
         self._closed, self._hung, self._plan_seconds = False, 0, np.nan
         self._lock = threading.RLock()  # an actor may close its own loop
         artefact.prepare()
+        if tracker is not None:
+            tracker.prepare(self._limits.before.astype(known.dtype))
+        if guard is not None:
+            guard(artefact.example(), artefact.nothing_sent(), known)
         self._unplanned = None if artefact.react is None else Reaction(artefact.init(artefact.example()), -np.inf)
         self._reaction = self._unplanned
         self._worker = self._begun()
@@ -159,10 +174,12 @@ class RealTime:
         if not np.isfinite(wanted).all():
             self.health.count("plan not finite")
             source, wanted = "safe", self._safe
-        action, limited = self._limits.apply(wanted)
+        action, limited = self._limits.apply(self._attempt(wanted, self._guarded, wanted, seen, now))
         if limited:
             self.health.count("limited")
         self._recent.append(action)
+        if self._tracker is not None:
+            self._tracker.sent(action, now + self.latency)
         self._sent += 1
         if seen is not None and self.deadline == 0:
             self._attempt(None, self._submit, seen, now + self.period)
@@ -198,7 +215,9 @@ class RealTime:
         elif np.isfinite(before) and not 0 <= passed <= self.trust * self.period:
             self.health.count("clock")
             self._plans.clear()
-            self._stamp, self._reaction = -np.inf, self._unplanned
+            self._stamp, self._reaction, self._known = -np.inf, self._unplanned, None
+            if self._tracker is not None:
+                self._tracker.forget()
         elif np.isfinite(before) and passed > 1.5 * self.period:
             self.health.count("late tick")
         self._now = now
@@ -208,7 +227,10 @@ class RealTime:
         """Returns the observation if it can be trusted, and counts what is wrong with it if not."""
         if self._closed:
             return None
-        value, fault = self.artefact.observation.read(observation)
+        if self._tracker is None:
+            value, fault = self.artefact.observation.read(observation)
+        else:
+            value, fault = self._tracker.sensors.read(observation, gaps=True)
         made = now if stamp is None else stamp
         if value is not None:
             try:
@@ -223,9 +245,19 @@ class RealTime:
                 fault = "repeated"
         if value is None or fault is not None:
             self.health.count(f"observation {fault}")
+            return None if self._tracker is None else self._tracked(self._tracker, None, now - self._lag, now)
+        self._stamp, self._lag = made, now - made
+        return Seen(value, made) if self._tracker is None else self._tracked(self._tracker, value, made, now)
+
+    def _tracked(self, tracker: Tracker, value: np.ndarray | None, made: float, now: float) -> Seen | None:
+        """Returns what the artefact would observe at a time, unless the last observation is too old."""
+        if now - self._stamp > self.stale:
             return None
-        self._stamp = made
-        return Seen(value, made)
+        estimated, fault = self.artefact.observation.read(tracker.advance(made, value))
+        if estimated is None:
+            self.health.count(f"estimate {fault}")
+            return None
+        return Seen(estimated, tracker.time)
 
     def _plan(self, seen: Seen | None, now: float) -> None:
         """Collects the plans made; with a deadline, waits for the plan from the observation of this tick."""
@@ -268,17 +300,38 @@ class RealTime:
         self._reaction = Reaction(decision.state, now)
         return decision.action
 
+    def _guarded(self, wanted: np.ndarray, seen: Seen | None, now: float) -> np.ndarray:
+        """Returns the action that the guard makes of another, and counts what it did."""
+        if self._guard is None:
+            return wanted
+        self._known = seen or self._known
+        if self._known is None or self._steps(self._known, now) > self.artefact.delay:
+            self.health.count("not guarded")
+            return wanted
+        action, changed, safe = self._guard(self._known.value, self._in_flight(self._known, now), wanted)
+        if not np.isfinite(action).all():
+            self.health.count("not guarded")
+            return wanted
+        for count, name in ((changed, "changed by the guard"), (not safe, "no safe action known")):
+            if count:
+                self.health.count(name)
+        return action
+
     def _submit(self, seen: Seen, start: float) -> None:
         if self._worker.submit(Job(start, seen.value, self._in_flight(seen, start))):
             self.health.count("planner behind")
 
     def _in_flight(self, seen: Seen, start: float) -> InFlight:
         """Returns the actions sent that an observation does not show, for a decision that acts at `start`."""
-        # an action that half acts counts as acting: to be early is to damp, to be late is to stir
-        count = int((start + self.latency - seen.stamp) / self.period + 0.5 + 1e-6)
+        count = self._steps(seen, start)
         if count > self.artefact.delay:
             self.health.count("longer delay than planned for")
         return InFlight(np.stack(self._recent), min(max(count, 0), self.artefact.delay, self._sent))
+
+    def _steps(self, seen: Seen, start: float) -> int:
+        """Returns how many steps after an observation an action acts that is sent at `start`."""
+        # an action that half acts counts as acting: to be early is to damp, to be late is to stir
+        return int((start + self.latency - seen.stamp) / self.period + 0.5 + 1e-6)
 
     def _take(self, results: list[Result]) -> list[Result]:
         """Keeps the plans that were made."""

@@ -63,8 +63,13 @@ class Signal:
         for name, value in changes.items():
             object.__setattr__(self, name, value)
 
-    def read(self, value: Any) -> tuple[np.ndarray | None, str | None]:
-        """Returns a value as an array of this signal, or None and the fault; raises nothing, whatever the value is."""
+    def read(self, value: Any, *, gaps: bool = False) -> tuple[np.ndarray | None, str | None]:
+        """Returns a value as an array of this signal, or None and the fault; raises nothing, whatever the value is.
+
+        Args:
+            value: Whatever came.
+            gaps: Whether some numbers may be NaN, but not all.
+        """
         if value is None:
             return None, MISSING
         try:
@@ -75,13 +80,15 @@ class Signal:
             return None, FOREIGN
         if array.shape != self.shape:
             return None, SHAPE
-        if not np.isfinite(array).all():
+        missing = np.isnan(array) if gaps and not np.isnan(array).all() else np.zeros(array.shape, bool)
+        if not (np.isfinite(array) | missing).all():
             return None, NOT_FINITE
-        if not ((array >= self.low) & (array <= self.high)).all():
+        if not ((array >= self.low) & (array <= self.high) | missing).all():
             return None, RANGE
         with np.errstate(over="ignore"):
             cast = array.astype(self.dtype)
-        return (cast, None) if np.isfinite(cast).all() else (None, NOT_FINITE)  # the type may hold less than was given
+        fine = (np.isfinite(cast) | missing).all()  # the type may hold less than was given
+        return (cast, None) if fine else (None, NOT_FINITE)
 
     def clip(self, value: np.ndarray) -> np.ndarray:
         """Returns the nearest value within the bounds, which are rounded inwards so that rounding does not leave them."""

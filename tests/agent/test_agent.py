@@ -57,6 +57,8 @@ def test_a_state_of_another_number_of_observations_is_refused(pendulum):
     _, state = pendulum.predict(np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError, match=r"of 2 observations, and 1 arrived: pass state=None"):
         pendulum.predict(np.zeros(3, np.float32), state=state)
+    with pytest.raises(ValueError, match=r"episode_start is of 3 observations, and 2 arrived"):
+        pendulum.predict(np.zeros((2, 3), np.float32), state=state, episode_start=np.zeros(3, bool))
 
 
 def test_actions_may_be_written_into(pendulum):
