@@ -18,9 +18,12 @@ def python(program: str, folder=None) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_core_brings_neither_flax_nor_gymnasium_nor_optax_along():
-    heavy = ("flax", "gymnasium", "mujoco", "matplotlib", "optax")
-    done = python(f"import sys, mpc; print([m for m in {heavy} if m in sys.modules])")
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("mpc", ("flax", "gymnasium", "mujoco", "matplotlib", "optax")), ("mpc.agent.cli.main", ("mujoco", "matplotlib"))],
+)
+def test_imports_bring_no_heavy_libraries_along(module, heavy):
+    done = python(f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -5,18 +5,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import imageio.v2 as imageio
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from mpc.agent.perception import gym_spaces
 from mpc.agent.viz import images
 from mpc.agent.viz.decoding import Reader, observed, reader
 from mpc.agent.viz.episode import Episode, imagine, model_inputs, record
 from mpc.deploy.telemetry import SOURCES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REAL, IMAGINED, BASELINE = "#1b1b1b", "#d1495b", "#8d99ae"
 SHOWN = 4
@@ -25,6 +26,16 @@ SIDE = 480
 """Of a film's two halves, in pixels."""
 BEGINNINGS = 25
 """States of an episode from which futures are imagined to be compared with what happened."""
+
+
+def blank(width: float, height: float, dpi: float = 100) -> "Figure":
+    """Return a figure of so many inches, drawn off screen; matplotlib is imported here, for most commands draw nothing."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def show(agent: Any, env: str, folder: Path, seed: int, **given: Any) -> dict[str, Any]:
@@ -91,7 +102,7 @@ def futures_picture(agent: Any, episode: Episode, read: Reader, path: Path) -> d
     every = observed(agent, episode.observations[np.unique(np.linspace(0, steps, 500).astype(int))])
     errors = _errors(real, imagined, every, agent.image)
     if agent.image:
-        figure, some = Figure(figsize=(9, 11), layout="constrained"), np.linspace(0, len(begins) - 1, 3).astype(int)
+        figure, some = blank(9, 11), np.linspace(0, len(begins) - 1, 3).astype(int)
         axes = images.compare(figure, real[some], imagined[some])
     else:
         figure, axes = _lines(episode, begins, imagined, block)
@@ -123,10 +134,10 @@ def _errors(real: np.ndarray, imagined: np.ndarray, every: np.ndarray, image: bo
     }
 
 
-def _lines(episode: Episode, begins: np.ndarray, imagined: np.ndarray, block: int) -> tuple[Figure, list[Any]]:
+def _lines(episode: Episode, begins: np.ndarray, imagined: np.ndarray, block: int) -> "tuple[Figure, list[Any]]":
     """A figure with the first coordinates of observations over time, and futures `[N, n+1, O]` that were imagined."""
     shown = min(episode.observations.shape[1], SHOWN)
-    figure = Figure(figsize=(9, 1.9 * shown + 2.6), layout="constrained")
+    figure = blank(9, 1.9 * shown + 2.6)
     axes = [figure.add_subplot(shown + 1, 1, i + 1) for i in range(shown + 1)]
     for i in range(shown):
         axes[i].plot(episode.observations[:, i], color=REAL, label="real")
@@ -143,7 +154,7 @@ def _lines(episode: Episode, begins: np.ndarray, imagined: np.ndarray, block: in
 
 def path_picture(agent: Any, episode: Episode, read: Reader, path: Path, title: str) -> None:
     """Draw the path to a goal, the distance over time, and, of images, start, first imagined future, end and goal."""
-    figure = Figure(figsize=(11, 6.6 if agent.image else 4.6), layout="constrained")
+    figure = blank(11, 6.6 if agent.image else 4.6)
     upper, lower = (figure, None)
     if agent.image:
         upper, lower = figure.subfigures(2, 1, height_ratios=(5, 2), squeeze=False).ravel()
@@ -194,7 +205,7 @@ def timing(rows: np.ndarray, period: float, path: Path) -> None:
         period: Seconds between two ticks, as they should be.
     """
     times = rows["time"] - rows["time"][0]
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = blank(9, 6)
     ticks, plans, sources = (figure.add_subplot(3, 1, i + 1) for i in range(3))
     for axis, names in ((ticks, ("period", "tick_seconds")), (plans, ("plan_seconds", "age"))):
         for name, colour in zip(names, (REAL, IMAGINED), strict=True):
@@ -241,8 +252,8 @@ def _line_panel(agent: Any, episode: Episode, read: Reader) -> Callable[[int], n
     """Return a function that draws, for step t, the recent past, the futures that the plan expects, and the goal, where
     there is one."""
     shown, block = min(episode.observations.shape[1], SHOWN), agent.program.spaces.count
-    figure = Figure(figsize=(SIDE / 80, SIDE / 80), dpi=80, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = blank(SIDE / 80, SIDE / 80, dpi=80)
+    canvas: Any = figure.canvas
     axes = [figure.add_subplot(shown, 1, i + 1) for i in range(shown)]
     horizon, window = block * (episode.futures[0].shape[1] - 1), 40
     low, high = episode.observations.min(axis=0), episode.observations.max(axis=0)

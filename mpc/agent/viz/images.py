@@ -5,14 +5,16 @@ product with a matrix `[C, 3]`, which a linear probe can read off latents.
 """
 
 import colorsys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from mpc.agent.perception import gym_spaces
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CAPTION = (90, 90, 90)  # grey, legible on light and on dark
 COLUMNS = 6  # moments that a picture has room for
@@ -57,7 +59,7 @@ def scaled(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image[rows][:, columns]
 
 
-def compare(figure: Figure, real: np.ndarray, imagined: np.ndarray) -> list[Any]:
+def compare(figure: "Figure", real: np.ndarray, imagined: np.ndarray) -> list[Any]:
     """Draw N pairs of rows, what really happened above what was imagined, drawings `[N, T, h, w, 3]` of T moments.
 
     Returns:
