@@ -49,8 +49,8 @@ class Options:
     """File of the results."""
 
 
-def tracker(robot: robots.Robot, noise: float) -> mpc.estimation.Tracker:
-    """Returns a tracker of (q, q̇) from positions alone, angles as cosine and sine."""
+def observer(robot: robots.Robot, noise: float) -> mpc.estimation.Observer:
+    """Returns an observer of (q, q̇) from positions alone, angles as cosine and sine."""
     dynamics = mjx_dynamics(robots.built(robot), robot.period, steps=1)
     problem = mpc.Problem(dynamics, lambda p, s, a, t: s @ s, horizon=1, action_space=mpc.Box([-1e3], [1e3]))
 
@@ -63,14 +63,14 @@ def tracker(robot: robots.Robot, noise: float) -> mpc.estimation.Tracker:
     kalman = mpc.estimation.extended_kalman(problem, positions, process=[1e-3, 1e-3, 2e-2, 2e-2], sensors=noise)
     expected = jnp.array([*robot.start, 0.0, 0.0])
     sensors = Signal((3,), names=["position", "cos angle", "sin angle"])
-    return mpc.estimation.Tracker(kalman, None, expected, 0.2, sensors=sensors, period=robot.period, observe=observation)
+    return mpc.estimation.Observer(kalman, None, expected, 0.2, sensors=sensors, period=robot.period, observe=observation)
 
 
 def trial(artefact: runtime.Artefact, robot: robots.Robot, options: Options, seed: int) -> dict[str, Any]:
     """Runs one trial and returns whether the pole stood, since when, and what the loop counted."""
     body, drawn, tick = Body(robot, 0.0, 0.0, seed), np.random.default_rng(seed), 0
     shown: list[np.ndarray] = []
-    estimating: dict[str, Any] = {"tracker": tracker(robot, options.noise), "clock": lambda: tick * robot.period}
+    estimating: dict[str, Any] = {"observer": observer(robot, options.noise), "clock": lambda: tick * robot.period}
     with RealTime(artefact, safe=[0.0], worker=Inline, **estimating) as loop:
         for tick in range(round(options.seconds / robot.period)):
             body.advance(tick * robot.period)

@@ -10,7 +10,7 @@ exported. Of linear systems the estimate is exact. See Bar-Shalom, Li and Kiruba
 Tracking and Navigation", chapters 5 and 10.
 
 An estimate is of the time at which the last observation was made. `mpc.Policy.step(params, estimate.mean, state, in_flight)`
-plans from it for the time at which the action acts; in a control loop, `RealTime(…, tracker=Tracker(…))` does.
+plans from it for the time at which the action acts; in a control loop, `RealTime(…, observer=Observer(…))` does.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike
 
-from mpc.deploy.tracking import Tracker
+from mpc.deploy.observer import Observer
 from mpc.policy import model_advance
 from mpc.precision import as_dynamics_keep
 from mpc.problem import Problem, with_usual_promotion
 
-__all__ = ["Estimate", "Estimator", "Tracker", "extended_kalman"]
+__all__ = ["Estimate", "Estimator", "Observer", "extended_kalman"]
 
 Array = jax.Array
 PyTree = Any

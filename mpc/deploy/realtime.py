@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike
 
 from mpc.deploy.host import on_host
 from mpc.deploy.limiter import Limits
+from mpc.deploy.observer import Observer
 from mpc.deploy.runtime import Artefact
 from mpc.deploy.specs import InFlight
 from mpc.deploy.telemetry import Health
-from mpc.deploy.tracking import Tracker
 from mpc.deploy.workers import Job, Planning, Result, Worker
 
 PATIENCE = 3  # planner threads that may hang before no further one is started
@@ -63,8 +63,8 @@ class RealTime:
         rate: Largest change of an action per tick, in its units.
         jerk: Largest change of that change per tick.
         start: The action before the first tick; the safe one unless told.
-        tracker: Estimates the observations of the artefact from what the sensors show, so that positions are enough and some
-            may be missing: of `mpc.estimation`.
+        observer: Estimates the observations of the artefact from what the sensors show, so that positions are enough and
+            some may be missing: of `mpc.estimation`.
         guard: `(observation, in_flight, action) -> (action, changed, safe)`, the last stage: `mpc.safety.Guard`. It changes
             actions as fast as it must, so that rate and jerk belong into its problem.
         clock: Seconds, the same clock that observations are stamped by.
@@ -90,7 +90,7 @@ class RealTime:
         rate: ArrayLike | None = None,
         jerk: ArrayLike | None = None,
         start: ArrayLike | None = None,
-        tracker: Tracker | None = None,
+        observer: Observer | None = None,
         guard: Callable[[np.ndarray, InFlight, np.ndarray], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
         worker: Callable[..., Any] = Worker,
@@ -118,7 +118,7 @@ class RealTime:
         if known is None:
             raise ValueError(f"the safe action is {fault}: got {safe}")
         self._safe, self._actor, self._clock, self._make = known, actor, clock, worker
-        self._tracker, self._guard, self._known = tracker, guard, None
+        self._observer, self._guard, self._known = observer, guard, None
         self._limits = Limits(artefact.action, rate, jerk, known if start is None else start)
         self._recent = deque(artefact.nothing_sent().actions, maxlen=artefact.delay + 1)
         self._sent, self._now, self._stamp = 0, -np.inf, -np.inf
@@ -127,8 +127,8 @@ class RealTime:
         self._closed, self._hung, self._plan_seconds = False, 0, np.nan
         self._lock = threading.RLock()  # an actor may close its own loop
         artefact.prepare()
-        if tracker is not None:
-            tracker.prepare(self._limits.before.astype(known.dtype))
+        if observer is not None:
+            observer.prepare(self._limits.before.astype(known.dtype))
         if guard is not None:
             guard(artefact.example(), artefact.nothing_sent(), known)
         self._unplanned = None if artefact.react is None else Reaction(artefact.init(artefact.example()), -np.inf)
@@ -178,8 +178,8 @@ class RealTime:
         if limited:
             self.health.count("limited")
         self._recent.append(action)
-        if self._tracker is not None:
-            self._tracker.sent(action, now + self.latency)
+        if self._observer is not None:
+            self._observer.sent(action, now + self.latency)
         self._sent += 1
         if seen is not None and self.deadline == 0:
             self._attempt(None, self._submit, seen, now + self.period)
@@ -216,8 +216,8 @@ class RealTime:
             self.health.count("clock")
             self._plans.clear()
             self._stamp, self._reaction, self._known = -np.inf, self._unplanned, None
-            if self._tracker is not None:
-                self._tracker.forget()
+            if self._observer is not None:
+                self._observer.forget()
         elif np.isfinite(before) and passed > 1.5 * self.period:
             self.health.count("late tick")
         self._now = now
@@ -227,10 +227,10 @@ class RealTime:
         """Returns the observation if it can be trusted, and counts what is wrong with it if not."""
         if self._closed:
             return None
-        if self._tracker is None:
+        if self._observer is None:
             value, fault = self.artefact.observation.read(observation)
         else:
-            value, fault = self._tracker.sensors.read(observation, gaps=True)
+            value, fault = self._observer.sensors.read(observation, gaps=True)
         made = now if stamp is None else stamp
         if value is not None:
             try:
@@ -245,19 +245,19 @@ class RealTime:
                 fault = "repeated"
         if value is None or fault is not None:
             self.health.count(f"observation {fault}")
-            return None if self._tracker is None else self._tracked(self._tracker, None, now - self._lag, now)
+            return None if self._observer is None else self._estimated(self._observer, None, now - self._lag, now)
         self._stamp, self._lag = made, now - made
-        return Seen(value, made) if self._tracker is None else self._tracked(self._tracker, value, made, now)
+        return Seen(value, made) if self._observer is None else self._estimated(self._observer, value, made, now)
 
-    def _tracked(self, tracker: Tracker, value: np.ndarray | None, made: float, now: float) -> Seen | None:
+    def _estimated(self, observer: Observer, value: np.ndarray | None, made: float, now: float) -> Seen | None:
         """Returns what the artefact would observe at a time, unless the last observation is too old."""
         if now - self._stamp > self.stale:
             return None
-        estimated, fault = self.artefact.observation.read(tracker.advance(made, value))
+        estimated, fault = self.artefact.observation.read(observer.advance(made, value))
         if estimated is None:
             self.health.count(f"estimate {fault}")
             return None
-        return Seen(estimated, tracker.time)
+        return Seen(estimated, observer.time)
 
     def _plan(self, seen: Seen | None, now: float) -> None:
         """Collects the plans made; with a deadline, waits for the plan from the observation of this tick."""

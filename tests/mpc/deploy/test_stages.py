@@ -1,4 +1,4 @@
-"""A control loop with a tracker in front and a guard behind: what is planned from, and what is sent."""
+"""A control loop with an observer in front and a guard behind: what is planned from, and what is sent."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,9 +6,9 @@ import pytest
 
 import mpc
 from benchmarks.faults import PERIOD, cart
+from mpc.deploy.observer import Observer
 from mpc.deploy.realtime import RealTime
 from mpc.deploy.specs import Signal
-from mpc.deploy.tracking import Tracker
 from mpc.deploy.workers import Inline, Job
 
 
@@ -45,8 +45,8 @@ def test_a_tracker_finds_speeds_from_positions_that_come_late_or_not_at_all(arte
 
     problem = mpc.Problem(roll, lambda p, s, a, t: s @ s, horizon=3, action_space=mpc.Box([-1.0], [1.0]))
     kalman = mpc.estimation.extended_kalman(problem, lambda p, s: s[:1], process=1e-5, sensors=1e-4)
-    tracker = Tracker(kalman, None, np.zeros(2), 1.0, sensors=Signal((1,), low=-9.0, high=9.0), period=PERIOD)
-    loop, clock = loop_of(artefact, worker=Watched, tracker=tracker, latency=lag * PERIOD)
+    observer = Observer(kalman, None, np.zeros(2), 1.0, sensors=Signal((1,), low=-9.0, high=9.0), period=PERIOD)
+    loop, clock = loop_of(artefact, worker=Watched, observer=observer, latency=lag * PERIOD)
     states, waiting, drawn = [np.array([0.5, -0.3])] * 2, [np.zeros(1)] * lag, np.random.default_rng(0)
     for tick in range(80):
         clock.now += PERIOD

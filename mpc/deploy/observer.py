@@ -1,4 +1,4 @@
-"""Tracking of a robot's state in a control loop, from observations that come late, in part, or not at all."""
+"""Observer of a robot's state in a control loop, from observations that come late, in part, or not at all."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from mpc.deploy.host import on_host
 from mpc.deploy.specs import Signal
 
 REMEMBERED = 64
-"""Actions remembered, and most steps predicted without an observation before tracking begins anew."""
+"""Actions remembered, and most steps predicted without an observation before it begins anew."""
 
 
-class Tracker:
-    """An estimator beside a robot, `RealTime(…, tracker=Tracker(…))`.
+class Observer:
+    """An estimator beside a robot, `RealTime(…, observer=Observer(…))`.
 
     It predicts from observation to observation by the actions that acted in between, whatever the time between sending and
     acting. Numbers of an observation that are NaN are missing.
