@@ -36,6 +36,7 @@ STEP_SIZES = (1.0, 0.4, 0.15)
 TRIES = 8  # feedbacks tried in one step, each with GROWTH times more damping
 GROWTH, DECAY, LARGEST = 10.0, 0.1, 1e5  # of the damping
 NOTHING = float(np.finfo(np.float64).eps)  # step of the variables, which span [-1, 1], that is no step
+NARROWEST = 0.1  # share of the spread that the last of the starts is drawn with
 FLOOR = 1e-6  # of pivots, as the damping a share of the largest curvature
 
 
@@ -114,7 +115,8 @@ def ilqr(
     Args:
         problem: The problem; all functions must be twice differentiable.
         starts: Number of starts. One finds a local optimum; see `multistart`.
-        spread: Standard deviation of the smoothed noise that starts are drawn from, in variables.
+        spread: Standard deviation of the smoothed noise that starts are drawn from, in variables; a tenth of it for the last
+            start or candidate.
         screen: `(candidates, steps)`: begin with so many starts and keep the best after so many steps; see `multistart`.
         continuation: Steps, at most, that every start but a guess spends on a first stretch of the horizon, three quarters
             of it or more, without the terminal cost, before it goes on with the whole: for problems where that cost is steep
@@ -147,7 +149,7 @@ def ilqr(
 
     def every_start(problem: Problem) -> Planner:
         single = continued(problem, build, steps=continuation) if continuation else build(problem)
-        return multistart(single, starts=starts, spread=spread, screen=screen, together=parallel)
+        return multistart(single, starts=starts, spread=spread, narrowest=NARROWEST, screen=screen, together=parallel)
 
     return with_precision(problem, precision, every_start)
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mpc.constraints import exact_share
 from mpc.planners.base import Plan, Planner, Status, best_of, conclude, resume, smoothing, tree_where
@@ -29,8 +30,6 @@ PyTree = Any
 
 SLIGHT = 1e-5
 """Share of its cost by which a plan that keeps constraints only loosely must be the cheaper one."""
-NARROWEST = 0.1
-"""Share of the spread that the narrowest of several starts is drawn with."""
 
 
 class MultistartState(NamedTuple):
@@ -47,7 +46,13 @@ class MultistartState(NamedTuple):
 
 
 def multistart(
-    single: Planner, *, starts: int, spread: float = 0.3, screen: tuple[int, int] | None = None, together: bool = True
+    single: Planner,
+    *,
+    starts: int,
+    spread: float = 0.3,
+    narrowest: float = 1.0,
+    screen: tuple[int, int] | None = None,
+    together: bool = True,
 ) -> Planner:
     """Run a planner from many starts at once, and plan by the best basin found.
 
@@ -58,8 +63,9 @@ def multistart(
     Args:
         single: A planner with one start, whose state has `cost`, `optimality` and `reset_to` (see above).
         starts: Number of starts S.
-        spread: Standard deviation of the noise, in variables, which span `[-1, 1]`: of the first start's; the others' falls
-            to a tenth of it, in even ratios.
+        spread: Standard deviation of the noise, in variables, which span `[-1, 1]`.
+        narrowest: Share of the spread down to which that of the starts falls in even ratios, from the first to the last,
+            before the first decision: some problems want starts far from rest, others starts close to it.
         screen: `(candidates, steps)`: draw so many starts to begin with, spend so many steps on each, and go on with
             the best S of them; None goes on with all. Screening is worth its steps where most starts are hopeless.
         together: Whether starts improve side by side, by `vmap`, or one after the other: on a CPU, small loops without a
@@ -75,26 +81,24 @@ def multistart(
     candidates, screening = (starts, 0) if screen is None else screen
     if starts < 1:
         raise ValueError(f"starts must be at least 1; got {starts}")
-    if spread < 0:
-        raise ValueError(f"spread must not be negative; got {spread}")
+    if spread < 0 or not 0 < narrowest <= 1:
+        raise ValueError(f"spread must not be negative, and narrowest in (0, 1]; got {spread} and {narrowest}")
     if candidates < starts or screening < 0:
         raise ValueError(f"screen must be (candidates >= starts, steps >= 0); got {screen} for {starts} starts")
     if candidates == 1:  # nothing to stand side by side
         alone = _Alone(single, spread)
         return Planner(alone.init, single.step, alone.plan, single.shift, single.inject, single.problem)
-    own = _Multistart(single, starts, spread, candidates, screening, together)
+    widths = spread * narrowest ** np.linspace(0.0, 1.0, candidates)
+    own = _Multistart(single, starts, spread, widths, candidates, screening, together)
     return Planner(own.init, own.step, own.plan, own.shift, own.inject, single.problem)
 
 
-def noise(problem: Problem, spread: float, key: jax.Array, count: int) -> jax.Array:
-    """Smoothed noise `[count, H, V]` to start from, in variables; a ladder of widths from `spread` down to a tenth of it.
-
-    Some problems want starts far from rest, others starts close to it, where little has gone wrong yet.
-    """
+def noise(problem: Problem, spread: np.ndarray | float, key: jax.Array, count: int) -> jax.Array:
+    """Smoothed noise `[count, H, V]` to start from, in variables; `spread` is one for all, or `[count]`."""
     space, horizon = problem.action_space, problem.horizon
     white = jax.random.normal(key, (count, horizon, space.size), jnp.float32).astype(float)  # the same in every precision
-    widths = spread * NARROWEST ** jnp.linspace(0.0, 1.0, count, dtype=white.dtype)
-    return space.project(jnp.einsum("s,th,shv->stv", widths, smoothing(horizon).astype(white.dtype), white))
+    widths = jnp.asarray(spread, white.dtype).reshape(-1, 1, 1)
+    return space.project(widths * jnp.einsum("th,shv->stv", smoothing(horizon).astype(white.dtype), white))
 
 
 def middle(problem: Problem) -> jax.Array:
@@ -126,6 +130,7 @@ class _Multistart:
     single: Planner
     starts: int
     spread: float
+    widths: np.ndarray
     candidates: int
     screening: int
     together: bool
@@ -140,7 +145,7 @@ class _Multistart:
     def init(self, params: PyTree, state: PyTree, key: jax.Array, guess: jax.Array | None = None) -> MultistartState:
         key, draw, own = jax.random.split(key, 3)
         begun = jax.vmap(lambda k: self.single.init(params, state, k, guess))(jax.random.split(own, self.candidates))
-        drawn = noise(self.single.problem, self.spread, draw, self.candidates)
+        drawn = noise(self.single.problem, self.widths, draw, self.candidates)
         starts = jax.vmap(lambda start, variables: start.reset_to(variables))(begun, drawn)
         if guess is not None:
             starts = jax.tree.map(lambda first, rest: jnp.concatenate([first[:1], rest[1:]]), begun, starts)
@@ -167,11 +172,10 @@ class _Multistart:
     def shift(self, planner_state: MultistartState) -> MultistartState:
         key, draw = jax.random.split(planner_state.key)
         old = jax.vmap(self.single.shift)(_take(planner_state.starts, jnp.argsort(planner_state.starts.cost)))
-        kept = self.starts // 2 + 1
-        drawn = noise(self.single.problem, self.spread, draw, self.starts - kept)
-        worse = jax.tree.map(lambda x: x[kept:], old)
-        fresh = jax.vmap(lambda start, variables: start.reset_to(variables))(worse, drawn)
-        return _summary(jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new]), old, fresh), key)
+        drawn, kept = noise(self.single.problem, self.spread, draw, self.starts), self.starts // 2 + 1
+        fresh = jax.vmap(lambda start, variables: start.reset_to(variables))(old, drawn)
+        mixed = jax.tree.map(lambda old, new: jnp.concatenate([old[:kept], new[kept:]]), old, fresh)
+        return _summary(mixed, key)
 
     def inject(self, planner_state: MultistartState, actions: jax.Array) -> MultistartState:
         """The candidate replaces the costliest start, or where costs do not tell, competes with the plan of the last."""

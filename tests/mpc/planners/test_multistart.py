@@ -104,7 +104,8 @@ def test_starts_are_what_single_solves_would_be():
 def test_the_first_start_is_the_guess_and_the_others_are_noise_from_the_spread_to_a_tenth_of_it():
     problem = mpc.Problem(lambda p, s, a: s, lambda p, s, a, t: jnp.sum(a), horizon=200, action_space=mpc.Box([-2.0], [2.0]))
     guess = jnp.linspace(-1.9, 1.9, 200)[:, None]
-    best = side_by_side(multistart(descent(problem), starts=20, spread=0.1).init(None, STATE, jax.random.key(0), guess)).best
+    planner = multistart(descent(problem), starts=20, spread=0.1, narrowest=0.1)
+    best = side_by_side(planner.init(None, STATE, jax.random.key(0), guess)).best
     np.testing.assert_allclose(best[0], guess / 2, atol=1e-6)
     widths = 0.1 * 0.1 ** (np.arange(20) / 19)
     white = best[1:] / widths[1:, None, None]
@@ -202,7 +203,9 @@ def test_same_key_same_plan_and_jit_is_eager():
     assert not np.array_equal(compiled(jax.random.key(7)), compiled(jax.random.key(8)))
 
 
-@pytest.mark.parametrize("wrong", [{"starts": 0}, {"starts": 2, "spread": -1.0}, {"starts": 4, "screen": (3, 2)}])
+@pytest.mark.parametrize(
+    "wrong", [{"starts": 0}, {"starts": 2, "spread": -1.0}, {"starts": 2, "narrowest": 0.0}, {"starts": 4, "screen": (3, 2)}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="must"):
         multistart(descent(two_valleys()), **wrong)
