@@ -16,9 +16,9 @@ import tyro
 
 import mpc
 from benchmarks.provenance import invoked, provenance
+from benchmarks.trials import evaluate
 from envs import ROBOT_IDS, robots
 from envs.robots.plant import Body
-from mpc.agent.cli.simulate import good
 from mpc.agent.world_model.mjx_policy import mjx_policy
 from mpc.deploy import runtime
 from mpc.deploy.realtime import RealTime
@@ -80,12 +80,9 @@ def trial(artefact: runtime.Artefact, robot: robots.Robot, options: Options, see
             seen = None if late < 0 or drawn.uniform() < options.missing else shown[late]
             action = loop.tick(seen, late * robot.period)
             body.receive(tick * robot.period, np.asarray(action, float))
-    trace = body.trace()
-    bad = trace.times[~good(ENV, trace)]
-    last = float(bad[-1]) if len(bad) else 0.0
-    return {"seed": seed, "success": last <= options.until, "good_from": round(last, 2)} | {
-        name: loop.health.summary()[name] for name in ("sources", "faults")
-    }
+    found = evaluate(ENV, loop.health, body.trace(), options.until)
+    kept = {name: found[name] for name in ("success", "good_from", "sources")}
+    return {"seed": seed} | kept | {"faults": loop.health.summary()["faults"]}
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ COLUMNS = (
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Returns the results as Markdown tables, one per problem."""
     baseline = header.get("baseline", "fatrop")
-    measured = [row | {"near": near(row)} for row in rows if "skipped" not in row]
-    columns = [column for column in COLUMNS if any(known(row.get(column[1])) for row in measured)]
+    rows = [row if "skipped" in row else row | {"near": near(row)} for row in rows]
+    columns = [column for column in COLUMNS if any(known(row.get(column[1])) for row in rows)]
     titles = [title.replace("fatrop", baseline) for title, _, _ in columns]
     lines = [
         "# Planners on problems with known optima",
@@ -50,7 +50,7 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         f"out in float64; within {NEAR:g}: the same with that excess.",
     ]
     for name in dict.fromkeys(row["problem"] for row in rows):
-        present = [row if "skipped" in row else row | {"near": near(row)} for row in rows if row["problem"] == name]
+        present = [row for row in rows if row["problem"] == name]
         lines += ["", f"## {name}: best known {optimum(name).cost:.6g}", ""]
         lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(columns)]
         for row in present:
@@ -62,11 +62,15 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def reached(costs: np.ndarray, target: float, excess: float = CLOSE) -> np.ndarray:
+    """Returns which costs are at most so much, relative to it, above a target."""
+    return costs <= target + excess * abs(target)
+
+
 def near(row: dict[str, Any]) -> float:
     """Returns the share of seeds that end within `NEAR` of the best known cost and keep every limit."""
-    best = optimum(row["problem"]).cost
-    excess = (np.asarray(row["costs"]) - best) / abs(best)
-    return float(np.mean((excess <= NEAR) & (np.asarray(row["violations"]) <= FEASIBLE)))
+    close = reached(np.asarray(row["costs"]), optimum(row["problem"]).cost, NEAR)
+    return float(np.mean(close & (np.asarray(row["violations"]) <= FEASIBLE)))
 
 
 def known(value: Any) -> bool:

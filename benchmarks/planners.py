@@ -45,7 +45,7 @@ from benchmarks.formulas import FEASIBLE, Reference, optimum
 from benchmarks.literature import LITERATURE
 from benchmarks.peers import ON_DEMAND, PEERS, Session, Unavailable
 from benchmarks.planner_entries import PLANNERS, Entry, shortened
-from benchmarks.planner_report import CLOSE, write
+from benchmarks.planner_report import reached, write
 from benchmarks.problems import REFERENCES
 from world_models.io.checkpoint import versions
 
@@ -250,9 +250,6 @@ def compete(
         compile_warm = preparing + timed(session.warm, again)[1] - timed(session.warm, again)[1]
         w = warm_solves(session, baseline, reference, seeds, seconds)
     feasible = c[3] <= FEASIBLE
-
-    def reached(costs: np.ndarray, target: float) -> np.ndarray:
-        return costs <= target + CLOSE * abs(target)
 
     hit = feasible & reached(c[2], best.cost)
     trap = TRAPS.get(reference.name)

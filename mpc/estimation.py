@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike
 
 from mpc.deploy.observer import Observer
+from mpc.planners.base import all_finite, tree_where
 from mpc.policy import model_advance
 from mpc.precision import as_dynamics_keep
 from mpc.problem import Problem, with_usual_promotion
@@ -160,8 +161,7 @@ def _update(observe: Callable[..., PyTree], noise: np.ndarray, params: PyTree, e
         gain = covariance @ slope / (slope @ covariance @ slope + variance)
         rest = jnp.eye(len(slope), dtype=gain.dtype) - jnp.outer(gain, slope)
         after = change + gain * (surprise - slope @ change), rest @ covariance @ rest.T + variance * jnp.outer(gain, gain)
-        fine = jnp.isfinite(surprise) & jnp.isfinite(after[0]).all() & jnp.isfinite(after[1]).all()
-        return (jnp.where(fine, after[0], change), jnp.where(fine, after[1], covariance)), None
+        return tree_where(all_finite((surprise, after)), after, before), None
 
     variances = jnp.broadcast_to(jnp.asarray(noise, flat.dtype), expected.shape)
     begin = jnp.zeros_like(flat), estimate.covariance
@@ -171,5 +171,4 @@ def _update(observe: Callable[..., PyTree], noise: np.ndarray, params: PyTree, e
 
 def _finite(after: Estimate, before: Estimate) -> Estimate:
     """Returns an estimate, or the one before where a number of it is not finite."""
-    fine = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after)]).all()
-    return jax.tree.map(partial(jnp.where, fine), after, before)
+    return tree_where(all_finite(after), after, before)

@@ -152,6 +152,11 @@ def tree_where(condition: jax.Array, one: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(partial(jnp.where, condition), one, other)
 
 
+def all_finite(tree: PyTree) -> jax.Array:
+    """Tell whether all numbers of a tree are finite."""
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), tree), jnp.asarray(True))
+
+
 def shifted(x: jax.Array) -> jax.Array:
     """Rows `[H, ...]` one time step later, the last one repeated."""
     return jnp.concatenate([x[1:], x[-1:]])

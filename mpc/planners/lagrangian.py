@@ -302,10 +302,7 @@ class _Lagrangian:
         plans, measured = jax.lax.map(shown, jnp.stack([latest, best, rest]))
         one, two, three = ((jnp.asarray(i), jax.tree.map(lambda x, i=i: x[i], measured)) for i in range(3))
 
-        def better(one: tuple[jax.Array, Measured], other: tuple[jax.Array, Measured]) -> tuple[jax.Array, Measured]:
-            return tree_where(_is_better(one[1], other[1], planner_state.duals), one, other)
-
-        found, own = better(one, two)
+        found, own = tree_where(_is_better(one[1], two[1], planner_state.duals), one, two)
         kept, tolerance = measured.infeasibility[2] <= 1, feasibility_tolerance(planner_state.duals.dtype)
         nearly = kept & (own.infeasibility > 1) & (own.infeasibility * tolerance <= NEARLY)
         own = own._replace(infeasibility=jnp.where(nearly, 1.0, own.infeasibility))

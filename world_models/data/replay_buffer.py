@@ -211,8 +211,7 @@ def before_terminations(buffer: TrajectoryBuffer, key: PRNGKeyArray, count: int,
         within: Largest number of steps before a termination; the steps of an episode within it are equally likely.
     """
     capacity, summary = buffer.follows.shape[1], buffer.summary
-    counts = summary.next_ending - summary.first_ending
-    ends = jnp.cumsum(counts)
+    counts = summary.terminations
     pick, offset_key, other = jax.random.split(key, 3)
     environment, ticket = _drawn(pick, (count,), counts)
     row = summary.endings[environment, (summary.first_ending[environment] + ticket) % capacity]
@@ -222,7 +221,7 @@ def before_terminations(buffer: TrajectoryBuffer, key: PRNGKeyArray, count: int,
     steps = jnp.floor(jax.random.uniform(offset_key, (count,)) * (available + 1)).astype(jnp.int32)
     near_termination = buffer.observations[environment, (row - steps) % capacity]
     anywhere = buffer.observations[_propose(buffer, other, (count,))]
-    return jnp.where(ends[-1] > 0, near_termination, anywhere)
+    return jnp.where(counts.any(), near_termination, anywhere)
 
 
 def _propose(

@@ -43,6 +43,11 @@ class Summary(NamedTuple):
     best: Float[Array, "E K"]
     """Highest reward in each block."""
 
+    @property
+    def terminations(self) -> Int[Array, " E"]:
+        """Number of terminations that are still held."""
+        return self.next_ending - self.first_ending
+
 
 def summarise(buffer: Any) -> Summary:
     """Returns the summary of a buffer's rows by a scan of all.
@@ -93,7 +98,7 @@ def moments(buffer: Any) -> Moments:
     for back in (2, 1):
         known = _put(known, buffer, buffer.head - back, jnp.ones_like(buffer.filled, bool))
     parts = [combined_moments(*jax.tree.map(_merged, part)) for part in (known.observations, known.rewards, known.actions)]
-    return Moments(*parts[0], *parts[1], known.best.max(), *parts[2], (known.next_ending > known.first_ending).any())
+    return Moments(*parts[0], *parts[1], known.best.max(), *parts[2], known.terminations.any())
 
 
 def _merged(x: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ from mpc.agent.perception.action_space import ActionSpaces
 from mpc.agent.perception.history import History
 from mpc.agent.world_model import residual_correction
 from mpc.agent.world_model.residual_correction import Corrections
-from mpc.planners.base import tree_where
+from mpc.planners.base import all_finite, tree_where
 from mpc.policy import ControllerState, InFlight, begin, conclude, finish, improve, shift
 from mpc.precision import as_dynamics_keep
 from world_models.base import LatentState, WorldModel, initial_state
@@ -270,16 +270,16 @@ def _perceive(
                 f"this predictor carries a state from block to block of {parts.spaces.count} actions: replan_every must be "
                 f"a multiple of that; got {parts.every}"
             )
-        return tree_where(_finite(seen) | ~state.begun, seen, _arrived(state.belief)), state.corrections
+        return tree_where(all_finite(seen) | ~state.begun, seen, _arrived(state.belief)), state.corrections
     taken = parts.spaces.in_blocks(state.plan.actions[: parts.every])
     before = expected = state.belief
     for action in taken:
         before, expected = expected, parts.advance(params, expected, parts.spaces.block.embed(action))
-    belief = _arrived(expected._replace(latent=jnp.where(_finite(seen.latent), seen.latent, expected.latent)))
+    belief = _arrived(expected._replace(latent=jnp.where(all_finite(seen.latent), seen.latent, expected.latent)))
     done = parts.spaces.variables(parts.spaces.block.embed(taken[-1]))
     newer = residual_correction.remember(state.corrections, before.latent, done, expected.latent, belief.latent)
-    corrections = tree_where(_finite(newer) & state.begun, newer, state.corrections)
-    return tree_where(_finite(belief) & state.begun, belief, seen), corrections
+    corrections = tree_where(all_finite(newer) & state.begun, newer, state.corrections)
+    return tree_where(all_finite(belief) & state.begun, belief, seen), corrections
 
 
 def _through_delay(parts: Parts, params: PyTree, belief: LatentState, in_flight: InFlight) -> LatentState:
@@ -313,7 +313,3 @@ def _decided(parts: Parts, state: PolicyState, planning: Any, plan: mpc.Plan, un
 def _arrived(state: LatentState) -> LatentState:
     """A predicted state as one to plan from: what led there counts for nothing."""
     return initial_state(state.latent, state.carry)
-
-
-def _finite(tree: PyTree) -> Array:
-    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), tree), jnp.asarray(True))

@@ -62,7 +62,7 @@ def intrinsic_share(buffer: data.TrajectoryBuffer, steps: int, most_steps: int) 
 
 def has_terminated(buffer: data.TrajectoryBuffer) -> bool:
     """Return whether an episode has terminated."""
-    return bool((np.asarray(buffer.summary.next_ending) > np.asarray(buffer.summary.first_ending)).any())
+    return bool(buffer.summary.terminations.any())
 
 
 def informative(buffer: data.TrajectoryBuffer, *, earlier: bool = False) -> bool:

@@ -68,12 +68,13 @@ class UnusualMonitor:
             apart = np.maximum(self._low - observations, observations - self._high)
             far = np.isfinite(observations) & (apart > FAR * unit) & (unit > 0) & (self._jumps < JUMPS)
             self._jumps += far.any(axis=0)
-        kept = np.where(far.any(axis=1, keepdims=True) | ~np.isfinite(observations), np.nan, observations)
-        if not np.isnan(kept).all(axis=1).all():
+        jumped = far.any(axis=1, keepdims=True)
+        kept = np.where(jumped | ~np.isfinite(observations), np.nan, observations)
+        if not np.isnan(kept).all():
             self._low = np.fmin(self._low, np.nanmin(kept, axis=0, initial=np.inf))
             self._high = np.fmax(self._high, np.nanmax(kept, axis=0, initial=-np.inf))
         self._seen += len(observations)
-        if not far.any():
+        if not jumped.any():
             return observations
         self._warn(
             "jump",
@@ -81,7 +82,7 @@ class UnusualMonitor:
             f"after {timesteps} steps, over {FAR:.0e} times their range before: that is taken for a fault of a sensor and "
             "not learnt from, unless it happens again",
         )
-        return np.where(far.any(axis=1, keepdims=True), np.nan, observations).astype(observations.dtype)
+        return np.where(jumped, np.nan, observations).astype(observations.dtype)
 
     def ended(self, lengths: np.ndarray) -> None:
         """Note the lengths of the episodes that ended."""
